@@ -1,0 +1,39 @@
+"""Structured logs: one JSON object a line on standard output. Never prompts, answers, keys or user ids."""
+
+import logging
+import sys
+from typing import Any, cast
+
+import structlog
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+def configure(service: str, level: str) -> None:
+    """Sets the process up once, at its composition root. `service` stands on every line."""
+
+    def name_service(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event["service"] = service
+        return event
+
+    structlog.configure(
+        processors=[
+            name_service,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        cache_logger_on_first_use=True,
+    )
+    # Libraries that log by the standard way: warnings and worse, as they are.
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stdout, format='{"level": "%(levelname)s", "logger": "%(name)s", "event": "%(message)s"}'
+    )
+
+
+def get(name: str) -> structlog.typing.FilteringBoundLogger:
+    """The logger of a module."""
+    return cast(structlog.typing.FilteringBoundLogger, structlog.get_logger(logger=name))
