@@ -1,0 +1,58 @@
+"""The router process: where its parts are made and joined."""
+
+import sys
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from joulegate.cache.v1.cache_service_pb2_grpc import CacheServiceStub
+from joulegate.chat.v1.chat_service_pb2_grpc import add_ChatServiceServicer_to_server
+from joulegate.dispatch.v1.dispatch_service_pb2_grpc import DispatchServiceStub
+from joulegate.ledger.v1.ledger_service_pb2_grpc import LedgerServiceStub
+from joulegate.openai.v1.openai_service_pb2_grpc import add_OpenAIServiceServicer_to_server
+from joulegate.ops.v1.ops_service_pb2_grpc import add_OpsServiceServicer_to_server
+from joulegate.router.v1.router_service_pb2_grpc import add_RouterServiceServicer_to_server
+from services.router.books import open_books
+from services.router.chat_servicer import ChatServicer
+from services.router.identity import Identities
+from services.router.intake import Intake
+from services.router.near_cache import NearCache
+from services.router.openai_servicer import OpenAIServicer
+from services.router.ops_servicer import OpsServicer
+from services.router.pipeline import Pipeline
+from services.router.provider_watch import watch_providers
+from services.router.router_servicer import RouterServicer
+from services.router.settings import RouterSettings
+from services.runtime import app
+from services.runtime.clock import SystemClock
+from services.runtime.mesh import Mesh
+
+
+@asynccontextmanager
+async def build(settings: RouterSettings, mesh: Mesh) -> AsyncIterator[None]:
+    """The router on a mesh."""
+    async with AsyncExitStack() as stack:
+        clock = SystemClock()
+        ledger = LedgerServiceStub(mesh.channel("ledger"))
+        dispatch = DispatchServiceStub(mesh.channel("dispatch"))
+        cache = CacheServiceStub(mesh.channel("cache"))
+        books = await stack.enter_async_context(open_books(ledger, str(uuid.uuid4()), settings.ledger_wait_s))
+        watch = await stack.enter_async_context(watch_providers(dispatch))
+        near_cache = NearCache(settings.near_cache_bytes, settings.near_cache_ttl_s)
+        pipeline = Pipeline(watch, cache, dispatch, books, near_cache, clock, settings.cache_lookup_s)
+        identities = Identities(settings.gateway_api_key, settings.auth_required)
+        intake = Intake(identities, settings.cache_enabled, settings.request_timeout_s)
+        add_OpenAIServiceServicer_to_server(OpenAIServicer(intake, pipeline, watch), mesh.registry)
+        add_ChatServiceServicer_to_server(ChatServicer(intake, pipeline), mesh.registry)
+        add_RouterServiceServicer_to_server(RouterServicer(watch), mesh.registry)
+        ops = OpsServicer(watch, books, ledger, clock, settings.environment_name, settings.cache_enabled)
+        add_OpsServiceServicer_to_server(ops, mesh.registry)
+        yield
+
+
+def main() -> int:
+    return app.run("router", RouterSettings, build)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

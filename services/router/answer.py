@@ -1,0 +1,93 @@
+"""Answers on their way to the client: where they come from, their events, and their receipt."""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from joulegate.cache.v1 import cache_service_pb2 as cache_pb
+from joulegate.chat.v1 import chat_pb2, receipt_pb2
+from services.router.question import Question
+from services.wire.assemble import chunks_of
+
+Events = Sequence[chat_pb2.ChatEvent]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where an answer comes from; known before its first event leaves."""
+
+    provider: str
+    model: str
+    cache_status: receipt_pb2.CacheStatus.ValueType
+    similarity: float | None = None
+    # How old a cached answer is, in seconds.
+    age_s: int | None = None
+    failed_attempts: int = 0
+    # For humans.
+    decision: str = ""
+
+
+class Answer(Protocol):
+    """An answer that has begun."""
+
+    @property
+    def source(self) -> Source: ...
+
+    def batches(self) -> AsyncIterator[Events]:
+        """Events in order, as they arrive. Raises GatewayError when the provider breaks off."""
+        ...
+
+    async def receipt(self) -> receipt_pb2.Receipt:
+        """What it cost. Closes the books; call it once, after the last batch."""
+        ...
+
+    def usage_chunk(self) -> chat_pb2.ChatCompletionChunk:
+        """The final chunk with usage, for a client that asked for it when the provider sent none."""
+        ...
+
+
+class CachedAnswer:
+    """A stored answer, in the shape that is asked for."""
+
+    def __init__(self, question: Question, entry: cache_pb.Entry, source: Source) -> None:
+        self._question = question
+        self.entry = entry
+        self.source = source
+
+    async def batches(self) -> AsyncIterator[Events]:
+        """The whole answer at once, under a new id."""
+        completion = chat_pb2.ChatCompletion()
+        completion.CopyFrom(self.entry.completion)
+        completion.id = completion_id(self._question.request_id)
+        completion.created = int(time.time())
+        if self._question.wants_stream:
+            yield [chat_pb2.ChatEvent(chunk=chunk) for chunk in chunks_of(completion, with_usage=True)]
+        else:
+            yield [chat_pb2.ChatEvent(completion=completion)]
+
+    def usage_chunk(self) -> chat_pb2.ChatCompletionChunk:
+        completion = self.entry.completion
+        return usage_chunk(completion_id(self._question.request_id), completion.model, completion.usage)
+
+    async def receipt(self) -> receipt_pb2.Receipt:
+        source = self.source
+        return receipt_pb2.Receipt(
+            request_id=self._question.request_id,
+            provider=source.provider,
+            model=source.model,
+            cache_status=source.cache_status,
+            cache_similarity=source.similarity,
+            cost_nano_usd=0,
+            energy=receipt_pb2.Energy(basis=receipt_pb2.ENERGY_BASIS_MODELLED),
+        )
+
+
+def completion_id(request_id: str) -> str:
+    """An id in OpenAI's form, for answers that have none of a provider."""
+    return f"chatcmpl-{request_id}"
+
+
+def usage_chunk(answer_id: str, model: str, usage: chat_pb2.Usage) -> chat_pb2.ChatCompletionChunk:
+    """OpenAI's last chunk: no choices, only usage."""
+    return chat_pb2.ChatCompletionChunk(id=answer_id, created=int(time.time()), model=model, usage=usage)

@@ -1,0 +1,210 @@
+"""The router's end of the books: intents and settlements on one stream to the ledger, each held until it is acknowledged.
+
+A break loses nothing: whatever was not acknowledged is sent again on the next stream, and the ledger books it once.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import grpc
+from grpc.aio import EOF
+
+from joulegate.chat.v1.error_reason_pb2 import ErrorReason
+from joulegate.ledger.v1 import ledger_service_pb2 as pb
+from joulegate.ledger.v1 import ledger_service_pb2_grpc as pb_grpc
+from services.router import metrics
+from services.runtime import logs
+from services.runtime.errors import GatewayError
+from services.runtime.session import Outbox
+
+log = logs.get(__name__)
+
+RECONNECT_S = (0.05, 1.0)
+# Beyond this many unacknowledged records the ledger has been away for long: take no more work that must be booked.
+MAX_HELD = 100_000
+Record = pb.Intent | pb.Settlement
+
+
+class Books:
+    """Writes to the ledger. Made by `open_books`."""
+
+    def __init__(self, stub: pb_grpc.LedgerServiceStub, router_id: str, wait_s: float) -> None:
+        self._stub = stub
+        self._router_id = router_id
+        self._wait_s = wait_s
+        self._intents: dict[str, tuple[pb.Intent, asyncio.Future[None]]] = {}
+        self._settlements: dict[str, tuple[pb.Settlement, asyncio.Future[pb.SettlementAck | None]]] = {}
+        self._running: set[str] = set()
+        self._outbox: Outbox[Record] | None = None
+        self._connected = asyncio.Event()
+        self._emptied = asyncio.Event()
+        self._emptied.set()
+
+    @property
+    def is_connected(self) -> bool:
+        return self._connected.is_set()
+
+    @contextmanager
+    def claimed(self, request_id: str) -> Iterator[str]:
+        """Holds an id for a running request. Clients may send one id many times; the books need a different one for each."""
+        if request_id in self._running or request_id in self._settlements:
+            request_id = f"{request_id}~{secrets.token_hex(4)}"
+        self._running.add(request_id)
+        try:
+            yield request_id
+        finally:
+            self._running.discard(request_id)
+
+    async def ready(self) -> None:
+        """Waits until records can be written. Raises LEDGER_UNAVAILABLE when that takes too long, so that nothing unbooked is begun."""
+        if len(self._settlements) >= MAX_HELD:
+            raise _unavailable()
+        if not self._connected.is_set():
+            await self._within_wait(self._connected.wait())
+
+    def intend(self, intent: pb.Intent) -> asyncio.Future[None]:
+        """Announces that providers will be called. The future is done when the intent is durable."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._intents[intent.request_id] = (intent, future)
+        self._send(intent)
+        return future
+
+    async def durable(self, intended: asyncio.Future[None]) -> None:
+        """Waits for an intent. Raises LEDGER_UNAVAILABLE when that takes too long."""
+        if not intended.done():
+            await self._within_wait(asyncio.shield(intended))
+
+    def settle(self, settlement: pb.Settlement) -> asyncio.Future[pb.SettlementAck | None]:
+        """Books the end of a request. The future gives the figures that were booked; None when the ledger refused the record."""
+        future: asyncio.Future[pb.SettlementAck | None] = asyncio.get_running_loop().create_future()
+        self._settlements[settlement.request_id] = (settlement, future)
+        self._emptied.clear()
+        self._send(settlement)
+        return future
+
+    async def _within_wait(self, waiting: Awaitable[Any]) -> None:
+        try:
+            await asyncio.wait_for(waiting, self._wait_s)
+        except TimeoutError:
+            raise _unavailable() from None
+
+    def _send(self, record: Record) -> None:
+        if self._outbox is not None:
+            self._outbox.put(record)
+
+    async def keep_connected(self) -> None:
+        """Runs until cancelled."""
+        delay = RECONNECT_S[0]
+        while True:
+            stood = await self._converse()
+            delay = RECONNECT_S[0] if stood else min(delay * 2, RECONNECT_S[1])
+            await asyncio.sleep(delay)
+
+    async def _converse(self) -> bool:
+        """One stream from connect to break; says whether it ever stood."""
+        stream: Any = self._stub.Book()
+        writer = None
+        stood = False
+        try:
+            await stream.write(pb.BookRequest(hello=pb.Hello(router_id=self._router_id)))
+            if await stream.read() is EOF:
+                return False
+            stood = True
+            outbox = self._repeat_unacknowledged()
+            writer = asyncio.create_task(_write(stream, outbox))
+            while (response := await stream.read()) is not EOF:
+                self._acknowledge(response)
+        except grpc.aio.AioRpcError as error:
+            self._note_break(GatewayError.from_rpc(error))
+        except asyncio.InvalidStateError:
+            pass  # the stream ended while being written to; its reader would have said why
+        finally:
+            self._connected.clear()
+            self._outbox = None
+            stream.cancel()
+            if writer is not None:
+                writer.cancel()
+        return stood
+
+    def _repeat_unacknowledged(self) -> Outbox[Record]:
+        outbox: Outbox[Record] = Outbox()
+        for intent, _ in self._intents.values():
+            outbox.put(intent)
+        for settlement, _ in self._settlements.values():
+            outbox.put(settlement)
+        self._outbox = outbox
+        self._connected.set()
+        return outbox
+
+    def _acknowledge(self, response: pb.BookResponse) -> None:
+        for intended in response.intent_acks:
+            held = self._intents.pop(intended.request_id, None)
+            if held is not None and not held[1].done():
+                held[1].set_result(None)
+        for ack in response.settlement_acks:
+            self._close(ack.request_id, ack)
+
+    def _close(self, request_id: str, ack: pb.SettlementAck | None) -> None:
+        settled = self._settlements.pop(request_id, None)
+        # A settlement closes its intent, acknowledged or not.
+        self._intents.pop(request_id, None)
+        if settled is not None and not settled[1].done():
+            settled[1].set_result(ack)
+        if not self._settlements:
+            self._emptied.set()
+
+    def _note_break(self, error: GatewayError) -> None:
+        metrics.BOOK_BREAKS.inc()
+        request_id = error.metadata.get("request_id", "")
+        if error.reason == ErrorReason.ERROR_REASON_INVALID_REQUEST and request_id in self._settlements:
+            # Repeating what the ledger will never take would block all that comes after it.
+            log.error("record_refused", request_id=request_id, reason=error.message)
+            self._close(request_id, None)
+        else:
+            log.warning("books_disconnected", reason=error.message, held=len(self._settlements))
+
+    async def flushed(self, timeout_s: float) -> None:
+        """Waits until every settlement is durable; says so when some are not in time."""
+        try:
+            await asyncio.wait_for(self._emptied.wait(), timeout_s)
+        except TimeoutError:
+            log.error("settlements_left_behind", count=len(self._settlements))
+
+
+async def _write(stream: Any, outbox: Outbox[Record]) -> None:
+    try:
+        while True:
+            request = pb.BookRequest()
+            for record in await outbox.batch():
+                if isinstance(record, pb.Intent):
+                    request.intents.append(record)
+                else:
+                    request.settlements.append(record)
+            await stream.write(request)
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        # The reader sees the same break.
+        stream.cancel()
+
+
+@asynccontextmanager
+async def open_books(stub: pb_grpc.LedgerServiceStub, router_id: str, wait_s: float) -> AsyncIterator[Books]:
+    """Books that connect by themselves. On leaving, waits a little for what is not yet acknowledged."""
+    books = Books(stub, router_id, wait_s)
+    keeper = asyncio.create_task(books.keep_connected())
+    try:
+        yield books
+        await books.flushed(wait_s)
+    finally:
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+
+
+def _unavailable() -> GatewayError:
+    return GatewayError(
+        ErrorReason.ERROR_REASON_LEDGER_UNAVAILABLE,
+        "The ledger cannot be written to, so no provider is called. Try again shortly.",
+        retry_after_s=1,
+    )

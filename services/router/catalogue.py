@@ -1,0 +1,64 @@
+"""Which providers serve which models, as dispatch last said."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from joulegate.dispatch.v1 import dispatch_service_pb2 as dispatch_pb
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A provider that can be asked for a model."""
+
+    provider: dispatch_pb.Provider
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A model as clients see it, with the names of its providers in order of preference."""
+
+    model: dispatch_pb.Model
+    providers: list[str] = field(default_factory=list)
+
+
+class Catalogue:
+    """One immutable picture; a newer one replaces it whole."""
+
+    def __init__(self, providers: Sequence[dispatch_pb.Provider] = ()) -> None:
+        self.providers = tuple(providers)
+        self._by_name = {provider.name: provider for provider in self.providers}
+        self._models: dict[str, ListedModel] = {}
+        self._serving: dict[str, list[dispatch_pb.Provider]] = {}
+        for provider in self.providers:
+            for model in provider.models:
+                self._models.setdefault(model.id, ListedModel(model)).providers.append(provider.name)
+                self._serving.setdefault(model.id, []).append(provider)
+
+    def candidates(self, name: str) -> list[Candidate]:
+        """Who can serve `model` or `provider/model`, in the configured order; empty when nobody can.
+
+        A model's own name may hold slashes (`meta-llama/Llama-3`), so a full match wins over the reading as `provider/model`.
+        """
+        if name in self._serving:
+            return [Candidate(provider, name) for provider in self._serving[name]]
+        prefix, slash, model = name.partition("/")
+        named = self._by_name.get(prefix) if slash else None
+        if named is not None and (named.accepts_unlisted_models or any(listed.id == model for listed in named.models)):
+            return [Candidate(named, model)]
+        if named is not None:
+            return []
+        return [Candidate(provider, name) for provider in self.providers if provider.accepts_unlisted_models]
+
+    def models(self) -> list[ListedModel]:
+        """Every listed model once, in the order of its first provider."""
+        return list(self._models.values())
+
+    def model(self, name: str) -> ListedModel | None:
+        """A listed model by its name or by `provider/model`."""
+        listed = self._models.get(name)
+        if listed is not None:
+            return listed
+        prefix, _, model = name.partition("/")
+        listed = self._models.get(model)
+        return listed if listed is not None and prefix in listed.providers else None

@@ -1,0 +1,59 @@
+"""What the caller asks of the gateway itself, beside the question to the model: by headers and by extension fields in the body."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from joulegate.chat.v1.error_reason_pb2 import ErrorReason
+from services.runtime.errors import GatewayError
+
+MAX_NAMESPACE: Final = 128
+_SECONDS = re.compile(r"\d{1,9}")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheControls:
+    """How the cache may be used for one request."""
+
+    may_read: bool = True
+    may_write: bool = True
+    # Only a cached answer will do.
+    only_if_cached: bool = False
+    # The oldest answer that will do, and how long a new one is kept; None: the cache's own bounds.
+    max_age_s: int | None = None
+    ttl_s: int | None = None
+    namespace: str = ""
+
+
+def cache_controls(headers: Mapping[str, str], extensions: Mapping[str, object], cache_enabled: bool) -> CacheControls:
+    """Reads `cache-control`, `x-cache-ttl`, `x-cache-namespace`, and the body fields `x-cache` and `skip_cache`. Raises GatewayError."""
+    directives = _directives(headers.get("cache-control", ""))
+    skips = extensions.get("x-cache") is False or extensions.get("skip_cache") is True
+    namespace = headers.get("x-cache-namespace", "")
+    if len(namespace) > MAX_NAMESPACE:
+        raise _invalid(f"x-cache-namespace is longer than {MAX_NAMESPACE} characters", "x-cache-namespace")
+    ttl = headers.get("x-cache-ttl")
+    return CacheControls(
+        may_read=cache_enabled and not skips and "no-cache" not in directives and "no-store" not in directives,
+        may_write=cache_enabled and not skips and "no-store" not in directives,
+        only_if_cached="only-if-cached" in directives,
+        max_age_s=_seconds(directives["max-age"], "cache-control") if "max-age" in directives else None,
+        ttl_s=None if ttl is None else _seconds(ttl, "x-cache-ttl"),
+        namespace=namespace,
+    )
+
+
+def _directives(header: str) -> dict[str, str]:
+    pairs = (part.strip().lower().partition("=") for part in header.split(",") if part.strip())
+    return {name.strip(): value.strip().strip('"') for name, _, value in pairs}
+
+
+def _seconds(value: str, header: str) -> int:
+    if not _SECONDS.fullmatch(value):
+        raise _invalid(f"{header} must give whole seconds, not {value[:32]!r}", header)
+    return int(value)
+
+
+def _invalid(message: str, param: str) -> GatewayError:
+    return GatewayError(ErrorReason.ERROR_REASON_INVALID_REQUEST, message, {"param": param})

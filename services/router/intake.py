@@ -1,0 +1,81 @@
+"""Turns what arrives on a public method into a Question."""
+
+import asyncio
+import re
+import uuid
+
+from joulegate.chat.v1 import chat_pb2
+from joulegate.chat.v1.error_reason_pb2 import ErrorReason
+from services.router.controls import cache_controls
+from services.router.identity import Caller, Identities
+from services.router.question import Question, entry_key, extensions, for_providers
+from services.runtime.errors import GatewayError
+from services.runtime.interceptors import Context
+from services.runtime.tracing import CARRIED
+from services.wire import openai
+from services.wire.errors import InvalidRequest
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class Intake:
+    """Reads requests: who asks, what, and under which conditions."""
+
+    def __init__(self, identities: Identities, cache_enabled: bool, request_timeout_s: float) -> None:
+        self._identities = identities
+        self._cache_enabled = cache_enabled
+        self._request_timeout_s = request_timeout_s
+
+    def from_json(self, body: bytes, context: Context) -> Question:
+        """The question in an OpenAI body. Raises GatewayError."""
+        headers = _headers(context)
+        # Identity first: a stranger learns nothing of what is wrong with a body.
+        caller = self._identities.caller(headers.get("authorization"), headers.get("x-api-key"))
+        try:
+            request = openai.decode_request(body)
+        except InvalidRequest as error:
+            raise _invalid(error) from None
+        return self._question(request, caller, headers, context)
+
+    def from_message(self, request: chat_pb2.ChatRequest, wants_stream: bool, context: Context) -> Question:
+        """The question in a typed request. Raises GatewayError."""
+        headers = _headers(context)
+        caller = self._identities.caller(headers.get("authorization"), headers.get("x-api-key"))
+        try:
+            checked = openai.checked_request(request)
+        except InvalidRequest as error:
+            raise _invalid(error) from None
+        checked.stream = wants_stream
+        return self._question(checked, caller, headers, context)
+
+    def _question(self, request: chat_pb2.ChatRequest, caller: Caller, headers: dict[str, str], context: Context) -> Question:
+        taken = extensions(request)
+        controls = cache_controls(headers, taken, self._cache_enabled)
+        remaining = context.time_remaining()
+        timeout = self._request_timeout_s if remaining is None else min(remaining, self._request_timeout_s)
+        return Question(
+            request_id=request_id(headers),
+            request=for_providers(request, taken),
+            model=request.model,
+            key=entry_key(request, caller, controls),
+            caller=caller,
+            controls=controls,
+            trace=tuple((name, headers[name]) for name in CARRIED if name in headers),
+            arrived_at=asyncio.get_running_loop().time(),
+            timeout_s=timeout,
+        )
+
+
+def _headers(context: Context) -> dict[str, str]:
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+def request_id(headers: dict[str, str]) -> str:
+    """The id that Envoy made or the client sent; a new one where there is none or it is not fit to be a key in the books."""
+    given = headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+
+
+def _invalid(error: InvalidRequest) -> GatewayError:
+    metadata = {"param": error.param} if error.param else {}
+    return GatewayError(ErrorReason.ERROR_REASON_INVALID_REQUEST, str(error), metadata)

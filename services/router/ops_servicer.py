@@ -1,0 +1,119 @@
+"""Diagnostics in the JSON shapes that clients of earlier gateways know: `GET /` and `GET /health`."""
+
+import json
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import grpc
+from google.api import httpbody_pb2
+
+from joulegate.chat.v1.error_reason_pb2 import ErrorReason
+from joulegate.dispatch.v1 import dispatch_service_pb2 as dispatch_pb
+from joulegate.ledger.v1 import ledger_service_pb2 as ledger_pb
+from joulegate.ledger.v1 import ledger_service_pb2_grpc as ledger_grpc
+from joulegate.ops.v1 import ops_service_pb2 as pb
+from joulegate.ops.v1 import ops_service_pb2_grpc as pb_grpc
+from services.router.books import Books
+from services.router.provider_watch import ProviderWatch
+from services.runtime.clock import Clock
+from services.runtime.errors import GatewayError
+from services.runtime.interceptors import Context
+
+TOTALS_TIMEOUT_S = 2.0
+
+
+class UnhealthyError(GatewayError):
+    """503 with the health document as its body: monitors read it whatever the status."""
+
+    def __init__(self, document: dict[str, object]) -> None:
+        super().__init__(ErrorReason.ERROR_REASON_SERVICE_UNAVAILABLE, "unhealthy")
+        self._document = document
+
+    def openai_body(self) -> bytes:
+        return json.dumps(self._document).encode("ascii")
+
+
+class OpsServicer(pb_grpc.OpsServiceServicer):
+    """See ops_service.proto."""
+
+    def __init__(
+        self, watch: ProviderWatch, books: Books, ledger: ledger_grpc.LedgerServiceStub, clock: Clock, environment: str, cache_enabled: bool
+    ) -> None:
+        self._watch = watch
+        self._books = books
+        self._ledger = ledger
+        self._clock = clock
+        self._environment = environment
+        self._cache_enabled = cache_enabled
+        self._started_at = clock.monotonic()
+
+    async def GetSummary(self, request: pb.GetSummaryRequest, context: Context) -> httpbody_pb2.HttpBody:
+        totals = (await self._ledger.GetTotals(ledger_pb.GetTotalsRequest(), timeout=TOTALS_TIMEOUT_S)).totals
+        summary = {
+            "message": "Joulegate counts joules",
+            "version": version("joulegate"),
+            "environment": self._environment,
+            "requests_served": totals.request_count,
+            "cache_hits": totals.cache_hit_count,
+            "energy_spent_joules": totals.energy_microjoules / 1e6,
+            "energy_saved_joules": totals.saved_energy_microjoules / 1e6,
+            "cost_usd": totals.cost_nano_usd / 1e9,
+            "cost_saved_usd": totals.saved_cost_nano_usd / 1e9,
+            "carbon_grams": totals.carbon_micrograms / 1e6,
+        }
+        return httpbody_pb2.HttpBody(content_type="application/json", data=json.dumps(summary).encode())
+
+    async def GetHealth(self, request: pb.GetHealthRequest, context: Context) -> httpbody_pb2.HttpBody:
+        document = await self._health()
+        if document["status"] == "unhealthy":
+            raise UnhealthyError(document)
+        return httpbody_pb2.HttpBody(content_type="application/json", data=json.dumps(document).encode())
+
+    async def _health(self) -> dict[str, object]:
+        providers = self._watch.latest.providers
+        healthy = [provider.name for provider in providers if provider.healthy]
+        if not healthy:
+            status = "unhealthy"
+        elif len(healthy) < len(providers) or not self._books.is_connected:
+            status = "degraded"
+        else:
+            status = "healthy"
+        return {
+            "status": status,
+            "version": version("joulegate"),
+            "timestamp": datetime.fromtimestamp(self._clock.now(), UTC).isoformat(),
+            "uptime_seconds": round(self._clock.monotonic() - self._started_at, 1),
+            "active_providers": healthy,
+            "total_requests": await self._total_requests(),
+            "providers": {provider.name: _provider(provider) for provider in providers},
+            "ledger_connected": self._books.is_connected,
+            "cache_enabled": self._cache_enabled,
+            "rate_limiting_enabled": False,
+        }
+
+    async def _total_requests(self) -> int | None:
+        try:
+            response = await self._ledger.GetTotals(ledger_pb.GetTotalsRequest(), timeout=TOTALS_TIMEOUT_S)
+        except grpc.aio.AioRpcError:
+            return None
+        return response.totals.request_count
+
+
+def _provider(provider: dispatch_pb.Provider) -> dict[str, object]:
+    calls = provider.success_count + provider.failure_count
+    latency_ms = provider.time_to_first_event.ToMicroseconds() / 1000 if provider.HasField("time_to_first_event") else None
+    error_rate = provider.failure_count / calls if calls else 0.0
+    return {
+        # Each earlier gateway had its own name for the same thing.
+        "healthy": provider.healthy,
+        "is_healthy": provider.healthy,
+        "available": provider.healthy,
+        "latency_ms": latency_ms,
+        "latencyMs": latency_ms,
+        "success_rate": 1.0 - error_rate,
+        "error_rate": error_rate,
+        "error_count": provider.failure_count,
+        "active_requests": provider.in_flight_count,
+        "last_success": provider.last_success_time.ToJsonString() if provider.HasField("last_success_time") else None,
+        "last_error": provider.last_error or None,
+    }

@@ -1,0 +1,192 @@
+"""The way of a request: look up, rank, dispatch, relay, book, keep."""
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+from google.protobuf import duration_pb2, timestamp_pb2
+
+from joulegate.cache.v1 import cache_service_pb2 as cache_pb
+from joulegate.cache.v1 import cache_service_pb2_grpc as cache_grpc
+from joulegate.chat.v1 import chat_pb2, receipt_pb2
+from joulegate.chat.v1.error_reason_pb2 import ErrorReason
+from joulegate.dispatch.v1 import dispatch_service_pb2 as dispatch_pb
+from joulegate.dispatch.v1 import dispatch_service_pb2_grpc as dispatch_grpc
+from joulegate.ledger.v1 import entry_pb2, ledger_service_pb2
+from services.router import metrics
+from services.router.answer import Answer, CachedAnswer, Source
+from services.router.books import Books
+from services.router.near_cache import NearCache
+from services.router.provider_answer import ProviderAnswer
+from services.router.provider_watch import ProviderWatch
+from services.router.question import Question
+from services.router.ranking import explain, rank
+from services.runtime.clock import Clock
+from services.runtime.errors import GatewayError
+
+STORE_TIMEOUT_S = 10.0
+# The near-cache bounds an entry's stay itself; the cache service decides how long the stored one lives.
+NEAR_LIFETIME_S = 3600
+
+_STATUS_OF_TIER = {
+    cache_pb.TIER_EXACT: receipt_pb2.CACHE_STATUS_HIT_EXACT,
+    cache_pb.TIER_SEMANTIC: receipt_pb2.CACHE_STATUS_HIT_SEMANTIC,
+}
+_COMPLETE = {chat_pb2.FINISH_REASON_STOP, chat_pb2.FINISH_REASON_TOOL_CALLS, chat_pb2.FINISH_REASON_FUNCTION_CALL}
+
+
+class Pipeline:
+    """Answers questions."""
+
+    def __init__(
+        self,
+        watch: ProviderWatch,
+        cache: cache_grpc.CacheServiceStub,
+        dispatch: dispatch_grpc.DispatchServiceStub,
+        books: Books,
+        near_cache: NearCache,
+        clock: Clock,
+        cache_lookup_s: float,
+    ) -> None:
+        self._watch = watch
+        self._cache = cache
+        self._dispatch = dispatch
+        self._books = books
+        self._near_cache = near_cache
+        self._clock = clock
+        self._cache_lookup_s = cache_lookup_s
+        # Tasks that nobody waits for would otherwise be free for the garbage collector.
+        self._stores: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def answer(self, question: Question) -> AsyncIterator[Answer]:
+        """The answer, begun. Leaving ends the provider's call and books the end. Raises GatewayError before anything was begun or sent."""
+        with self._books.claimed(question.request_id) as request_id:
+            if request_id != question.request_id:
+                question = dataclasses.replace(question, request_id=request_id)
+            async with self._answer(question) as answer:
+                yield answer
+
+    @asynccontextmanager
+    async def _answer(self, question: Question) -> AsyncIterator[Answer]:
+        controls = question.controls
+        hit = await self._look_up(question) if controls.may_read else None
+        if hit is not None:
+            self._book_hit(question, hit)
+            yield hit
+            return
+        if controls.only_if_cached:
+            raise GatewayError(ErrorReason.ERROR_REASON_NOT_CACHED, "No cached answer satisfies `Cache-Control: only-if-cached`.")
+        ranked = rank((await self._watch.catalogue()).candidates(question.model))
+        if not ranked:
+            raise model_not_found(question.model)
+        await self._books.ready()
+        targets = [dispatch_pb.Target(provider=candidate.provider.name, model=candidate.model) for candidate in ranked]
+        async with self._dispatched(question, targets, explain(ranked)) as answer:
+            yield answer
+
+    def _dispatched(self, question: Question, targets: Sequence[dispatch_pb.Target], decision: str) -> ProviderAnswer:
+        call = self._dispatch.Dispatch(
+            dispatch_pb.DispatchRequest(request_id=question.request_id, request=question.request, targets=targets),
+            timeout=question.timeout_s,
+            metadata=question.trace,
+        )
+        status = receipt_pb2.CACHE_STATUS_MISS if question.controls.may_read else receipt_pb2.CACHE_STATUS_BYPASS
+
+        def keep(completion: chat_pb2.ChatCompletion, source: Source, ack: ledger_service_pb2.SettlementAck | None) -> None:
+            if question.controls.may_write and _is_complete(completion):
+                self._store(question, completion, source, ack or ledger_service_pb2.SettlementAck())
+
+        return ProviderAnswer(question, targets, decision, status, call, self._books, keep)
+
+    async def _look_up(self, question: Question) -> CachedAnswer | None:
+        key, controls, now = question.key, question.controls, self._clock.now()
+        near = self._near_cache.get(key, self._clock.monotonic(), now)
+        if near is not None and (controls.max_age_s is None or now - near.create_time.seconds <= controls.max_age_s):
+            return self._cached(question, near, receipt_pb2.CACHE_STATUS_HIT_EXACT, 1.0)
+        request = cache_pb.LookUpRequest(key=key)
+        if controls.max_age_s is not None:
+            request.max_age.CopyFrom(duration_pb2.Duration(seconds=controls.max_age_s))
+        try:
+            found = await self._cache.LookUp(request, timeout=self._cache_lookup_s)
+        except grpc.aio.AioRpcError:
+            metrics.CACHE_FAULTS.labels("LookUp").inc()
+            return None
+        if not found.HasField("entry"):
+            return None
+        if found.tier == cache_pb.TIER_EXACT:
+            self._near_cache.put(key, found.entry, self._clock.monotonic())
+        return self._cached(question, found.entry, _STATUS_OF_TIER[found.tier], found.similarity)
+
+    def _cached(self, question: Question, entry: cache_pb.Entry, status: Any, similarity: float) -> CachedAnswer:
+        age = max(0, int(self._clock.now() - entry.create_time.seconds))
+        return CachedAnswer(question, entry, Source(entry.provider, entry.model, status, similarity, age, decision="cache"))
+
+    def _book_hit(self, question: Question, hit: CachedAnswer) -> None:
+        """Books without waiting: a hit costs nothing that could be overspent."""
+        entry, usage = hit.entry, hit.entry.completion.usage
+        create_time = timestamp_pb2.Timestamp()
+        create_time.FromNanoseconds(int(self._clock.now() * 1e9))
+        attempt = ledger_service_pb2.Attempt(
+            provider=entry.provider,
+            model=entry.model,
+            served_model=entry.completion.model,
+            outcome=entry_pb2.OUTCOME_CACHE_HIT,
+            tokens=entry_pb2.TokenCounts(input_tokens=max(0, usage.prompt_tokens), output_tokens=max(0, usage.completion_tokens)),
+            saved_cost_nano_usd=entry.cost_nano_usd,
+            saved_energy_microjoules=entry.energy_microjoules,
+        )
+        self._books.settle(
+            ledger_service_pb2.Settlement(
+                request_id=question.request_id,
+                create_time=create_time,
+                key_id=question.caller.key_id,
+                requested_model=question.model,
+                streamed=question.wants_stream,
+                cache_status=hit.source.cache_status,
+                attempts=[attempt],
+            )
+        )
+        metrics.REQUESTS.labels(entry.provider, "hit", "finished").inc()
+
+    def _store(
+        self, question: Question, completion: chat_pb2.ChatCompletion, source: Source, ack: ledger_service_pb2.SettlementAck
+    ) -> None:
+        ttl_s, now = question.controls.ttl_s, int(self._clock.now())
+        if ttl_s == 0:
+            return
+        entry = cache_pb.Entry(
+            completion=completion,
+            provider=source.provider,
+            model=source.model,
+            create_time=timestamp_pb2.Timestamp(seconds=now),
+            expire_time=timestamp_pb2.Timestamp(seconds=now + (ttl_s or NEAR_LIFETIME_S)),
+            cost_nano_usd=ack.cost_nano_usd,
+            energy_microjoules=ack.energy.microjoules,
+        )
+        self._near_cache.put(question.key, entry, self._clock.monotonic())
+        request = cache_pb.StoreRequest(key=question.key, entry=entry)
+        if ttl_s is not None:
+            request.ttl.CopyFrom(duration_pb2.Duration(seconds=ttl_s))
+        task = asyncio.create_task(self._send(request))
+        self._stores.add(task)
+        task.add_done_callback(self._stores.discard)
+
+    async def _send(self, request: cache_pb.StoreRequest) -> None:
+        try:
+            await self._cache.Store(request, timeout=STORE_TIMEOUT_S)
+        except grpc.aio.AioRpcError:
+            metrics.CACHE_FAULTS.labels("Store").inc()
+
+
+def _is_complete(completion: chat_pb2.ChatCompletion) -> bool:
+    return bool(completion.choices) and all(choice.finish_reason in _COMPLETE for choice in completion.choices)
+
+
+def model_not_found(model: str) -> GatewayError:
+    """The error for a model that no enabled provider serves."""
+    message = f"The model '{model}' does not exist: no enabled provider serves it."
+    return GatewayError(ErrorReason.ERROR_REASON_MODEL_NOT_FOUND, message, {"model": model[:200], "param": "model"})

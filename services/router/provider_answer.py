@@ -1,0 +1,272 @@
+"""An answer that a provider is giving: dispatched, relayed, and booked whichever way it ends."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+import grpc
+from google.protobuf import timestamp_pb2
+from google.rpc import code_pb2
+from grpc.aio import EOF
+
+from joulegate.chat.v1 import chat_pb2, receipt_pb2
+from joulegate.chat.v1.error_reason_pb2 import ErrorReason
+from joulegate.dispatch.v1 import dispatch_service_pb2 as dispatch_pb
+from joulegate.ledger.v1 import entry_pb2, ledger_service_pb2
+from services.router import metrics, tokens
+from services.router.answer import Events, Source, completion_id, usage_chunk
+from services.router.books import Books
+from services.router.question import Question
+from services.runtime.errors import GatewayError
+from services.wire.assemble import CompletionAssembler
+
+# A settled answer waits this long for its figures; without them it leaves with the receipt's figures unset.
+FIGURES_WAIT_S = 1.0
+Keep = Callable[[chat_pb2.ChatCompletion, Source, ledger_service_pb2.SettlementAck | None], None]
+
+
+class ProviderAnswer:
+    """One request at the providers. Entered: dispatched and, on return, its first events are at hand and its intent is durable.
+
+    Left: the provider's call is over and the end is booked: as finished if `receipt` was called, else as what ended it.
+    """
+
+    def __init__(
+        self, question: Question, targets: Sequence[dispatch_pb.Target], decision: str, status: Any, call: Any, books: Books, keep: Keep
+    ) -> None:
+        self._question = question
+        self._targets = targets
+        self._decision = decision
+        self._status = status
+        self._call = call
+        self._books = books
+        self._keep = keep
+        self._create_time = timestamp_pb2.Timestamp()
+        self._create_time.GetCurrentTime()
+        self._failed: list[dispatch_pb.FailedAttempt] = []
+        self._selected: dispatch_pb.SelectedTarget | None = None
+        self._pending: dispatch_pb.DispatchResponse | None = None
+        self._completion: chat_pb2.ChatCompletion | None = None
+        self._chunks: list[chat_pb2.ChatCompletionChunk] = []
+        self._usage: chat_pb2.Usage | None = None
+        self._is_settled = False
+
+    @property
+    def source(self) -> Source:
+        assert self._selected is not None
+        target = self._selected.target
+        return Source(target.provider, target.model, self._status, failed_attempts=len(self._failed), decision=self._decision)
+
+    async def __aenter__(self) -> "ProviderAnswer":
+        try:
+            intended = self._books.intend(self._intent())
+            await self._await_selection()
+            await self._books.durable(intended)
+        except BaseException as error:
+            self._end(error)
+            raise
+        elapsed = asyncio.get_running_loop().time() - self._question.arrived_at
+        metrics.FIRST_EVENT_SECONDS.labels(self.source.provider).observe(elapsed)
+        return self
+
+    async def __aexit__(self, _type: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None) -> None:
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        self._call.cancel()
+        if not self._is_settled:
+            # Left without a receipt and without an error: the reader walked away between two batches.
+            outcome = _outcome(error or asyncio.CancelledError())
+            if self._selected is not None and outcome == entry_pb2.OUTCOME_FAILED:
+                outcome = entry_pb2.OUTCOME_STREAM_CUT
+            self._settle(outcome)
+
+    async def _await_selection(self) -> None:
+        while self._selected is None:
+            response = await self._read()
+            if response is None:
+                raise GatewayError(ErrorReason.ERROR_REASON_INTERNAL, "dispatch ended without an answer")
+            self._failed += response.failed_attempts
+            if response.HasField("selected"):
+                self._selected = response.selected
+                self._pending = response
+
+    async def _read(self) -> dispatch_pb.DispatchResponse | None:
+        try:
+            response = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            raise GatewayError.from_rpc(error) from None
+        return None if response is EOF else response
+
+    async def batches(self) -> AsyncIterator[Events]:
+        response = self._pending
+        while response is not None:
+            self._note(response.events)
+            if response.events:
+                yield response.events
+            if response.HasField("finished"):
+                return
+            response = await self._read()
+        raise GatewayError(ErrorReason.ERROR_REASON_STREAM_CUT, "the answer ended before it was complete")
+
+    def _note(self, events: Events) -> None:
+        for event in events:
+            if event.HasField("chunk"):
+                chunk = event.chunk
+                self._chunks.append(chunk)
+                if chunk.HasField("usage"):
+                    self._usage = chunk.usage
+            else:
+                self._completion = event.completion
+                self._usage = event.completion.usage if event.completion.HasField("usage") else None
+
+    async def receipt(self) -> receipt_pb2.Receipt:
+        settled = self._settle(entry_pb2.OUTCOME_FINISHED)
+        try:
+            ack = await asyncio.wait_for(asyncio.shield(settled), FIGURES_WAIT_S)
+        except TimeoutError:
+            ack = None
+        source = self.source
+        self._keep(self._whole(), source, ack)
+        receipt = receipt_pb2.Receipt(
+            request_id=self._question.request_id,
+            provider=source.provider,
+            model=source.model,
+            cache_status=source.cache_status,
+            failed_attempt_count=source.failed_attempts,
+        )
+        if ack is not None:
+            receipt.cost_nano_usd = ack.cost_nano_usd
+            receipt.energy.CopyFrom(ack.energy)
+        return receipt
+
+    def usage_chunk(self) -> chat_pb2.ChatCompletionChunk:
+        counts = self._counted()
+        total = counts.input_tokens + counts.output_tokens
+        usage = chat_pb2.Usage(prompt_tokens=counts.input_tokens, completion_tokens=counts.output_tokens, total_tokens=total)
+        first = self._chunks[0] if self._chunks else chat_pb2.ChatCompletionChunk()
+        return usage_chunk(first.id or completion_id(self._question.request_id), first.model, self._usage or usage)
+
+    def _whole(self) -> chat_pb2.ChatCompletion:
+        if self._completion is None:
+            assembler = CompletionAssembler()
+            for chunk in self._chunks:
+                assembler.add(chunk)
+            self._completion = assembler.completion()
+        return self._completion
+
+    # What is booked.
+
+    def _intent(self) -> ledger_service_pb2.Intent:
+        question, first = self._question, self._targets[0]
+        request = question.request
+        return ledger_service_pb2.Intent(
+            request_id=question.request_id,
+            create_time=self._create_time,
+            key_id=question.caller.key_id,
+            requested_model=question.model,
+            provider=first.provider,
+            model=first.model,
+            streamed=question.wants_stream,
+            estimated_input_tokens=tokens.quick_prompt_estimate(request),
+            max_output_tokens=request.max_completion_tokens or request.max_tokens,
+        )
+
+    def _settle(self, outcome: entry_pb2.Outcome.ValueType) -> asyncio.Future[ledger_service_pb2.SettlementAck | None]:
+        self._is_settled = True
+        question = self._question
+        attempts = [_failed_attempt(failed) for failed in self._failed]
+        if self._selected is not None:
+            attempts.append(self._selected_attempt(self._selected, outcome))
+        elif not attempts or outcome == entry_pb2.OUTCOME_CLIENT_LEFT:
+            attempts.append(self._unknown_attempt(outcome))
+        metrics.REQUESTS.labels(
+            attempts[-1].provider, receipt_pb2.CacheStatus.Name(self._status).removeprefix("CACHE_STATUS_").lower(), _outcome_name(outcome)
+        ).inc()
+        return self._books.settle(
+            ledger_service_pb2.Settlement(
+                request_id=question.request_id,
+                create_time=self._create_time,
+                key_id=question.caller.key_id,
+                requested_model=question.model,
+                streamed=question.wants_stream,
+                cache_status=self._status,
+                attempts=attempts,
+            )
+        )
+
+    def _selected_attempt(self, selected: dispatch_pb.SelectedTarget, outcome: entry_pb2.Outcome.ValueType) -> ledger_service_pb2.Attempt:
+        counts = self._counted() if self._usage is None else _reported(self._usage)
+        answer = self._completion or (self._chunks[0] if self._chunks else None)
+        return ledger_service_pb2.Attempt(
+            attempt=selected.attempt,
+            provider=selected.target.provider,
+            model=selected.target.model,
+            served_model="" if answer is None else answer.model,
+            outcome=outcome,
+            tokens=counts,
+        )
+
+    def _unknown_attempt(self, outcome: entry_pb2.Outcome.ValueType) -> ledger_service_pb2.Attempt:
+        """The call that was running, or would have been, when the request ended: dispatch had no time to name it."""
+        target = self._targets[min(len({_target_key(failed.target) for failed in self._failed}), len(self._targets) - 1)]
+        was_called = outcome != entry_pb2.OUTCOME_FAILED
+        return ledger_service_pb2.Attempt(
+            attempt=len(self._failed) + 1,
+            provider=target.provider,
+            model=target.model,
+            outcome=outcome,
+            tokens=entry_pb2.TokenCounts(input_tokens=tokens.count_prompt(self._question.request) if was_called else 0, estimated=True),
+        )
+
+    def _counted(self) -> entry_pb2.TokenCounts:
+        if self._completion is not None:
+            said = [choice.message for choice in self._completion.choices]
+        else:
+            said = [choice.delta for chunk in self._chunks for choice in chunk.choices]
+        return entry_pb2.TokenCounts(
+            input_tokens=tokens.count_prompt(self._question.request), output_tokens=tokens.count_answer(said), estimated=True
+        )
+
+
+def _target_key(target: dispatch_pb.Target) -> tuple[str, str]:
+    return (target.provider, target.model)
+
+
+def _reported(usage: chat_pb2.Usage) -> entry_pb2.TokenCounts:
+    # A provider can lie: the books take no negative tokens.
+    return entry_pb2.TokenCounts(
+        input_tokens=max(0, usage.prompt_tokens),
+        cached_input_tokens=max(0, usage.prompt_tokens_details.cached_tokens),
+        output_tokens=max(0, usage.completion_tokens),
+        reasoning_tokens=max(0, usage.completion_tokens_details.reasoning_tokens),
+    )
+
+
+def _failed_attempt(failed: dispatch_pb.FailedAttempt) -> ledger_service_pb2.Attempt:
+    timed_out = failed.code == code_pb2.DEADLINE_EXCEEDED
+    return ledger_service_pb2.Attempt(
+        attempt=failed.attempt,
+        provider=failed.target.provider,
+        model=failed.target.model,
+        outcome=entry_pb2.OUTCOME_TIMED_OUT if timed_out else entry_pb2.OUTCOME_FAILED,
+        tokens=entry_pb2.TokenCounts(estimated=True),
+    )
+
+
+def _outcome(error: BaseException) -> entry_pb2.Outcome.ValueType:
+    if not isinstance(error, GatewayError):
+        return entry_pb2.OUTCOME_CLIENT_LEFT
+    match error.reason:
+        case ErrorReason.ERROR_REASON_STREAM_CUT:
+            return entry_pb2.OUTCOME_STREAM_CUT
+        case ErrorReason.ERROR_REASON_PROVIDER_TIMEOUT | ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED:
+            return entry_pb2.OUTCOME_TIMED_OUT
+        case ErrorReason.ERROR_REASON_CANCELLED:
+            return entry_pb2.OUTCOME_CLIENT_LEFT
+    return entry_pb2.OUTCOME_FAILED
+
+
+def _outcome_name(outcome: entry_pb2.Outcome.ValueType) -> str:
+    return entry_pb2.Outcome.Name(outcome).removeprefix("OUTCOME_").lower()

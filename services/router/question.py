@@ -1,0 +1,61 @@
+"""One request as the pipeline sees it, whichever face it came through."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from joulegate.cache.v1 import cache_service_pb2 as cache_pb
+from joulegate.chat.v1 import chat_pb2
+from services.router.controls import CacheControls
+from services.router.identity import Caller
+from services.wire.extensions import EXTENSION_FIELDS
+from services.wire.fields import without_extra
+from services.wire.fingerprint import exact_digest
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked, by whom and under which conditions. `request` is what providers get, but for the model's name."""
+
+    request_id: str
+    request: chat_pb2.ChatRequest
+    # The model as the caller named it.
+    model: str
+    key: cache_pb.EntryKey
+    caller: Caller
+    controls: CacheControls
+    # Metadata that calls on behalf of this request carry.
+    trace: tuple[tuple[str, str], ...]
+    # On the event loop's clock, in seconds.
+    arrived_at: float
+    timeout_s: float
+
+    @property
+    def wants_stream(self) -> bool:
+        return self.request.stream
+
+
+def extensions(request: chat_pb2.ChatRequest) -> Mapping[str, object]:
+    """The gateway's own fields that the caller put into the body."""
+    if not request.extra_json:
+        return {}
+    members = _members.decode(request.extra_json)
+    return {name: msgspec.json.decode(members[name]) for name in EXTENSION_FIELDS & members.keys()}
+
+
+def for_providers(request: chat_pb2.ChatRequest, taken: Mapping[str, object]) -> chat_pb2.ChatRequest:
+    """The request less the gateway's own fields. A copy only where there is something to take out."""
+    if not taken:
+        return request
+    stripped = chat_pb2.ChatRequest()
+    stripped.CopyFrom(request)
+    stripped.extra_json = without_extra(request.extra_json, taken.keys())
+    return stripped
+
+
+def entry_key(request: chat_pb2.ChatRequest, caller: Caller, controls: CacheControls) -> cache_pb.EntryKey:
+    """Where the answer to this request is kept."""
+    return cache_pb.EntryKey(tenant=caller.tenant, namespace=controls.namespace, digest=exact_digest(request))

@@ -1,0 +1,118 @@
+"""Answers as OpenAI's JSON and SSE, with the gateway's additions: headers, `x-gateway`, and `x-joulegate` on a final usage chunk."""
+
+import json
+from collections.abc import AsyncIterator
+
+from joulegate.chat.v1 import chat_pb2, receipt_pb2
+from services.router.answer import Answer, Source, completion_id
+from services.runtime.errors import GatewayError
+from services.wire import openai, sse
+from services.wire.assemble import chunks_of
+
+Headers = list[tuple[str, str]]
+
+_STATUS = {
+    receipt_pb2.CACHE_STATUS_HIT_EXACT: "hit-exact",
+    receipt_pb2.CACHE_STATUS_HIT_SEMANTIC: "hit-semantic",
+    receipt_pb2.CACHE_STATUS_MISS: "miss",
+    receipt_pb2.CACHE_STATUS_BYPASS: "bypass",
+    receipt_pb2.CACHE_STATUS_COALESCED: "coalesced",
+}
+
+
+def source_headers(request_id: str, source: Source) -> Headers:
+    """What can be said before the answer: where it comes from."""
+    headers = [
+        ("x-request-id", request_id),
+        ("x-joulegate-provider", _header_text(source.provider)),
+        ("x-joulegate-model", _header_text(source.model)),
+        ("x-joulegate-cache", _STATUS[source.cache_status]),
+    ]
+    if source.similarity is not None:
+        headers.append(("x-joulegate-cache-similarity", f"{source.similarity:.3f}"))
+    if source.age_s is not None:
+        headers.append(("age", str(source.age_s)))
+    return headers
+
+
+def figure_headers(receipt: receipt_pb2.Receipt) -> Headers:
+    """What it cost, where the books have said."""
+    headers: Headers = []
+    if receipt.HasField("cost_nano_usd"):
+        headers.append(("x-joulegate-cost-usd", usd(receipt.cost_nano_usd)))
+    if receipt.HasField("energy"):
+        headers.append(("x-joulegate-energy-joules", joules(receipt.energy.microjoules)))
+    return headers
+
+
+def usd(nano: int) -> str:
+    """Billionths of a dollar as exact decimal text."""
+    return f"{nano // 10**9}.{nano % 10**9:09d}"
+
+
+def joules(micro: int) -> str:
+    """Millionths of a joule as exact decimal text."""
+    return f"{micro // 10**6}.{micro % 10**6:06d}"
+
+
+def whole(completion: chat_pb2.ChatCompletion, source: Source, receipt: receipt_pb2.Receipt, latency_s: float) -> bytes:
+    """The body of an unstreamed answer."""
+    gateway: dict[str, object] = {
+        "request_id": receipt.request_id,
+        "provider": source.provider,
+        "model": source.model,
+        "routing_decision": source.decision,
+        "latency_ms": round(latency_s * 1000, 1),
+        "cost_usd": receipt.cost_nano_usd / 1e9 if receipt.HasField("cost_nano_usd") else None,
+        "energy_joules": receipt.energy.microjoules / 1e6 if receipt.HasField("energy") else None,
+        "cache_hit": source.age_s is not None,
+        "fallback_used": source.failed_attempts > 0,
+    }
+    if not completion.id:
+        completion = _copy(completion)
+        completion.id = completion_id(receipt.request_id)
+    return openai.encode_completion(completion, additions={"x-gateway": json.dumps(gateway).encode()})
+
+
+def _copy(completion: chat_pb2.ChatCompletion) -> chat_pb2.ChatCompletion:
+    copied = chat_pb2.ChatCompletion()
+    copied.CopyFrom(completion)
+    return copied
+
+
+async def frames(answer: Answer, with_usage: bool) -> AsyncIterator[bytes]:
+    """A streamed answer as SSE bytes, one piece per batch. An error after the first frame becomes an SSE error event, and no `[DONE]`."""
+    final: chat_pb2.ChatCompletionChunk | None = None
+    try:
+        async for events in answer.batches():
+            piece = []
+            for event in events:
+                for chunk in [event.chunk] if event.HasField("chunk") else chunks_of(event.completion, with_usage=True):
+                    if chunk.HasField("usage") and not chunk.choices:
+                        final = chunk
+                    else:
+                        piece.append(sse.encode(openai.encode_chunk(chunk, with_usage=with_usage)))
+            if piece:
+                yield b"".join(piece)
+    except GatewayError as error:
+        yield sse.encode(error.openai_body())
+        return
+    receipt = await answer.receipt()
+    if with_usage:
+        yield sse.encode(_final_chunk(final or answer.usage_chunk(), receipt)) + sse.DONE
+    else:
+        yield sse.DONE
+
+
+def _final_chunk(chunk: chat_pb2.ChatCompletionChunk, receipt: receipt_pb2.Receipt) -> bytes:
+    figures: dict[str, object] = {"request_id": receipt.request_id, "provider": receipt.provider, "model": receipt.model}
+    if receipt.HasField("cost_nano_usd"):
+        figures["cost_usd"] = receipt.cost_nano_usd / 1e9
+    if receipt.HasField("energy"):
+        figures["energy_joules"] = receipt.energy.microjoules / 1e6
+    return openai.encode_chunk(chunk, additions={"x-joulegate": json.dumps(figures).encode()})
+
+
+def _header_text(text: str) -> str:
+    """Header values are printable ASCII: a model's name can be anything."""
+    return text.encode("ascii", "backslashreplace").decode("ascii").replace("\r", "").replace("\n", "")

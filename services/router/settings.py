@@ -1,0 +1,31 @@
+"""What the router reads from its environment."""
+
+from dataclasses import dataclass
+
+from services.runtime.settings import boolean, integer, number, setting, text
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSettings:
+    """See `setting` for the form; docs/configuration.md is generated from it."""
+
+    cache_enabled: bool = setting("CACHE_ENABLED", boolean, "true", "Whether answers are looked up and kept.")
+    cache_lookup_s: float = setting(
+        "CACHE_LOOKUP_TIMEOUT_SECONDS", number(above=0, most=10), "0.05", "After this a lookup counts as a miss."
+    )
+    near_cache_bytes: int = setting(
+        "NEAR_CACHE_MAX_BYTES", integer(least=0), str(16 * 1024 * 1024), "Answers kept in each router, in front of the cache."
+    )
+    near_cache_ttl_s: float = setting(
+        "NEAR_CACHE_TTL_SECONDS",
+        number(least=0),
+        "30",
+        "How long a router serves its own copy; bounds how long an invalidated answer lives on.",
+    )
+    request_timeout_s: float = setting("REQUEST_TIMEOUT_SECONDS", number(above=0), "600", "The longest that a request may take in all.")
+    ledger_wait_s: float = setting(
+        "LEDGER_WAIT_SECONDS", number(above=0), "5", "How long a request waits for the books before it is refused."
+    )
+    gateway_api_key: str | None = setting("GATEWAY_API_KEY", text, None, "When set, clients must present it as bearer token or x-api-key.")
+    auth_required: bool = setting("AUTH_REQUIRED", boolean, "false", "Whether anonymous clients are refused.")
+    environment_name: str = setting("ENVIRONMENT", text, "development", "A name for this installation, shown by `GET /`.")
