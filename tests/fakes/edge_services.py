@@ -1,0 +1,134 @@
+"""The services that Envoy sees, with scripted answers: a router and a ledger on one server each, and a dispatch that only has a health."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+from google.api.httpbody_pb2 import HttpBody
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from joulegate.chat.v1 import chat_service_pb2 as chat_pb
+from joulegate.chat.v1 import chat_service_pb2_grpc as chat_pb_grpc
+from joulegate.ledger.v1 import admin_service_pb2 as admin_pb
+from joulegate.ledger.v1 import admin_service_pb2_grpc as admin_pb_grpc
+from joulegate.openai.v1 import openai_service_pb2 as pb
+from joulegate.openai.v1 import openai_service_pb2_grpc as pb_grpc
+from joulegate.ops.v1 import ops_service_pb2 as ops_pb
+from joulegate.ops.v1 import ops_service_pb2_grpc as ops_pb_grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+ChatAnswer = Callable[[pb.CreateChatCompletionRequest, Context], AsyncIterator[HttpBody]]
+EntriesAnswer = Callable[[admin_pb.ListEntriesRequest, Context], Awaitable[admin_pb.ListEntriesResponse]]
+
+SERVICES: Final[Mapping[str, str]] = {
+    "router": "joulegate.openai.v1.OpenAIService",
+    "dispatch": "joulegate.dispatch.v1.DispatchService",
+    "ledger": "joulegate.ledger.v1.LedgerService",
+}
+SERVER_OPTIONS: Final = [("grpc.max_receive_message_length", 64 << 20)]
+
+
+async def _next(answers: deque[Any], context: Context) -> Any:
+    if not answers:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no answer was scripted")
+    return answers.popleft()
+
+
+class FakeOpenAI(pb_grpc.OpenAIServiceServicer):
+    """Answers chat completions as scripted; the model calls say what they were asked."""
+
+    def __init__(self) -> None:
+        self.answers: deque[ChatAnswer] = deque()
+
+    async def CreateChatCompletion(self, request: pb.CreateChatCompletionRequest, context: Context) -> AsyncIterator[HttpBody]:
+        answer: ChatAnswer = await _next(self.answers, context)
+        async for part in answer(request, context):
+            yield part
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> HttpBody:
+        return HttpBody(content_type="application/json", data=b'{"object": "list", "data": []}')
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> HttpBody:
+        return HttpBody(content_type="text/plain", data=request.model.encode())
+
+
+class FakeOps(ops_pb_grpc.OpsServiceServicer):
+    async def GetSummary(self, request: ops_pb.GetSummaryRequest, context: Context) -> HttpBody:
+        return HttpBody(content_type="application/json", data=b'{"page": "summary"}')
+
+    async def GetHealth(self, request: ops_pb.GetHealthRequest, context: Context) -> HttpBody:
+        return HttpBody(content_type="application/json", data=b'{"page": "health"}')
+
+
+class FakeChat(chat_pb_grpc.ChatServiceServicer):
+    """Echoes the model as the completion's id; a model named `fail` aborts as a real service does."""
+
+    async def CompleteChat(self, request: chat_pb.CompleteChatRequest, context: Context) -> chat_pb.CompleteChatResponse:
+        if request.request.model == "fail":
+            context.set_trailing_metadata((("x-openai-error", '{"error": {}}'), ("x-http-status", "402")))
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "the purse is empty")
+        response = chat_pb.CompleteChatResponse()
+        response.completion.id = request.request.model
+        return response
+
+    async def StreamChat(self, request: chat_pb.StreamChatRequest, context: Context) -> AsyncIterator[chat_pb.StreamChatResponse]:
+        yield chat_pb.StreamChatResponse()
+
+
+class FakeAdmin(admin_pb_grpc.AdminServiceServicer):
+    def __init__(self) -> None:
+        self.answers: deque[EntriesAnswer] = deque()
+
+    async def ListEntries(self, request: admin_pb.ListEntriesRequest, context: Context) -> admin_pb.ListEntriesResponse:
+        answer: EntriesAnswer = await _next(self.answers, context)
+        return await answer(request, context)
+
+
+@dataclass(slots=True)
+class FakeMesh:
+    """The three services on Unix sockets in one folder. Each can be stopped and started again."""
+
+    folder: Path
+    openai: FakeOpenAI = field(default_factory=FakeOpenAI)
+    admin: FakeAdmin = field(default_factory=FakeAdmin)
+    _servers: dict[str, grpc.aio.Server] = field(default_factory=dict)
+
+    def socket(self, name: str) -> Path:
+        return self.folder / f"{name}.sock"
+
+    async def start(self, name: str) -> None:
+        server = grpc.aio.server(options=SERVER_OPTIONS)
+        statuses = health.aio.HealthServicer()
+        await statuses.set(SERVICES[name], health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(statuses, server)
+        if name == "router":
+            pb_grpc.add_OpenAIServiceServicer_to_server(self.openai, server)
+            ops_pb_grpc.add_OpsServiceServicer_to_server(FakeOps(), server)
+            chat_pb_grpc.add_ChatServiceServicer_to_server(FakeChat(), server)
+        if name == "ledger":
+            admin_pb_grpc.add_AdminServiceServicer_to_server(self.admin, server)
+        server.add_insecure_port(f"unix:{self.socket(name)}")
+        await server.start()
+        self._servers[name] = server
+
+    async def stop(self, name: str) -> None:
+        await self._servers.pop(name).stop(grace=None)
+
+    def unconsumed(self) -> int:
+        """Scripted answers that nobody asked for."""
+        return len(self.openai.answers) + len(self.admin.answers)
+
+
+@asynccontextmanager
+async def fake_mesh(folder: Path) -> AsyncIterator[FakeMesh]:
+    mesh = FakeMesh(folder)
+    await asyncio.gather(*(mesh.start(name) for name in SERVICES))
+    try:
+        yield mesh
+    finally:
+        await asyncio.gather(*(mesh.stop(name) for name in list(mesh._servers)))
