@@ -9,6 +9,7 @@ import pytest
 
 from joulegate.cache.v1 import cache_service_pb2 as cache_pb
 from joulegate.cache.v1 import cache_service_pb2_grpc as cache_grpc
+from joulegate.chat.v1 import chat_pb2
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from joulegate.dispatch.v1 import dispatch_service_pb2 as dispatch_pb
 from joulegate.dispatch.v1 import dispatch_service_pb2_grpc as dispatch_grpc
@@ -51,7 +52,7 @@ class Scripted(cache_grpc.CacheServiceServicer, dispatch_grpc.DispatchServiceSer
             self.cancelled.set()
             raise
 
-    async def Dispatch(self, request: dispatch_pb.DispatchRequest, context: Any) -> AsyncIterator[dispatch_pb.DispatchResponse]:  # type: ignore[override]
+    async def Dispatch(self, request: dispatch_pb.DispatchRequest, context: Any) -> AsyncIterator[dispatch_pb.DispatchResponse]:
         try:
             for number in range(int(request.request_id)):
                 yield dispatch_pb.DispatchResponse(selected=dispatch_pb.SelectedTarget(attempt=number))
@@ -63,7 +64,7 @@ class Scripted(cache_grpc.CacheServiceServicer, dispatch_grpc.DispatchServiceSer
         finally:
             self.cancelled.set()
 
-    async def Book(self, request: AsyncIterator[ledger_pb.BookRequest], context: Any) -> AsyncIterator[ledger_pb.BookResponse]:  # type: ignore[override]
+    async def Book(self, request: AsyncIterator[ledger_pb.BookRequest], context: Any) -> AsyncIterator[ledger_pb.BookResponse]:
         async for message in request:
             yield ledger_pb.BookResponse(intent_acks=[ledger_pb.IntentAck(request_id=intent.request_id) for intent in message.intents])
 
@@ -139,15 +140,15 @@ async def test_a_stream_gives_all_messages_in_order(wired: Wired) -> None:
 
 
 async def test_a_stream_starts_before_it_is_read(wired: Wired) -> None:
-    call = wired.dispatch.Dispatch(dispatch_pb.DispatchRequest(request_id="0", request={"model": "hang"}))
+    call = wired.dispatch.Dispatch(dispatch_pb.DispatchRequest(request_id="0", request=chat_pb2.ChatRequest(model="hang")))
     await asyncio.wait_for(wired.servicer.started.wait(), 5)
     call.cancel()
     await asyncio.wait_for(wired.servicer.cancelled.wait(), 5)
 
 
 async def test_an_error_after_messages_comes_after_them(wired: Wired) -> None:
-    call = wired.dispatch.Dispatch(dispatch_pb.DispatchRequest(request_id="3", targets=[dispatch_pb.Target()]))
-    got = [(await call.read()).selected.attempt for _ in range(3)]  # type: ignore[union-attr]
+    call: Any = wired.dispatch.Dispatch(dispatch_pb.DispatchRequest(request_id="3", targets=[dispatch_pb.Target()]))
+    got = [(await call.read()).selected.attempt for _ in range(3)]
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await call.read()
     assert got == [0, 1, 2]

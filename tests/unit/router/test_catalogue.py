@@ -1,0 +1,54 @@
+from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
+from services.router.catalogue import Catalogue
+from services.router.ranking import explain, rank
+
+
+def _provider(name: str, *models: str, healthy: bool = True, unlisted: bool = False) -> pb.Provider:
+    return pb.Provider(name=name, healthy=healthy, accepts_unlisted_models=unlisted, models=[pb.Model(id=model) for model in models])
+
+
+CATALOGUE = Catalogue([_provider("first", "small", "meta/large"), _provider("second", "small"), _provider("open", unlisted=True)])
+
+
+def _names(model: str) -> list[tuple[str, str]]:
+    return [(candidate.provider.name, candidate.model) for candidate in CATALOGUE.candidates(model)]
+
+
+def test_a_model_is_served_by_every_provider_that_lists_it_in_order() -> None:
+    assert _names("small") == [("first", "small"), ("second", "small")]
+
+
+def test_a_provider_prefix_picks_that_provider() -> None:
+    assert _names("second/small") == [("second", "small")]
+
+
+def test_a_models_own_slash_is_not_a_provider_prefix() -> None:
+    assert _names("meta/large") == [("first", "meta/large")]
+    assert _names("first/meta/large") == [("first", "meta/large")]
+
+
+def test_a_named_provider_that_lacks_the_model_is_not_replaced_by_another() -> None:
+    assert _names("second/huge") == []
+
+
+def test_an_unlisted_model_goes_to_providers_that_take_any() -> None:
+    assert _names("brand-new") == [("open", "brand-new")]
+    assert _names("open/brand-new") == [("open", "brand-new")]
+
+
+def test_models_are_listed_once_with_their_providers() -> None:
+    assert [(listed.model.id, listed.providers) for listed in CATALOGUE.models()] == [
+        ("small", ["first", "second"]),
+        ("meta/large", ["first"]),
+    ]
+    found = CATALOGUE.model("second/small")
+    assert found is not None and found.model.id == "small"
+    assert CATALOGUE.model("second/meta/large") is None
+
+
+def test_failing_providers_come_last_but_are_not_dropped() -> None:
+    catalogue = Catalogue([_provider("ill", "m", healthy=False), _provider("well", "m"), _provider("fine", "m")])
+    ranked = rank(catalogue.candidates("m"))
+    assert [candidate.provider.name for candidate in ranked] == ["well", "fine", "ill"]
+    assert explain(ranked) == "well: first in sequence, of 3 candidates"
+    assert "no healthy provider" in explain(rank(Catalogue([_provider("ill", "m", healthy=False)]).candidates("m")))

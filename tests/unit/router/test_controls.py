@@ -1,0 +1,41 @@
+import pytest
+
+from services.router.controls import CacheControls, cache_controls
+from services.runtime.errors import GatewayError
+
+
+@pytest.mark.parametrize(
+    ("headers", "extensions", "expected"),
+    [
+        ({}, {}, CacheControls()),
+        ({"cache-control": "no-cache"}, {}, CacheControls(may_read=False)),
+        ({"cache-control": "No-Store"}, {}, CacheControls(may_read=False, may_write=False)),
+        ({"cache-control": "max-age=60, only-if-cached"}, {}, CacheControls(max_age_s=60, only_if_cached=True)),
+        ({"x-cache-ttl": "5", "x-cache-namespace": "faq"}, {}, CacheControls(ttl_s=5, namespace="faq")),
+        ({}, {"x-cache": False}, CacheControls(may_read=False, may_write=False)),
+        ({}, {"skip_cache": True}, CacheControls(may_read=False, may_write=False)),
+        ({}, {"x-cache": True, "skip_cache": False}, CacheControls()),
+    ],
+)
+def test_controls_are_read(headers: dict[str, str], extensions: dict[str, object], expected: CacheControls) -> None:
+    assert cache_controls(headers, extensions, cache_enabled=True) == expected
+
+
+def test_a_switched_off_cache_is_neither_read_nor_written() -> None:
+    controls = cache_controls({}, {}, cache_enabled=False)
+    assert not controls.may_read and not controls.may_write
+
+
+@pytest.mark.parametrize(
+    ("headers", "param"),
+    [
+        ({"cache-control": "max-age=soon"}, "cache-control"),
+        ({"cache-control": "max-age=-1"}, "cache-control"),
+        ({"x-cache-ttl": "1.5"}, "x-cache-ttl"),
+        ({"x-cache-namespace": "n" * 129}, "x-cache-namespace"),
+    ],
+)
+def test_nonsense_is_refused_by_name(headers: dict[str, str], param: str) -> None:
+    with pytest.raises(GatewayError) as raised:
+        cache_controls(headers, {}, cache_enabled=True)
+    assert raised.value.metadata["param"] == param

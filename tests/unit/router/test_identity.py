@@ -1,0 +1,31 @@
+import pytest
+
+from services.router.identity import ANONYMOUS, Identities
+from services.runtime.errors import GatewayError
+
+
+def test_without_a_key_everybody_may_come() -> None:
+    assert Identities(None, auth_required=False).caller(None, None) == ANONYMOUS
+
+
+def test_different_credentials_are_different_tenants_and_the_key_itself_is_not_kept() -> None:
+    identities = Identities(None, auth_required=False)
+    one, other = identities.caller("Bearer secret-one", None), identities.caller(None, "secret-two")
+    assert one.tenant != other.tenant
+    assert "secret" not in one.key_id
+    assert identities.caller("bearer secret-one", None) == one
+
+
+def test_the_configured_key_is_demanded() -> None:
+    identities = Identities("right", auth_required=False)
+    assert identities.caller("Bearer right", None).key_id
+    assert identities.caller(None, "right").key_id
+    for authorization, api_key in [(None, None), ("Bearer wrong", None), ("Basic right", None), (None, "wrong"), ("Bearer ", None)]:
+        with pytest.raises(GatewayError) as raised:
+            identities.caller(authorization, api_key)
+        assert raised.value.http_status == 401
+
+
+def test_required_authentication_without_a_key_lets_nobody_in() -> None:
+    with pytest.raises(GatewayError):
+        Identities(None, auth_required=True).caller("Bearer anything", None)
