@@ -1,21 +1,18 @@
 """Turns what arrives on a public method into a Question."""
 
 import asyncio
-import re
-import uuid
 
 from joulegate.chat.v1 import chat_pb2
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from services.router.controls import cache_controls
 from services.router.identity import Caller, Identities
 from services.router.question import Question, entry_key, extensions, for_providers
+from services.runtime import interceptors
 from services.runtime.errors import GatewayError
 from services.runtime.interceptors import Context
 from services.runtime.tracing import CARRIED
 from services.wire import openai
 from services.wire.errors import InvalidRequest
-
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class Intake:
@@ -54,7 +51,7 @@ class Intake:
         remaining = context.time_remaining()
         timeout = self._request_timeout_s if remaining is None else min(remaining, self._request_timeout_s)
         return Question(
-            request_id=request_id(headers),
+            request_id=interceptors.request_id.get(),
             request=for_providers(request, taken),
             model=request.model,
             key=entry_key(request, caller, controls),
@@ -68,12 +65,6 @@ class Intake:
 
 def _headers(context: Context) -> dict[str, str]:
     return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-
-
-def request_id(headers: dict[str, str]) -> str:
-    """The id that Envoy made or the client sent; a new one where there is none or it is not fit to be a key in the books."""
-    given = headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
 
 
 def _invalid(error: InvalidRequest) -> GatewayError:

@@ -43,7 +43,11 @@ def extensions(request: chat_pb2.ChatRequest) -> Mapping[str, object]:
     if not request.extra_json:
         return {}
     members = _members.decode(request.extra_json)
-    return {name: msgspec.json.decode(members[name]) for name in EXTENSION_FIELDS & members.keys()}
+    taken = {name: msgspec.json.decode(members[name]) for name in EXTENSION_FIELDS & members.keys()}
+    if not isinstance(taken.get("provider", ""), str):
+        # OpenRouter's routing preferences are an object of that name, and meant for OpenRouter.
+        del taken["provider"]
+    return taken
 
 
 def for_providers(request: chat_pb2.ChatRequest, taken: Mapping[str, object]) -> chat_pb2.ChatRequest:

@@ -5,9 +5,12 @@ It is put around handlers where they are registered, not into a server, so that 
 
 import asyncio
 import math
+import re
 import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn
+from contextvars import ContextVar
+from typing import Any, Final, NoReturn
 
 import grpc
 
@@ -19,6 +22,9 @@ from services.runtime.registry import Handler
 log = logs.get(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 _PUBLIC = ("/joulegate.openai.", "/joulegate.chat.", "/joulegate.ops.", "/joulegate.router.", "/joulegate.ledger.v1.AdminService/")
+# The id of the running public call: as Envoy made it or the client sent it, or a new one where that is not fit to be a key in the books.
+request_id: Final[ContextVar[str]] = ContextVar("request_id")
+_FIT = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 def guard(path: str, handler: Handler) -> Handler:
@@ -44,7 +50,13 @@ class _Watch:
         self._seconds = metrics.CALL_SECONDS.labels(self._method)
         self._calls: dict[str, Any] = {}
 
-    def ended(self, context: Context, started: float, error: GatewayError | None) -> None:
+    def started(self, context: Context) -> float:
+        if self._is_public:
+            given = metadata_value(context, "x-request-id") or ""
+            request_id.set(given if _FIT.fullmatch(given) else str(uuid.uuid4()))
+        return time.monotonic()
+
+    def ended(self, started: float, error: GatewayError | None) -> None:
         elapsed = time.monotonic() - started
         code = "OK" if error is None else error.shape.grpc_code.name
         counter = self._calls.get(code)
@@ -58,7 +70,7 @@ class _Watch:
                 method=self._method,
                 code=code,
                 reason=None if error is None else ErrorReason.Name(error.reason),
-                request_id=metadata_value(context, "x-request-id"),
+                request_id=request_id.get(None),
                 seconds=round(elapsed, 6),
             )
 
@@ -73,7 +85,7 @@ def metadata_value(context: Context, key: str) -> str | None:
 
 def _guarded_unary(behaviour: Callable[[Any, Any], Awaitable[Any]], watch: _Watch) -> Callable[[Any, Context], Awaitable[Any]]:
     async def call(request: Any, context: Context) -> Any:
-        started, error = time.monotonic(), None
+        started, error = watch.started(context), None
         try:
             return await behaviour(request, context)
         except BaseException as raised:
@@ -82,14 +94,14 @@ def _guarded_unary(behaviour: Callable[[Any, Any], Awaitable[Any]], watch: _Watc
                 await abort(context, error)
             raise
         finally:
-            watch.ended(context, started, error)
+            watch.ended(started, error)
 
     return call
 
 
 def _guarded_stream(behaviour: Callable[[Any, Any], AsyncIterator[Any]], watch: _Watch) -> Callable[[Any, Context], AsyncIterator[Any]]:
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-        started, error = time.monotonic(), None
+        started, error = watch.started(context), None
         responses = behaviour(request, context)
         try:
             async for response in responses:
@@ -102,7 +114,7 @@ def _guarded_stream(behaviour: Callable[[Any, Any], AsyncIterator[Any]], watch: 
         finally:
             # A caller that leaves closes this generator; its inner one must not wait for the garbage collector.
             await responses.aclose()  # type: ignore[attr-defined]
-            watch.ended(context, started, error)
+            watch.ended(started, error)
 
     return call
 

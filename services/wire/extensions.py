@@ -6,11 +6,8 @@ PINNING_FIELDS = frozenset({"provider", "x-prefer-provider", "routing"})
 # All of them. `routing` is an object that may name providers; the others say how to choose, whom to bill and whether to look in the cache.
 EXTENSION_FIELDS = PINNING_FIELDS | {
     "fallback",
-    "request_id",
     "routing_strategy",
     "skip_cache",
-    "timeout",
-    "user_id",
     "x-budget-key",
     "x-cache",
     "x-routing-strategy",
