@@ -26,13 +26,13 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
         async with self._pipeline.answer(question) as answer:
             completion = await whole_completion(answer)
             receipt = await answer.receipt()
-            await context.send_initial_metadata(rendering.source_headers(question.request_id, answer.source))
+            await context.send_initial_metadata(rendering.source_headers(question, answer.source))
             return pb.CompleteChatResponse(completion=completion, receipt=receipt)
 
     async def StreamChat(self, request: pb.StreamChatRequest, context: Context) -> AsyncIterator[pb.StreamChatResponse]:
         question = self._intake.from_message(request.request, wants_stream=True, context=context)
         async with self._pipeline.answer(question) as answer:
-            await context.send_initial_metadata(rendering.source_headers(question.request_id, answer.source))
+            await context.send_initial_metadata(rendering.source_headers(question, answer.source))
             async for events in answer.batches():
                 yield pb.StreamChatResponse(chunks=_chunks(events))
             yield pb.StreamChatResponse(receipt=await answer.receipt())

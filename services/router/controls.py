@@ -9,6 +9,7 @@ from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from services.runtime.errors import GatewayError
 
 MAX_NAMESPACE: Final = 128
+_HONOURED: Final = frozenset({"provider", "x-prefer-provider", "x-cache", "skip_cache"})
 _SECONDS = re.compile(r"\d{1,9}")
 
 
@@ -42,6 +43,17 @@ def cache_controls(headers: Mapping[str, str], extensions: Mapping[str, object],
         ttl_s=None if ttl is None else _seconds(ttl, "x-cache-ttl"),
         namespace=namespace,
     )
+
+
+def preferred_provider(extensions: Mapping[str, object]) -> str:
+    """The provider that the body fields `provider` or `x-prefer-provider` name; empty for none."""
+    named = extensions.get("provider") or extensions.get("x-prefer-provider")
+    return named if isinstance(named, str) else ""
+
+
+def unmet_wishes(extensions: Mapping[str, object]) -> tuple[str, ...]:
+    """Fields of the gateway's own that this version reads and does not act on."""
+    return tuple(f"{name}: not supported yet, ignored" for name in sorted(extensions.keys() - _HONOURED))
 
 
 def _directives(header: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ import asyncio
 
 from joulegate.chat.v1 import chat_pb2
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
-from services.router.controls import cache_controls
+from services.router.controls import cache_controls, preferred_provider, unmet_wishes
 from services.router.identity import Caller, Identities
 from services.router.question import Question, entry_key, extensions, for_providers
 from services.runtime import interceptors
@@ -57,6 +57,8 @@ class Intake:
             key=entry_key(request, caller, controls),
             caller=caller,
             controls=controls,
+            preferred_provider=preferred_provider(taken),
+            warnings=unmet_wishes(taken),
             trace=tuple((name, headers[name]) for name in CARRIED if name in headers),
             arrived_at=asyncio.get_running_loop().time(),
             timeout_s=timeout,

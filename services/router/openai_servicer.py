@@ -54,14 +54,14 @@ class OpenAIServicer(pb_grpc.OpenAIServiceServicer):
 async def _whole(question: Question, answer: Answer, context: Context) -> httpbody_pb2.HttpBody:
     completion = await whole_completion(answer)
     receipt = await answer.receipt()
-    headers = rendering.source_headers(question.request_id, answer.source) + rendering.figure_headers(receipt)
+    headers = rendering.source_headers(question, answer.source) + rendering.figure_headers(receipt)
     await context.send_initial_metadata(headers)
     latency_s = asyncio.get_running_loop().time() - question.arrived_at
     return httpbody_pb2.HttpBody(content_type=JSON, data=rendering.whole(completion, answer.source, receipt, latency_s))
 
 
 async def _streamed(question: Question, answer: Answer, context: Context) -> AsyncIterator[httpbody_pb2.HttpBody]:
-    headers = [*rendering.source_headers(question.request_id, answer.source), ("cache-control", "no-cache")]
+    headers = [*rendering.source_headers(question, answer.source), ("cache-control", "no-cache")]
     await context.send_initial_metadata(headers)
     async for data in rendering.frames(answer, question.request.stream_options.include_usage):
         yield httpbody_pb2.HttpBody(content_type=EVENT_STREAM, data=data)

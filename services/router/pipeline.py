@@ -80,7 +80,7 @@ class Pipeline:
             return
         if controls.only_if_cached:
             raise GatewayError(ErrorReason.ERROR_REASON_NOT_CACHED, "No cached answer satisfies `Cache-Control: only-if-cached`.")
-        ranked = rank((await self._watch.catalogue()).candidates(question.model))
+        ranked = rank((await self._watch.catalogue()).candidates(question.model), question.preferred_provider)
         if not ranked:
             raise model_not_found(question.model)
         await self._books.ready()

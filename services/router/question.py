@@ -27,6 +27,10 @@ class Question:
     key: cache_pb.EntryKey
     caller: Caller
     controls: CacheControls
+    # The provider that the caller would rather have; empty for none.
+    preferred_provider: str
+    # Wishes of the caller that were understood and are not met; said in `x-joulegate-warnings`.
+    warnings: tuple[str, ...]
     # Metadata that calls on behalf of this request carry.
     trace: tuple[tuple[str, str], ...]
     # On the event loop's clock, in seconds.

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from services.router.catalogue import Candidate
 
 
-def rank(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Best first. A failing provider keeps its place behind the others: it may be the only one, and a call is how it recovers."""
-    return sorted(candidates, key=lambda candidate: not candidate.provider.healthy)
+def rank(candidates: Sequence[Candidate], preferred: str = "") -> list[Candidate]:
+    """Best first: the provider that the caller prefers, then the others in sequence.
+
+    A failing provider keeps its place behind the others: it may be the only one, and a call is how it recovers.
+    """
+    return sorted(candidates, key=lambda candidate: (not candidate.provider.healthy, candidate.provider.name != preferred))
 
 
 def explain(ranked: Sequence[Candidate]) -> str:

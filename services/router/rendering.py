@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 from joulegate.chat.v1 import chat_pb2, receipt_pb2
 from services.router.answer import Answer, Source, completion_id
+from services.router.question import Question
 from services.runtime.errors import GatewayError
 from services.wire import openai, sse
 from services.wire.assemble import chunks_of
@@ -20,10 +21,10 @@ _STATUS = {
 }
 
 
-def source_headers(request_id: str, source: Source) -> Headers:
+def source_headers(question: Question, source: Source) -> Headers:
     """What can be said before the answer: where it comes from."""
     headers = [
-        ("x-request-id", request_id),
+        ("x-request-id", question.request_id),
         ("x-joulegate-provider", _header_text(source.provider)),
         ("x-joulegate-model", _header_text(source.model)),
         ("x-joulegate-cache", _STATUS[source.cache_status]),
@@ -32,6 +33,8 @@ def source_headers(request_id: str, source: Source) -> Headers:
         headers.append(("x-joulegate-cache-similarity", f"{source.similarity:.3f}"))
     if source.age_s is not None:
         headers.append(("age", str(source.age_s)))
+    if question.warnings:
+        headers.append(("x-joulegate-warnings", ", ".join(question.warnings)))
     return headers
 
 

@@ -52,3 +52,10 @@ def test_failing_providers_come_last_but_are_not_dropped() -> None:
     assert [candidate.provider.name for candidate in ranked] == ["well", "fine", "ill"]
     assert explain(ranked) == "well: first in sequence, of 3 candidates"
     assert "no healthy provider" in explain(rank(Catalogue([_provider("ill", "m", healthy=False)]).candidates("m")))
+
+
+def test_the_preferred_provider_comes_first_while_it_is_well() -> None:
+    well = Catalogue([_provider("a", "m"), _provider("b", "m")]).candidates("m")
+    assert [candidate.provider.name for candidate in rank(well, preferred="b")] == ["b", "a"]
+    ill = Catalogue([_provider("a", "m"), _provider("b", "m", healthy=False)]).candidates("m")
+    assert [candidate.provider.name for candidate in rank(ill, preferred="b")] == ["a", "b"]

@@ -1,6 +1,6 @@
 import pytest
 
-from services.router.controls import CacheControls, cache_controls
+from services.router.controls import CacheControls, cache_controls, preferred_provider, unmet_wishes
 from services.runtime.errors import GatewayError
 
 
@@ -39,3 +39,13 @@ def test_nonsense_is_refused_by_name(headers: dict[str, str], param: str) -> Non
     with pytest.raises(GatewayError) as raised:
         cache_controls(headers, {}, cache_enabled=True)
     assert raised.value.metadata["param"] == param
+
+
+def test_wishes_that_are_not_met_are_named() -> None:
+    assert unmet_wishes({"provider": "a", "routing_strategy": "cost", "x-cache": True}) == ("routing_strategy: not supported yet, ignored",)
+
+
+def test_the_preferred_provider_is_read_from_either_field() -> None:
+    assert preferred_provider({"provider": "a"}) == "a"
+    assert preferred_provider({"x-prefer-provider": "b"}) == "b"
+    assert preferred_provider({"x-prefer-provider": 1}) == preferred_provider({}) == ""
