@@ -118,7 +118,7 @@ class Books:
             while (response := await stream.read()) is not EOF:
                 self._acknowledge(response)
         except grpc.aio.AioRpcError as error:
-            self._note_break(GatewayError.from_rpc(error))
+            self._note_break(GatewayError.from_rpc(error), stood)
         except asyncio.InvalidStateError:
             pass  # the stream ended while being written to; its reader would have said why
         finally:
@@ -156,14 +156,14 @@ class Books:
         if not self._settlements:
             self._emptied.set()
 
-    def _note_break(self, error: GatewayError) -> None:
-        metrics.BOOK_BREAKS.inc()
+    def _note_break(self, error: GatewayError, stood: bool) -> None:
         request_id = error.metadata.get("request_id", "")
         if error.reason == ErrorReason.ERROR_REASON_INVALID_REQUEST and request_id in self._settlements:
             # Repeating what the ledger will never take would block all that comes after it.
             log.error("record_refused", request_id=request_id, reason=error.message)
             self._close(request_id, None)
-        else:
+        elif stood:
+            metrics.BOOK_BREAKS.inc()
             log.warning("books_disconnected", reason=error.message, held=len(self._settlements))
 
     async def flushed(self, timeout_s: float) -> None:

@@ -1,6 +1,13 @@
-"""The services that Envoy sees, with scripted answers: a router and a ledger on one server each, and a dispatch that only has a health."""
+"""The services that Envoy sees, with scripted answers: a router, a ledger, and a dispatch that only has a health.
+
+As a program it is one service, or `up` with this program as every service: `python -m tests.fakes.edge_services router | up`. There the
+router's chat answer is a stream that ends when its folder has a file `finish`.
+"""
 
 import asyncio
+import os
+import signal
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -20,6 +27,7 @@ from joulegate.openai.v1 import openai_service_pb2 as pb
 from joulegate.openai.v1 import openai_service_pb2_grpc as pb_grpc
 from joulegate.ops.v1 import ops_service_pb2 as ops_pb
 from joulegate.ops.v1 import ops_service_pb2_grpc as ops_pb_grpc
+from services.up import gateway
 
 Context = grpc.aio.ServicerContext[Any, Any]
 ChatAnswer = Callable[[pb.CreateChatCompletionRequest, Context], AsyncIterator[HttpBody]]
@@ -104,20 +112,21 @@ class FakeMesh:
     async def start(self, name: str) -> None:
         server = grpc.aio.server(options=SERVER_OPTIONS)
         statuses = health.aio.HealthServicer()
-        await statuses.set(SERVICES[name], health_pb2.HealthCheckResponse.SERVING)
+        for service in ("", *SERVICES.values()):
+            await statuses.set(service, health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(statuses, server)
-        if name == "router":
+        if name in ("router", "all"):
             pb_grpc.add_OpenAIServiceServicer_to_server(self.openai, server)
             ops_pb_grpc.add_OpsServiceServicer_to_server(FakeOps(), server)
             chat_pb_grpc.add_ChatServiceServicer_to_server(FakeChat(), server)
-        if name == "ledger":
+        if name in ("ledger", "all"):
             admin_pb_grpc.add_AdminServiceServicer_to_server(self.admin, server)
         server.add_insecure_port(f"unix:{self.socket(name)}")
         await server.start()
         self._servers[name] = server
 
-    async def stop(self, name: str) -> None:
-        await self._servers.pop(name).stop(grace=None)
+    async def stop(self, name: str, grace_s: float | None = None) -> None:
+        await self._servers.pop(name).stop(grace_s)
 
     def unconsumed(self) -> int:
         """Scripted answers that nobody asked for."""
@@ -132,3 +141,34 @@ async def fake_mesh(folder: Path) -> AsyncIterator[FakeMesh]:
         yield mesh
     finally:
         await asyncio.gather(*(mesh.stop(name) for name in list(mesh._servers)))
+
+
+async def _stream_until_finished(request: pb.CreateChatCompletionRequest, context: Context) -> AsyncIterator[HttpBody]:
+    finish = Path(os.environ["JOULEGATE_DATA_DIR"]) / "finish"
+    yield HttpBody(content_type="text/event-stream", data=b"data: first\n\n")
+    while not finish.exists():  # noqa: ASYNC110 - the test is another process
+        await asyncio.sleep(0.01)
+    yield HttpBody(data=b"data: last\n\n")
+
+
+async def _serve(name: str) -> None:
+    if "FAKE_BROKEN" in os.environ:
+        sys.exit(f"{name} is broken")
+    address = os.environ["ROUTER_ADDRESS" if name == "all" else f"{name.upper()}_ADDRESS"]
+    mesh = FakeMesh(Path(address.removeprefix("unix:")).parent)
+    mesh.openai.answers.extend([_stream_until_finished] * 10)
+    await mesh.start(name)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await stop.wait()
+    await mesh.stop(name, grace_s=float(os.environ["DRAIN_SECONDS"]))
+
+
+def _command(name: str) -> list[str]:
+    return [sys.executable, "-m", "tests.fakes.edge_services", name]
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "up":
+        sys.exit(gateway.main("--one-process" in sys.argv, _command))
+    asyncio.run(_serve(sys.argv[1]))
