@@ -1,0 +1,78 @@
+"""The program `joulegate`."""
+
+import argparse
+import asyncio
+import importlib
+import os
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from services.runtime.settings import SettingsError, read_environment
+
+MAINS = {
+    "router": "services.router.__main__",
+    "cache": "services.cache.__main__",
+    "dispatch": "services.dispatch.__main__",
+    "ledger": "services.ledger.__main__",
+    "all": "services.all",
+}
+
+
+def main() -> int:
+    """Runs a command and gives its exit code. Each imports only what it needs."""
+    options = _parser().parse_args()
+    match options.command:
+        case "up":
+            from services.up import gateway
+
+            return gateway.main(options.one_process)
+        case "serve":
+            return int(importlib.import_module(MAINS[options.name]).main())
+        case "envoy-config":
+            return _write_envoy_config(options.clusters, options.listen, options.out)
+        case _:
+            from services.up import probe
+
+            return 0 if asyncio.run(probe.is_serving(options.address, options.service)) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="joulegate", description="An OpenAI-compatible LLM gateway that counts joules.")
+    parser.add_argument("--version", action="version", version=f"joulegate {metadata.version('joulegate')}")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    up = commands.add_parser("up", help="run Envoy and the services on this machine")
+    up.add_argument("--one-process", action="store_true", help="all services in one process")
+
+    serve = commands.add_parser("serve", help="run one service, or all in one process, without Envoy")
+    serve.add_argument("name", choices=MAINS)
+
+    config = commands.add_parser("envoy-config", help="write Envoy's configuration into a folder")
+    config.add_argument("--clusters", choices=["compose"], default="compose", help="where the services are (default: %(default)s)")
+    config.add_argument("--listen", default="0.0.0.0:8000", metavar="HOST:PORT", help="where Envoy is to listen (default: %(default)s)")
+    config.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder, at the path where Envoy will see it")
+
+    probe = commands.add_parser("probe", help="exit with 0 if a gRPC service says that it is healthy")
+    probe.add_argument("address", help="host:port or unix:/path")
+    probe.add_argument("service", nargs="?", default="", help="full name of the service; without it the process is asked for")
+    return parser
+
+
+def _write_envoy_config(clusters: str, listen: str, folder: Path) -> int:
+    from services.up import edge, settings
+
+    try:
+        # HOST is what the world sees, which decides whether a key is needed; where Envoy listens inside its container is another thing.
+        loaded = settings.load(read_environment(os.environ))
+    except SettingsError as error:
+        print("joulegate envoy-config: wrong settings:", *error.problems, sep="\n  ", file=sys.stderr)
+        return 2
+    host, _, port = listen.rpartition(":")
+    path = folder.absolute()
+    print(edge.write(edge.Edge(path, host, int(port), path / "admin.sock", clusters, loaded.cors_origins), path))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
