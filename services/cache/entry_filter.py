@@ -1,0 +1,49 @@
+"""Which entries an invalidation is about."""
+
+import re
+from dataclasses import dataclass
+
+from joulegate.cache.v1 import cache_service_pb2 as pb
+from services.cache.kept_entry import ENTRY_ID_LENGTH, KeptEntry, mark
+
+_ENTRY_ID = re.compile(rf"[0-9a-f]{{{ENTRY_ID_LENGTH}}}")
+
+
+@dataclass(frozen=True, slots=True)
+class EntryFilter:
+    """Matches entries whose fields equal all that are set. With none set it matches every entry."""
+
+    entry_id: str | None = None
+    tenant: str | None = None
+    namespace: str | None = None
+    model: str | None = None
+
+    @classmethod
+    def from_request(cls, request: pb.InvalidateEntriesRequest) -> "EntryFilter | None":
+        """The filter that a request states; None when it states nothing. `all` outweighs narrower filters."""
+        if request.all:
+            return cls()
+        asked = cls(
+            entry_id=request.entry_id if request.HasField("entry_id") else None,
+            tenant=mark(request.tenant) if request.HasField("tenant") else None,
+            namespace=mark(request.namespace) if request.HasField("namespace") else None,
+            model=mark(request.model) if request.HasField("model") else None,
+        )
+        return None if asked == cls() else asked
+
+    @property
+    def is_everything(self) -> bool:
+        return self == EntryFilter()
+
+    @property
+    def is_satisfiable(self) -> bool:
+        """Whether any entry could match: a text that is not an entry id belongs to none."""
+        return self.entry_id is None or _ENTRY_ID.fullmatch(self.entry_id) is not None
+
+    def matches(self, kept: KeptEntry) -> bool:
+        return (
+            (self.entry_id is None or self.entry_id == kept.entry_id)
+            and (self.tenant is None or self.tenant == kept.tenant)
+            and (self.namespace is None or self.namespace == kept.namespace)
+            and (self.model is None or self.model == kept.model)
+        )

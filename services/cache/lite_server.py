@@ -1,0 +1,64 @@
+"""Milvus Lite in this process, served on a private Unix socket.
+
+pymilvus can start it by itself when it is given a path, but then on a TCP port that every user of the machine may read, it keeps the
+server until the interpreter ends, and a folder that another process owns gives no more than "Open local milvus failed".
+"""
+
+import fcntl
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+
+# One client with one thread talks to it.
+_WORKERS = 1
+_STOP_S = 5.0
+_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+
+
+class StoreInUseError(Exception):
+    """Another process owns the folder."""
+
+
+def check_unowned(path: Path) -> None:
+    """Raises StoreInUseError when a process holds the folder of an embedded store. Takes nothing itself."""
+    # Milvus Lite's own lock file: asking it costs nothing, while importing Milvus to be refused costs a second.
+    try:
+        lock = (path / "LOCK").open("rb")
+    except FileNotFoundError:
+        return
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreInUseError(f"{path} is in use by another cache process; several caches need MILVUS_URI") from error
+
+
+class LiteServer:
+    """Runs from construction to `close`. Blocks."""
+
+    def __init__(self, path: Path) -> None:
+        # Imported here, in the store's thread: it takes a second and 130 MB.
+        from milvus_lite import MilvusLite
+        from milvus_lite.adapter.grpc.servicer import MilvusServicer
+        from pymilvus.grpc_gen.milvus_pb2_grpc import add_MilvusServiceServicer_to_server
+
+        check_unowned(path)
+        self._database = MilvusLite(str(path))
+        # A private folder: the socket is as safe as the files that it leads to.
+        self._socket_dir = Path(tempfile.mkdtemp(prefix="joulegate-cache-"))
+        self.uri = f"unix:{self._socket_dir / 'milvus'}"
+        self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="milvus-lite")
+        self._server = grpc.server(self._workers, options=_OPTIONS)
+        add_MilvusServiceServicer_to_server(MilvusServicer(self._database), self._server)
+        self._server.add_insecure_port(self.uri)
+        self._server.start()
+
+    def close(self) -> None:
+        """Stops the server and its threads, and gives the folder free."""
+        self._server.stop(_STOP_S).wait(_STOP_S)
+        self._workers.shutdown()
+        self._database.close()
+        shutil.rmtree(self._socket_dir, ignore_errors=True)

@@ -1,0 +1,132 @@
+"""The durable store: a Milvus collection, embedded (Milvus Lite) or in a cluster. Everything here blocks."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from services.cache.backlog import Batch
+from services.cache.entry_filter import EntryFilter
+from services.cache.kept_entry import KeptEntry
+from services.cache.lite_server import LiteServer
+from services.cache.rows import VALUE_MAX_LENGTH, Row, entries_of, rows_of
+
+# A change of the schema, or of what a row means, is a new name: old rows are never misread.
+COLLECTION = "exact_entries_v1"
+# Milvus demands a vector per row and at least two dimensions. The exact tier has nothing to search by: this one is always the same.
+_NO_VECTOR = [0.0, 0.0]
+_MARK_LENGTH = 64
+# Bounds each call, retries included, and so how long a stopping process can be held up.
+_CALL_S = 10.0
+_HEADS_PAGE = 10_000
+# Milvus Lite logs every row before it answers, which outlives the process; flushing turns the log into a segment and keeps restarts fast.
+# Doing it for every small batch would cost more than the writes. A cluster decides for itself, and limits those who ask.
+_ROWS_PER_FLUSH = 250
+
+
+class MilvusStore:
+    """Holds `path` while open, or talks to `uri`."""
+
+    def __init__(self, path: Path, uri: str | None, token: str | None) -> None:
+        self._path = path
+        self._uri = uri
+        self._token = token or ""
+        self._lite: LiteServer | None = None
+        self._client: Any = None
+        self._unflushed_rows = 0
+
+    def open(self) -> None:
+        # Imported here, in the store's thread: it takes half a second.
+        from pymilvus import MilvusClient
+
+        # They log, with tracebacks, what they also raise; we log it once.
+        for name in ("pymilvus", "milvus_lite"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        if self._uri is None:
+            self._lite = LiteServer(self._path)
+        uri = self._lite.uri if self._lite is not None else self._uri
+        # A connection that is not dedicated stays in pymilvus' pool for ever.
+        self._client = MilvusClient(uri=uri, token=self._token, timeout=_CALL_S, dedicated=True)
+        if not self._client.has_collection(COLLECTION, timeout=_CALL_S):
+            self._create_collection()
+        self._client.load_collection(COLLECTION, timeout=_CALL_S)
+
+    def heads(self, now_us: int) -> list[tuple[str, int]]:
+        """Row ids and creation times of what has not expired."""
+        heads: list[tuple[str, int]] = []
+        pages = self._client.query_iterator(
+            COLLECTION,
+            batch_size=_HEADS_PAGE,
+            filter=f"expires_us > {now_us}",
+            output_fields=["row_id", "created_us"],
+            timeout=_CALL_S,
+        )
+        try:
+            while page := pages.next():
+                heads += [(row["row_id"], row["created_us"]) for row in page]
+        finally:
+            pages.close()
+        return heads
+
+    def read(self, row_ids: list[str]) -> list[KeptEntry]:
+        """The whole entries among these rows."""
+        rows = self._client.get(COLLECTION, ids=row_ids, output_fields=list(Row.__annotations__), timeout=_CALL_S)
+        return list(entries_of(rows))
+
+    def apply(self, batch: Batch) -> None:
+        """Does a batch's work, in its order."""
+        client = self._client
+        for chosen in batch.removals:
+            client.delete(COLLECTION, filter=_expression(chosen), timeout=_CALL_S)
+        if deleted := batch.row_ids_to_delete:
+            client.delete(COLLECTION, ids=deleted, timeout=_CALL_S)
+        rows = [{**row, "vector": _NO_VECTOR} for kept in batch.entries_to_write for row in rows_of(kept)]
+        if rows:
+            client.upsert(COLLECTION, rows, timeout=_CALL_S)
+        self._unflushed_rows += len(rows) + len(deleted)
+        if self._unflushed_rows >= _ROWS_PER_FLUSH:
+            self._flush()
+
+    def sweep(self, now_us: int) -> None:
+        """Deletes what has expired."""
+        self._client.delete(COLLECTION, filter=f"expires_us <= {now_us}", timeout=_CALL_S)
+
+    def close(self) -> None:
+        """Lets go of everything. May be called at any time, also when `open` failed."""
+        client, lite = self._client, self._lite
+        self._client = self._lite = None
+        if client is not None:
+            client.close()
+        if lite is not None:
+            lite.close()
+
+    def _flush(self) -> None:
+        if self._lite is not None:
+            self._client.flush(COLLECTION, timeout=_CALL_S)
+        self._unflushed_rows = 0
+
+    def _create_collection(self) -> None:
+        from pymilvus import DataType
+
+        schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field("row_id", DataType.VARCHAR, is_primary=True, max_length=_MARK_LENGTH)
+        for name in ("tenant", "namespace", "model"):
+            schema.add_field(name, DataType.VARCHAR, max_length=_MARK_LENGTH)
+        for name in ("created_us", "expires_us", "piece_count"):
+            schema.add_field(name, DataType.INT64)
+        schema.add_field("value", DataType.VARCHAR, max_length=VALUE_MAX_LENGTH)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=len(_NO_VECTOR))
+        index = self._client.prepare_index_params()
+        index.add_index("vector", index_type="FLAT", metric_type="L2")
+        self._client.create_collection(COLLECTION, schema=schema, timeout=_CALL_S)
+        # Waiting for an index over nothing would take half a second, and a time stamp that Milvus Lite does not have.
+        self._client.create_index(COLLECTION, index, sync=False, timeout=_CALL_S)
+
+
+def _expression(chosen: EntryFilter) -> str:
+    """The filter in Milvus' language. All values are hexadecimal digests, so nothing in them needs escaping."""
+    if chosen.is_everything:
+        return "expires_us >= 0"
+    terms = [f'{name} == "{value}"' for name in ("tenant", "namespace", "model") if (value := getattr(chosen, name)) is not None]
+    if chosen.entry_id is not None:
+        terms.append(f'row_id like "{chosen.entry_id}-%"')
+    return " and ".join(terms)

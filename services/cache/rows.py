@@ -1,0 +1,90 @@
+"""How entries lie in the store: one row per piece of their data, since a VARCHAR holds at most 65,535 bytes.
+
+An entry's rows share its creation time. A reader takes an entry only when all pieces of one creation are there, so that rows left over
+from a longer predecessor, or from a write that was cut, are never joined into an answer; they are swept when they expire.
+"""
+
+from base64 import b64decode, b64encode
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import TypedDict
+
+from google.protobuf.message import DecodeError
+
+from joulegate.cache.v1 import cache_service_pb2 as pb
+from services.cache.kept_entry import KeptEntry
+
+VALUE_MAX_LENGTH = 65_535
+# Base64 makes four characters of three bytes; the store has text, but no bytes.
+PIECE_BYTES = VALUE_MAX_LENGTH // 4 * 3
+
+
+class Row(TypedDict):
+    row_id: str
+    tenant: str
+    namespace: str
+    model: str
+    created_us: int
+    expires_us: int
+    piece_count: int
+    value: str
+
+
+def rows_of(kept: KeptEntry) -> list[Row]:
+    """The rows that keep an entry."""
+    ids = row_ids(kept.entry_id, len(kept.data))
+    return [
+        Row(
+            row_id=row_id,
+            tenant=kept.tenant,
+            namespace=kept.namespace,
+            model=kept.model,
+            created_us=kept.created_us,
+            expires_us=kept.expires_us,
+            piece_count=len(ids),
+            value=b64encode(kept.data[piece * PIECE_BYTES : (piece + 1) * PIECE_BYTES]).decode("ascii"),
+        )
+        for piece, row_id in enumerate(ids)
+    ]
+
+
+def row_ids(entry_id: str, size_bytes: int) -> list[str]:
+    """The primary keys of an entry of that size, in the order of its pieces."""
+    return [f"{entry_id}-{piece:05d}" for piece in range(max(1, -(-size_bytes // PIECE_BYTES)))]
+
+
+def entries_of(rows: Iterable[Row]) -> Iterator[KeptEntry]:
+    """The entries that are whole and readable among the rows."""
+    creations: dict[tuple[str, int], list[Row]] = defaultdict(list)
+    for row in rows:
+        creations[row["row_id"].partition("-")[0], row["created_us"]].append(row)
+    for (entry_id, _), pieces in creations.items():
+        kept = _joined(entry_id, sorted(pieces, key=lambda row: row["row_id"]))
+        if kept is not None:
+            yield kept
+
+
+def _joined(entry_id: str, pieces: list[Row]) -> KeptEntry | None:
+    first = pieces[0]
+    if len(pieces) != first["piece_count"]:
+        return None
+    try:
+        data = b"".join(b64decode(row["value"], validate=True) for row in pieces)
+        # What is broken on the disk must show here, not in a caller's answer.
+        pb.Entry.FromString(data)
+    except (ValueError, DecodeError):
+        return None
+    return KeptEntry(entry_id, first["tenant"], first["namespace"], first["model"], first["created_us"], first["expires_us"], data)
+
+
+def reading_plan(heads: Iterable[tuple[str, int]], max_rows: int) -> list[list[str]]:
+    """Batches of row ids to read, newest entries first; an entry is never split between batches. A head is a row id and its creation."""
+    plan: list[list[str]] = []
+    previous = None
+    for row_id, _ in sorted(heads, key=lambda head: (-head[1], head[0])):
+        entry_id = row_id.partition("-")[0]
+        if not plan or (len(plan[-1]) >= max_rows and entry_id != previous):
+            plan.append([])
+        plan[-1].append(row_id)
+        previous = entry_id
+    return plan

@@ -1,0 +1,47 @@
+"""CacheService over the answer cache."""
+
+from typing import Any
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+
+from joulegate.cache.v1 import cache_service_pb2 as pb
+from joulegate.cache.v1 import cache_service_pb2_grpc as pb_grpc
+from joulegate.chat.v1.error_reason_pb2 import ErrorReason
+from services.cache.answer_cache import AnswerCache
+from services.cache.entry_filter import EntryFilter
+from services.runtime.errors import GatewayError
+
+Context = grpc.aio.ServicerContext[Any, Any]
+_MISS = pb.LookUpResponse()
+
+
+class CacheServicer(pb_grpc.CacheServiceServicer):
+    def __init__(self, cache: AnswerCache) -> None:
+        self._cache = cache
+
+    async def LookUp(self, request: pb.LookUpRequest, context: Context) -> pb.LookUpResponse:
+        max_age_us = _microseconds(request.max_age) if request.HasField("max_age") else None
+        data = self._cache.look_up(request.key, max_age_us)
+        if data is None:
+            return _MISS
+        response = pb.LookUpResponse(tier=pb.TIER_EXACT, similarity=1.0)
+        response.entry.ParseFromString(data)
+        return response
+
+    async def Store(self, request: pb.StoreRequest, context: Context) -> pb.StoreResponse:
+        ttl_us = _microseconds(request.ttl) if request.HasField("ttl") else None
+        return pb.StoreResponse(entry_id=self._cache.store(request.key, request.entry, ttl_us))
+
+    async def InvalidateEntries(self, request: pb.InvalidateEntriesRequest, context: Context) -> pb.InvalidateEntriesResponse:
+        chosen = EntryFilter.from_request(request)
+        if chosen is None:
+            raise GatewayError(ErrorReason.ERROR_REASON_INVALID_REQUEST, "say which entries, or `all`")
+        return pb.InvalidateEntriesResponse(removed_count=await self._cache.invalidate(chosen))
+
+    async def GetCacheStats(self, request: pb.GetCacheStatsRequest, context: Context) -> pb.GetCacheStatsResponse:
+        return self._cache.stats()
+
+
+def _microseconds(duration: Duration) -> int:
+    return duration.seconds * 1_000_000 + duration.nanos // 1000

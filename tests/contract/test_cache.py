@@ -1,0 +1,275 @@
+"""CacheService as its proto describes it, on every kind of channel, with a store in memory."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from joulegate.cache.v1 import cache_service_pb2 as pb
+from joulegate.cache.v1 import cache_service_pb2_grpc as pb_grpc
+from joulegate.chat.v1 import chat_pb2
+from services.cache.answer_cache import AnswerCache
+from services.cache.counts import Counts
+from services.cache.hot_index import HotIndex
+from services.cache.mirror import Mirror, Pace
+from services.cache.servicer import CacheServicer
+from tests.contract import channels
+from tests.unit.cache.memory_store import MemoryStore
+from tests.unit.cache.samples import HeldClock, answer, key, settings_of
+
+
+class Harness:
+    def __init__(self, stub: pb_grpc.CacheServiceStub, clock: HeldClock, store: MemoryStore) -> None:
+        self.stub = stub
+        self.clock = clock
+        self.store = store
+
+    async def keep(self, where: pb.EntryKey, entry: pb.Entry | None = None, ttl_s: float | None = None) -> str:
+        request = pb.StoreRequest(key=where, entry=entry or answer())
+        if ttl_s is not None:
+            request.ttl.CopyFrom(_duration(ttl_s))
+        return (await self.stub.Store(request)).entry_id
+
+    async def text_at(self, where: pb.EntryKey, max_age_s: float | None = None) -> str | None:
+        """The answer's text, or None on a miss."""
+        request = pb.LookUpRequest(key=where)
+        if max_age_s is not None:
+            request.max_age.CopyFrom(_duration(max_age_s))
+        response = await self.stub.LookUp(request)
+        return response.entry.completion.choices[0].message.text if response.HasField("entry") else None
+
+    async def refusal(self, request: pb.StoreRequest) -> grpc.StatusCode:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await self.stub.Store(request)
+        return raised.value.code()
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromMicroseconds(round(seconds * 1e6))
+    return duration
+
+
+@asynccontextmanager
+async def serving(kind: str = "grpc", **environment: str) -> AsyncIterator[Harness]:
+    settings, clock, counts, store = settings_of(**environment), HeldClock(), Counts(), MemoryStore()
+    index = HotIndex(settings.max_entries, settings.max_bytes)
+    pace = Pace(window_s=0.001, retry_s=(0.001, 0.01), removal_s=1)
+    async with Mirror(store, index, counts, clock, pace, settings.is_enabled) as mirror:
+        mesh = channels.new_mesh()
+        cache = AnswerCache(settings, index, mirror, counts, clock, lambda: 0.0)
+        pb_grpc.add_CacheServiceServicer_to_server(CacheServicer(cache), mesh.registry)
+        async with channels.serve(mesh, kind) as channel:
+            yield Harness(pb_grpc.CacheServiceStub(channel), clock, store)
+
+
+@pytest.fixture(params=channels.KINDS)
+async def cache(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
+    async with serving(request.param) as harness:
+        yield harness
+
+
+async def test_stored_answer_comes_back_whole(cache: Harness) -> None:
+    entry_id = await cache.keep(key(), answer("Forty-two."), ttl_s=60)
+    response = await cache.stub.LookUp(pb.LookUpRequest(key=key()))
+    assert (response.tier, response.similarity) == (pb.TIER_EXACT, 1.0)
+    entry = response.entry
+    assert entry.entry_id == entry_id != ""
+    assert entry.expire_time.ToMicroseconds() - entry.create_time.ToMicroseconds() == 60_000_000
+    assert entry.create_time.ToMicroseconds() == int(cache.clock.seconds * 1e6)
+    for name in ("entry_id", "create_time", "expire_time"):
+        entry.ClearField(name)
+    assert entry == answer("Forty-two.")
+
+
+async def test_unknown_key_is_an_empty_response(cache: Harness) -> None:
+    assert await cache.stub.LookUp(pb.LookUpRequest(key=key())) == pb.LookUpResponse()
+
+
+@pytest.mark.parametrize("other", [key(1, "acme", "b"), key(1, "emca", "a"), key(2, "acme", "a"), key(1, "", "acmea"), key(1, "acmea", "")])
+async def test_tenant_namespace_and_digest_must_all_match(cache: Harness, other: pb.EntryKey) -> None:
+    await cache.keep(key(1, "acme", "a"))
+    assert await cache.text_at(other) is None
+    assert await cache.text_at(key(1, "acme", "a")) == "Hello."
+
+
+async def test_anonymous_tenant_is_a_tenant_like_any_other(cache: Harness) -> None:
+    await cache.keep(key(tenant=""))
+    assert await cache.text_at(key(tenant="")) == "Hello."
+    assert await cache.text_at(key(tenant="acme")) is None
+
+
+async def test_concurrent_tenants_see_only_their_own_answers(cache: Harness) -> None:
+    async def use(tenant: str) -> list[str | None]:
+        seen = []
+        for number in range(20):
+            await cache.keep(key(number, tenant), answer(f"{tenant} {number}"))
+            seen.append(await cache.text_at(key(number, tenant)))
+        return seen
+
+    tenants = [f"tenant-{number}" for number in range(8)]
+    seen = await asyncio.gather(*map(use, tenants))
+    assert seen == [[f"{tenant} {number}" for number in range(20)] for tenant in tenants]
+
+
+async def test_newest_answer_wins_and_keeps_its_id(cache: Harness) -> None:
+    first = await cache.keep(key(), answer("old"))
+    assert await cache.keep(key(), answer("new")) == first
+    assert await cache.text_at(key()) == "new"
+    assert (await cache.stub.GetCacheStats(pb.GetCacheStatsRequest())).entry_count == 1
+
+
+async def test_answer_serves_until_its_ttl_and_not_after(cache: Harness) -> None:
+    await cache.keep(key(1), ttl_s=10)
+    await cache.keep(key(2))
+    cache.clock.seconds += 9.9
+    assert await cache.text_at(key(1)) == "Hello."
+    cache.clock.seconds += 0.2
+    assert await cache.text_at(key(1)) is None
+    assert await cache.text_at(key(2)) == "Hello."
+    cache.clock.seconds += 3600
+    assert await cache.text_at(key(2)) is None
+
+
+async def test_max_age_hides_an_older_answer_from_who_asks_only(cache: Harness) -> None:
+    await cache.keep(key(), ttl_s=100)
+    cache.clock.seconds += 10
+    assert await cache.text_at(key(), max_age_s=9.5) is None
+    assert await cache.text_at(key(), max_age_s=10.5) == "Hello."
+    assert await cache.text_at(key()) == "Hello."
+
+
+@pytest.mark.parametrize("reason", [chat_pb2.FINISH_REASON_STOP, chat_pb2.FINISH_REASON_TOOL_CALLS, chat_pb2.FINISH_REASON_FUNCTION_CALL])
+async def test_whole_answers_are_kept(cache: Harness, reason: chat_pb2.FinishReason.ValueType) -> None:
+    assert await cache.keep(key(), answer(finish_reason=reason))
+
+
+@pytest.mark.parametrize(
+    "reason", [chat_pb2.FINISH_REASON_UNSPECIFIED, chat_pb2.FINISH_REASON_LENGTH, chat_pb2.FINISH_REASON_CONTENT_FILTER]
+)
+async def test_answer_with_an_unfinished_choice_is_refused(cache: Harness, reason: chat_pb2.FinishReason.ValueType) -> None:
+    entry = answer()
+    entry.completion.choices.add(index=1, finish_reason=reason)
+    assert await cache.refusal(pb.StoreRequest(key=key(), entry=entry)) is grpc.StatusCode.INVALID_ARGUMENT
+    assert await cache.text_at(key()) is None
+
+
+async def test_answer_without_choices_is_refused(cache: Harness) -> None:
+    assert await cache.refusal(pb.StoreRequest(key=key(), entry=pb.Entry(model="large"))) is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_answer_that_is_too_large_is_refused(cache: Harness) -> None:
+    assert await cache.refusal(pb.StoreRequest(key=key(), entry=answer("x" * (1 << 20)))) is grpc.StatusCode.INVALID_ARGUMENT
+    assert await cache.keep(key(), answer("x" * ((1 << 20) - 200)))
+
+
+async def test_answer_that_may_never_serve_is_refused(cache: Harness) -> None:
+    assert await cache.refusal(pb.StoreRequest(key=key(), entry=answer(), ttl=Duration())) is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("digest", [b"", b"x" * 31, b"x" * 33])
+async def test_digest_of_another_length_is_refused(cache: Harness, digest: bytes) -> None:
+    where = pb.EntryKey(digest=digest)
+    assert await cache.refusal(pb.StoreRequest(key=where, entry=answer())) is grpc.StatusCode.INVALID_ARGUMENT
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await cache.stub.LookUp(pb.LookUpRequest(key=where))
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+FILLED = {
+    "a": (key(1, "acme", "x"), "large"),
+    "b": (key(2, "acme", "y"), "small"),
+    "c": (key(3, "emca", "x"), "large"),
+    "d": (key(4, "", ""), "small"),
+}
+ENTRY_A = "the id of a"
+
+
+@pytest.mark.parametrize(
+    ("request_", "left"),
+    [
+        (pb.InvalidateEntriesRequest(tenant="acme"), "cd"),
+        (pb.InvalidateEntriesRequest(tenant=""), "abc"),
+        (pb.InvalidateEntriesRequest(namespace="x"), "bd"),
+        (pb.InvalidateEntriesRequest(namespace=""), "abc"),
+        (pb.InvalidateEntriesRequest(model="large"), "bd"),
+        (pb.InvalidateEntriesRequest(tenant="acme", model="large"), "bcd"),
+        (pb.InvalidateEntriesRequest(entry_id=ENTRY_A), "bcd"),
+        (pb.InvalidateEntriesRequest(entry_id=ENTRY_A, tenant="emca"), "abcd"),
+        (pb.InvalidateEntriesRequest(entry_id='" or row_id like "%'), "abcd"),
+        (pb.InvalidateEntriesRequest(entry_id=""), "abcd"),
+        (pb.InvalidateEntriesRequest(all=True), ""),
+        (pb.InvalidateEntriesRequest(all=True, tenant="acme"), ""),
+    ],
+)
+async def test_invalidation_removes_what_all_its_filters_match(cache: Harness, request_: pb.InvalidateEntriesRequest, left: str) -> None:
+    ids = {name: await cache.keep(where, answer(name, model)) for name, (where, model) in FILLED.items()}
+    chosen = pb.InvalidateEntriesRequest()
+    chosen.CopyFrom(request_)
+    if chosen.entry_id == ENTRY_A:
+        chosen.entry_id = ids["a"]
+    assert (await cache.stub.InvalidateEntries(chosen)).removed_count == len(FILLED) - len(left)
+    assert [name for name, (where, _) in FILLED.items() if await cache.text_at(where) is not None] == list(left)
+    assert (await cache.stub.InvalidateEntries(chosen)).removed_count == 0
+    # Nothing comes back after a restart.
+    assert set(cache.store.whole()) <= {ids[name] for name in left}
+
+
+async def test_invalidation_of_nothing_in_particular_is_refused(cache: Harness) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await cache.stub.InvalidateEntries(pb.InvalidateEntriesRequest())
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_stats_count_what_happened_and_only_what_can_serve() -> None:
+    async with serving(CACHE_MAX_ENTRIES="2") as cache:
+        for number in (1, 2, 3):
+            await cache.keep(key(number), ttl_s=number * 10)
+        await cache.text_at(key(1))
+        await cache.text_at(key(2))
+        await cache.text_at(key(3))
+        stats = await cache.stub.GetCacheStats(pb.GetCacheStatsRequest())
+        assert (stats.exact_hit_count, stats.miss_count, stats.store_count, stats.eviction_count) == (2, 1, 3, 1)
+        assert (stats.entry_count, stats.semantic_hit_count, stats.fault_count) == (2, 0, 0)
+        assert stats.size_bytes > 0
+        cache.clock.seconds += 25
+        stats = await cache.stub.GetCacheStats(pb.GetCacheStatsRequest())
+        assert (stats.entry_count, stats.eviction_count) == (1, 1)
+
+
+async def test_broken_store_is_a_miss_and_a_count_but_never_an_error(cache: Harness) -> None:
+    cache.store.is_broken = True
+    await cache.keep(key())
+    assert await cache.text_at(key()) == "Hello."
+    assert await cache.text_at(key(2)) is None
+    async with asyncio.timeout(5):
+        # Each turn yields to the mirror, also on the channel that has no socket.
+        while (await cache.stub.GetCacheStats(pb.GetCacheStatsRequest())).fault_count == 0:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    assert (await cache.stub.InvalidateEntries(pb.InvalidateEntriesRequest(all=True))).removed_count == 1
+    assert await cache.text_at(key()) is None
+
+
+async def test_cache_that_is_off_keeps_nothing_and_always_misses() -> None:
+    async with serving(CACHE_ENABLED="false") as cache:
+        assert await cache.keep(key()) == ""
+        assert await cache.text_at(key()) is None
+        stats = await cache.stub.GetCacheStats(pb.GetCacheStatsRequest())
+        assert (stats.entry_count, stats.store_count, stats.miss_count) == (0, 0, 1)
+        assert cache.store.open_count == 0
+
+
+async def test_answer_lives_shorter_by_jitter_but_never_longer() -> None:
+    settings, clock, counts = settings_of(), HeldClock(), Counts()
+    index = HotIndex(10, 1 << 20)
+    lifetimes = []
+    async with Mirror(MemoryStore(), index, counts, clock, is_warming=False) as mirror:
+        for draw in (0.0, 0.5, 0.999):
+            cache = AnswerCache(settings, index, mirror, counts, clock, lambda draw=draw: draw)  # type: ignore[misc]
+            cache.store(key(), answer(), 100_000_000)
+            entry = pb.Entry.FromString(cache.look_up(key(), None) or b"")
+            lifetimes.append(entry.expire_time.ToMicroseconds() - entry.create_time.ToMicroseconds())
+    assert lifetimes == [100_000_000, 97_500_000, 95_005_000]

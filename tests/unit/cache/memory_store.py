@@ -1,0 +1,66 @@
+"""A store in memory that can be told to fail or to stall, for tests of the mirror."""
+
+import threading
+
+from services.cache.backlog import Batch
+from services.cache.entry_filter import EntryFilter
+from services.cache.kept_entry import KeptEntry
+from services.cache.rows import Row, entries_of, rows_of
+
+
+class MemoryStore:
+    """Outlives `close`, as a disk does."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Row] = {}
+        self.is_broken = False
+        self.may_run = threading.Event()
+        self.may_run.set()
+        self.applied: list[Batch] = []
+        self.open_count = 0
+
+    def whole(self) -> dict[str, KeptEntry]:
+        return {entry.entry_id: entry for entry in entries_of(self.rows.values())}
+
+    def _work(self) -> None:
+        assert self.may_run.wait(10)
+        if self.is_broken:
+            raise LookupError("disk on fire")
+
+    def open(self) -> None:
+        self._work()
+        self.open_count += 1
+
+    def heads(self, now_us: int) -> list[tuple[str, int]]:
+        self._work()
+        return [(row["row_id"], row["created_us"]) for row in self.rows.values() if row["expires_us"] > now_us]
+
+    def read(self, row_ids: list[str]) -> list[KeptEntry]:
+        rows = [self.rows[row_id] for row_id in row_ids if row_id in self.rows]
+        self._work()
+        return list(entries_of(rows))
+
+    def apply(self, batch: Batch) -> None:
+        self._work()
+        for chosen in batch.removals:
+            self._delete(chosen)
+        for row_id in batch.row_ids_to_delete:
+            self.rows.pop(row_id, None)
+        self.rows |= {row["row_id"]: row for entry in batch.entries_to_write for row in rows_of(entry)}
+        self.applied.append(batch)
+
+    def _delete(self, chosen: EntryFilter) -> None:
+        fields = {name: value for name in ("tenant", "namespace", "model") if (value := getattr(chosen, name)) is not None}
+        self.rows = {
+            row_id: row
+            for row_id, row in self.rows.items()
+            if any(row[name] != value for name, value in fields.items())  # type: ignore[literal-required]
+            or not row_id.startswith(chosen.entry_id or "")
+        }
+
+    def sweep(self, now_us: int) -> None:
+        self._work()
+        self.rows = {row_id: row for row_id, row in self.rows.items() if row["expires_us"] > now_us}
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,60 @@
+"""Keys, answers and kept entries for the cache's tests."""
+
+import dataclasses
+
+from joulegate.cache.v1 import cache_service_pb2 as pb
+from joulegate.chat.v1 import chat_pb2
+from services.cache.kept_entry import KeptEntry, entry_id, mark
+from services.cache.settings import CacheSettings
+from services.runtime import settings
+
+SECOND_US = 1_000_000
+
+
+def settings_of(**environment: str) -> CacheSettings:
+    return settings.load(CacheSettings, environment)
+
+
+def key(number: int = 1, tenant: str = "acme", namespace: str = "") -> pb.EntryKey:
+    return pb.EntryKey(tenant=tenant, namespace=namespace, digest=number.to_bytes(32, "big"))
+
+
+def answer(
+    text: str = "Hello.", model: str = "large", finish_reason: chat_pb2.FinishReason.ValueType = chat_pb2.FINISH_REASON_STOP
+) -> pb.Entry:
+    message = chat_pb2.Message(role=chat_pb2.ROLE_ASSISTANT, text=text)
+    completion = chat_pb2.ChatCompletion(id="c-1", model=model, choices=[chat_pb2.Choice(message=message, finish_reason=finish_reason)])
+    return pb.Entry(completion=completion, provider="lab", model=model, cost_nano_usd=1200, energy_microjoules=5_000_000)
+
+
+def kept(
+    number: int = 1, tenant: str = "acme", model: str = "large", size: int = 40, created_us: int = 0, ttl_us: int = SECOND_US
+) -> KeptEntry:
+    """An entry whose data, a valid message, has exactly `size` bytes."""
+    own = key(number, tenant)
+    return KeptEntry(entry_id(own), mark(tenant), mark(""), mark(model), created_us, created_us + ttl_us, _message_of(size))
+
+
+def _message_of(size: int) -> bytes:
+    for overhead in range(2, 8):
+        data = pb.Entry(provider="x" * (size - overhead)).SerializeToString()
+        if len(data) == size:
+            return data
+    raise ValueError(size)
+
+
+def newer(entry: KeptEntry, **changes: object) -> KeptEntry:
+    return dataclasses.replace(entry, **changes)  # type: ignore[arg-type]
+
+
+class HeldClock:
+    """A clock whose hands the test holds."""
+
+    def __init__(self) -> None:
+        self.seconds = 1_000_000.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def now(self) -> float:
+        return self.seconds

@@ -1,0 +1,135 @@
+"""The real Milvus Lite: rows go in, come back after closing, and leave when told. One server serves most tests: each start costs time."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.cache.backlog import Backlog
+from services.cache.entry_filter import EntryFilter
+from services.cache.kept_entry import KeptEntry, mark
+from services.cache.lite_server import StoreInUseError, check_unowned
+from services.cache.milvus_store import MilvusStore
+from services.cache.rows import PIECE_BYTES
+from tests.unit.cache.samples import SECOND_US, kept
+
+TTL_US = 1000 * SECOND_US
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusStore]:
+    store = MilvusStore(tmp_path_factory.mktemp("milvus") / "deeper" / "cache.db", None, None)
+    store.open()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def store(opened: MilvusStore) -> Iterator[MilvusStore]:
+    yield opened
+    tell(opened, EntryFilter())
+
+
+def tell(store: MilvusStore, *changes: KeptEntry | EntryFilter, departed: tuple[KeptEntry, ...] = ()) -> None:
+    backlog = Backlog(1000)
+    for change in changes:
+        if isinstance(change, EntryFilter):
+            backlog.remove(change)
+        else:
+            backlog.write(change)
+    for entry in departed:
+        backlog.delete(entry)
+    store.apply(backlog.take(1000))
+
+
+def contents(store: MilvusStore, now_us: int = 0) -> set[KeptEntry]:
+    heads = store.heads(now_us)
+    return set(store.read([row_id for row_id, _ in heads])) if heads else set()
+
+
+@pytest.mark.parametrize("size", [40, PIECE_BYTES, 3 * PIECE_BYTES + 1, 1 << 20])
+def test_entry_of_any_size_comes_back(store: MilvusStore, size: int) -> None:
+    entry = kept(size=size, ttl_us=TTL_US)
+    tell(store, entry)
+    assert contents(store) == {entry}
+
+
+def test_newest_version_replaces_a_longer_one(store: MilvusStore) -> None:
+    old = kept(size=2 * PIECE_BYTES, ttl_us=TTL_US)
+    new = kept(size=50, created_us=1, ttl_us=TTL_US)
+    tell(store, old)
+    tell(store, new)
+    assert contents(store) == {new}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "left"),
+    [
+        (EntryFilter(tenant=mark("acme")), {3}),
+        (EntryFilter(namespace=mark("")), set()),
+        (EntryFilter(model=mark("small")), {1, 3}),
+        (EntryFilter(entry_id=kept(1).entry_id), {2, 3}),
+        (EntryFilter(entry_id=kept(1).entry_id, model=mark("small")), {1, 2, 3}),
+        (EntryFilter(), set()),
+    ],
+)
+def test_removal_by_each_filter(store: MilvusStore, chosen: EntryFilter, left: set[int]) -> None:
+    entries = {
+        1: kept(1, size=2 * PIECE_BYTES, ttl_us=TTL_US),
+        2: kept(2, model="small", ttl_us=TTL_US),
+        3: kept(3, tenant="emca", ttl_us=TTL_US),
+    }
+    tell(store, *entries.values())
+    tell(store, chosen)
+    assert contents(store) == {entries[number] for number in left}
+
+
+def test_departed_entry_leaves_with_all_its_rows(store: MilvusStore) -> None:
+    gone, stays = kept(1, size=3 * PIECE_BYTES, ttl_us=TTL_US), kept(2, ttl_us=TTL_US)
+    tell(store, gone, stays)
+    tell(store, departed=(gone,))
+    assert [row_id.partition("-")[0] for row_id, _ in store.heads(0)] == [stays.entry_id]
+
+
+def test_expired_rows_are_not_listed_and_swept(store: MilvusStore) -> None:
+    short, long = kept(1, ttl_us=10), kept(2, ttl_us=TTL_US)
+    tell(store, short, long)
+    assert contents(store, now_us=10) == {long}
+    assert contents(store, now_us=9) == {short, long}
+    store.sweep(10)
+    assert contents(store, now_us=0) == {long}
+
+
+def test_many_rows_are_all_listed_through_flushes(store: MilvusStore) -> None:
+    entries = [kept(number, ttl_us=TTL_US) for number in range(600)]
+    for start in range(0, 600, 100):
+        tell(store, *entries[start : start + 100])
+    assert {row_id.partition("-")[0] for row_id, _ in store.heads(0)} == {entry.entry_id for entry in entries}
+
+
+def test_reopened_store_has_what_was_written_and_leaves_no_thread_behind(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    path = tmp_path / "cache.db"
+    entry = kept(size=2 * PIECE_BYTES, ttl_us=TTL_US)
+    first, second = MilvusStore(path, None, None), MilvusStore(path, None, None)
+    first.open()
+    tell(first, entry)
+    first.close()
+    second.open()
+    assert contents(second) == {entry}
+    with pytest.raises(StoreInUseError, match="in use by another cache process"):
+        check_unowned(path)
+    second.close()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5)
+        assert not thread.is_alive(), thread.name
+    check_unowned(path)
+
+
+def test_unusable_folder_is_an_error_that_leaves_the_store_closable(tmp_path: Path) -> None:
+    (tmp_path / "cache.db").write_text("a file where a folder should be")
+    store = MilvusStore(tmp_path / "cache.db", None, None)
+    with pytest.raises(OSError, match=r"cache\.db"):
+        store.open()
+    store.close()
