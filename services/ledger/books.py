@@ -1,0 +1,196 @@
+"""Group commit: one thread writes, and whatever arrives while it commits is the next commit.
+
+Nothing is acknowledged before its transaction is durable, and a transaction that fails acknowledges nothing: its streams end, the routers
+connect again and repeat, and the next transaction finds out whether the database is well again.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from typing import Final, NamedTuple
+
+import grpc
+from sqlalchemy.exc import SQLAlchemyError
+
+from joulegate.chat.v1.error_reason_pb2 import ErrorReason
+from joulegate.ledger.v1 import ledger_service_pb2 as pb
+from services.ledger import metrics
+from services.ledger.booking import Batch, Changes, decide
+from services.ledger.figures import Figurer
+from services.ledger.records import check, open_intent
+from services.ledger.store import Writer
+from services.ledger.stream import RouterStream
+from services.runtime import logs
+from services.runtime.clock import Clock
+from services.runtime.errors import ErrorShape, GatewayError
+
+log = logs.get(__name__)
+
+# A commit takes what is queued up to about this many records, so that nobody waits long behind a flood.
+MAX_BATCH_RECORDS: Final = 1024
+# Messages that may wait; beyond it the routers' streams are not read, and flow control holds them.
+MAX_QUEUED_MESSAGES: Final = 1024
+WARM_ROWS: Final = 200
+
+
+class ReplacedError(GatewayError):
+    """A newer stream of the same router took over. ABORTED, as the contract says: the router must not connect again for this."""
+
+    def __init__(self) -> None:
+        super().__init__(ErrorReason.ERROR_REASON_SERVICE_UNAVAILABLE, "a newer stream of this router replaced this one")
+
+    @property
+    def shape(self) -> ErrorShape:
+        return ErrorShape(grpc.StatusCode.ABORTED, 409, "server_error", None)
+
+
+class _Message(NamedTuple):
+    stream: RouterStream
+    request: pb.BookRequest
+
+    def __len__(self) -> int:
+        return len(self.request.intents) + len(self.request.settlements)
+
+
+class _Gone(NamedTuple):
+    """Routers that will not come back."""
+
+    router_ids: Sequence[str]
+
+
+class Books:
+    """The writing side of the ledger. Everything but the commit itself happens on the event loop."""
+
+    def __init__(self, writer: Writer, figurer: Figurer, thread: Executor, clock: Clock, orphan_grace_s: float) -> None:
+        self._writer = writer
+        self._figurer = figurer
+        self._thread = thread
+        self._clock = clock
+        self._grace_s = orphan_grace_s
+        self._queue: asyncio.Queue[_Message | _Gone] = asyncio.Queue(MAX_QUEUED_MESSAGES)
+        self._streams: dict[str, RouterStream] = {}
+        self._away_since: dict[str, float] = {}
+        self._is_draining = False
+
+    def open(self, router_id: str) -> RouterStream:
+        """A stream for a router that said hello; an older one of the same router ends."""
+        if self._is_draining:
+            raise GatewayError(ErrorReason.ERROR_REASON_SERVICE_UNAVAILABLE, "the ledger is shutting down")
+        older = self._streams.get(router_id)
+        if older is not None:
+            older.fail(ReplacedError())
+        self._away_since.pop(router_id, None)
+        stream = self._streams[router_id] = RouterStream(router_id)
+        return stream
+
+    def close(self, stream: RouterStream) -> None:
+        """The router is away from now on, unless a newer stream of it is there."""
+        stream.stop_reading()
+        if self._streams.get(stream.router_id) is stream:
+            del self._streams[stream.router_id]
+            self._away_since[stream.router_id] = self._clock.monotonic()
+
+    async def take(self, stream: RouterStream, request: pb.BookRequest) -> None:
+        """Queues the records of a message. Raises GatewayError, and queues none of them, when one cannot be booked."""
+        check(request)
+        if request.intents or request.settlements:
+            await self._queue.put(_Message(stream, request))
+            # After the wait, which may be cancelled, and before anything else runs.
+            stream.took()
+
+    async def run(self) -> None:
+        """Commits for ever. First loads what commits need, so that the first one does not wait for it long."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self._warm)
+        while True:
+            batch = [await self._queue.get()]
+            records = len(batch[0])
+            while not self._queue.empty() and records < MAX_BATCH_RECORDS:
+                batch.append(self._queue.get_nowait())
+                records += len(batch[-1])
+            committing = loop.run_in_executor(self._thread, self._commit, batch)
+            await asyncio.wait([committing])
+            error = committing.exception()
+            if error is None:
+                self._acknowledge(batch, committing.result())
+            else:
+                self._refuse(batch, error)
+
+    async def watch(self) -> None:
+        """Looks for routers that stayed away too long, for ever."""
+        while True:
+            await asyncio.sleep(min(1.0, max(0.05, self._grace_s / 4)))
+            await self.sweep()
+
+    async def sweep(self) -> None:
+        """Gives up routers that have been away for the grace period: their open requests are booked as lost."""
+        deadline = self._clock.monotonic() - self._grace_s
+        gone = [router_id for router_id, since in self._away_since.items() if since <= deadline]
+        for router_id in gone:
+            del self._away_since[router_id]
+        if gone:
+            await self._queue.put(_Gone(gone))
+
+    def drain(self) -> None:
+        """Opens no more streams and reads no more records; each stream ends when what it sent is answered."""
+        self._is_draining = True
+        for stream in self._streams.values():
+            stream.stop_reading()
+
+    def expect(self, router_ids: Sequence[str]) -> None:
+        """Starts the grace period of routers that an earlier ledger knew."""
+        now = self._clock.monotonic()
+        self._away_since.update({router_id: now for router_id in router_ids if router_id not in self._streams})
+
+    def _warm(self) -> None:
+        self._figurer.warm(self._writer.recent_models(WARM_ROWS))
+
+    def _commit(self, messages: Sequence[_Message | _Gone]) -> Changes:
+        """On the writer's thread."""
+        batch, now = Batch(), self._clock.now()
+        for message in messages:
+            if isinstance(message, _Gone):
+                batch.gone_routers += message.router_ids
+            else:
+                batch.intents += [open_intent(intent, message.stream.router_id, now) for intent in message.request.intents]
+                batch.settlements += message.request.settlements
+        started = time.perf_counter()
+        with self._writer.transaction() as transaction:
+            changes = decide(batch, transaction.known(batch), self._figurer, now)
+            transaction.apply(changes)
+        metrics.COMMIT_SECONDS.observe(time.perf_counter() - started)
+        metrics.BATCH_RECORDS.observe(len(batch))
+        return changes
+
+    def _acknowledge(self, batch: Sequence[_Message | _Gone], changes: Changes) -> None:
+        metrics.COMMITS.labels("committed").inc()
+        metrics.OPEN_INTENTS.inc(len(changes.opened) - len(changes.closed_ids))
+        metrics.rows_booked(changes.rows)
+        for row in changes.rows:
+            if row.is_lost:
+                log.warning("request_lost", request_id=row.request_id, provider=row.provider)
+        by_stream: dict[RouterStream, list[pb.BookRequest]] = {}
+        for message in batch:
+            if isinstance(message, _Message):
+                by_stream.setdefault(message.stream, []).append(message.request)
+        for stream, requests in by_stream.items():
+            answer = pb.BookResponse(
+                intent_acks=[pb.IntentAck(request_id=intent.request_id) for request in requests for intent in request.intents],
+                settlement_acks=[changes.acknowledgements[each.request_id] for request in requests for each in request.settlements],
+            )
+            stream.answer(answer, len(requests))
+
+    def _refuse(self, batch: Sequence[_Message | _Gone], error: BaseException) -> None:
+        metrics.COMMITS.labels("failed").inc()
+        if isinstance(error, SQLAlchemyError):
+            log.error("commit_failed", error=type(error).__name__, cause=str(getattr(error, "orig", None)))
+            refusal = GatewayError(ErrorReason.ERROR_REASON_LEDGER_UNAVAILABLE, "the books cannot be written", retry_after_s=1)
+        else:
+            log.error("commit_failed", exc_info=error)
+            refusal = GatewayError(ErrorReason.ERROR_REASON_INTERNAL, "internal error")
+        for stream in {message.stream: None for message in batch if isinstance(message, _Message)}:
+            stream.fail(refusal)
+        for message in batch:
+            if isinstance(message, _Gone):
+                self.expect(message.router_ids)

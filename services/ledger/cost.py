@@ -1,0 +1,193 @@
+"""Money: prices from the genai-prices catalogue, compiled once per model to integers.
+
+A rate is in nano-dollars per million units, so that every published price is a whole number; the sum over all units is rounded once, half
+up, to nano-dollars. With a threshold ("above 200k input tokens") the higher rate holds for all tokens, not only for those above.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_UP, Decimal
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from joulegate.chat.v1.receipt_pb2 import CostBasis
+from services.ledger.overrides import DeclaredPrice, Overrides, Provider
+
+if TYPE_CHECKING:  # importing the catalogue takes 0.2 s, so it happens at its first use
+    from genai_prices.types import ConditionalPrice, ModelInfo, ModelPrice, TieredPrices
+
+MILLION: Final = 1_000_000
+
+
+class Usage(NamedTuple):
+    """Tokens of one attempt. Cached ones are part of the input, reasoning ones of the output."""
+
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Nano-dollars per million units; `tiers` are (input tokens, rate above so many), highest first."""
+
+    base: int
+    tiers: tuple[tuple[int, int], ...] = ()
+
+    def at(self, input_tokens: int) -> int:
+        for threshold, rate in self.tiers:
+            if input_tokens > threshold:
+                return rate
+        return self.base
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What the units of a model cost. Without a rate of their own, cached tokens are input and reasoning tokens are output."""
+
+    input: Rate
+    output: Rate
+    cached_input: Rate | None = None
+    reasoning: Rate | None = None
+    request: Rate | None = None
+
+    def nano_usd(self, usage: Usage) -> int:
+        """The cost of an attempt."""
+        size = usage.input_tokens
+        plain_input, plain_output = size, usage.output_tokens
+        total = 0
+        if self.cached_input is not None:
+            cached = min(usage.cached_input_tokens, size)
+            plain_input -= cached
+            total += cached * self.cached_input.at(size)
+        if self.reasoning is not None:
+            reasoning = min(usage.reasoning_tokens, plain_output)
+            plain_output -= reasoning
+            total += reasoning * self.reasoning.at(size)
+        if self.request is not None:
+            total += self.request.at(size)
+        total += plain_input * self.input.at(size) + plain_output * self.output.at(size)
+        return (total + MILLION // 2) // MILLION
+
+
+FREE: Final = Price(Rate(0), Rate(0))
+
+
+class Tariff(Protocol):
+    """The price of a model over time."""
+
+    @property
+    def basis(self) -> CostBasis.ValueType: ...
+
+    def at(self, unix_s: float) -> Price:
+        """The price in force."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """One price, always."""
+
+    basis: CostBasis.ValueType
+    price: Price
+
+    def at(self, unix_s: float) -> Price:
+        return self.price
+
+
+@dataclass(frozen=True, slots=True)
+class Dated:
+    """Prices that hold from a date or at times of the day; of those that hold, the last listed wins."""
+
+    choices: Sequence[tuple["ConditionalPrice", Price]]
+    basis: CostBasis.ValueType = CostBasis.COST_BASIS_LIST
+
+    def at(self, unix_s: float) -> Price:
+        moment = datetime.fromtimestamp(unix_s, UTC)
+        for condition, price in reversed(self.choices):
+            if condition.constraint is None or condition.constraint.active(moment):
+                return price
+        return self.choices[0][1]
+
+
+class Tariffs:
+    """Finds a tariff: the operator's price, then free for local providers, then the catalogue, then the pessimistic default."""
+
+    def __init__(self, overrides: Overrides, unknown: DeclaredPrice) -> None:
+        self._overrides = overrides
+        self._unknown = Fixed(CostBasis.COST_BASIS_UNKNOWN, _declared(unknown))
+
+    def tariff(self, provider: str, models: Sequence[str]) -> Tariff:
+        """The tariff of the first of `models` (as served, as asked) that has one. Never raises, never nothing. Takes up to milliseconds."""
+        for model in models:
+            declared = self._overrides.prices.get((provider, model))
+            if declared is not None:
+                return Fixed(CostBasis.COST_BASIS_LIST, _declared(declared))
+        facts = self._overrides.provider(provider)
+        if facts.is_local:
+            return Fixed(CostBasis.COST_BASIS_FREE, FREE)
+        for model in models:
+            listed = _listed(facts, model)
+            if listed is not None:
+                return listed
+        return self._unknown
+
+
+def _listed(provider: Provider, model: str) -> Tariff | None:
+    """The catalogue's tariff, if it sells tokens of this model."""
+    info = _find_model(provider, model)
+    if info is None:
+        return None
+    if isinstance(info.prices, list):
+        compiled = [(condition, compile_price(condition.prices)) for condition in info.prices]
+        choices = [(condition, price) for condition, price in compiled if price is not None]
+        return Dated(choices) if len(choices) == len(compiled) else None
+    price = compile_price(info.prices)
+    return None if price is None else Fixed(CostBasis.COST_BASIS_LIST, price)
+
+
+def _find_model(provider: Provider, model: str) -> "ModelInfo | None":
+    import re
+
+    from genai_prices.data_snapshot import find_provider_by_id, get_snapshot
+
+    # Not by the snapshot's own lookup: its caches never forget, and clients choose the names.
+    everyone = get_snapshot().providers
+    seller = find_provider_by_id(everyone, provider.name)
+    if seller is None and provider.base_url:
+        seller = next((each for each in everyone if re.match(each.api_pattern, provider.base_url)), None)
+    if seller is None and provider.kind != "openai":  # everybody speaks OpenAI's protocol: as a kind it says nothing about the seller
+        seller = find_provider_by_id(everyone, provider.kind)
+    return None if seller is None or not model else seller.find_model(model, all_providers=everyone)
+
+
+def compile_price(listed: "ModelPrice") -> Price | None:
+    """The catalogue's price as integers; None when it is not by the token. Units that a chat never reports are left out."""
+    if listed.input_mtok is None and listed.output_mtok is None:
+        return None
+    free = Rate(0)
+    return Price(
+        input=_rate(listed.input_mtok) or free,
+        output=_rate(listed.output_mtok) or free,
+        cached_input=_rate(listed.cache_read_mtok),
+        reasoning=_rate(listed.output_reasoning_mtok),
+        request=_rate(listed.requests_kcount, units_per_price=1000),
+    )
+
+
+def _rate(listed: "Decimal | TieredPrices | None", units_per_price: int = MILLION) -> Rate | None:
+    if listed is None:
+        return None
+    scale = 10**9 * MILLION // units_per_price
+    if isinstance(listed, Decimal):
+        return Rate(_whole(listed * scale))
+    return Rate(_whole(listed.base * scale), tuple((tier.start, _whole(tier.price * scale)) for tier in reversed(listed.tiers)))
+
+
+def _declared(price: DeclaredPrice) -> Price:
+    return Price(Rate(_whole(price.input * 10**9)), Rate(_whole(price.output * 10**9)))
+
+
+def _whole(value: Decimal) -> int:
+    return int(value.to_integral_value(ROUND_HALF_UP))

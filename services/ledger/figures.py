@@ -1,0 +1,95 @@
+"""What an attempt cost in money, joules and carbon: the three models of a (provider, model), found once and then applied to tokens."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from joulegate.chat.v1.receipt_pb2 import CostBasis, EnergyBasis
+from services.ledger import carbon, energy
+from services.ledger.carbon import Grid
+from services.ledger.cost import Tariff, Tariffs, Usage
+from services.ledger.energy import Catalogue, Energy, EnergyModel
+from services.ledger.overrides import Overrides, Provider
+
+# Models that are remembered. Clients choose names, so there must be a bound; what falls out costs a millisecond to find again.
+REMEMBERED: Final = 4096
+
+
+class Figures(NamedTuple):
+    """The figures of one row."""
+
+    cost_nano_usd: int
+    cost_basis: CostBasis.ValueType
+    energy: Energy
+    energy_basis: EnergyBasis.ValueType
+    carbon_micrograms: int
+    zone: str
+
+
+class _Model(NamedTuple):
+    tariff: Tariff
+    energy: EnergyModel
+    grid: Grid
+
+
+class Figurer:
+    """Turns usage into figures. Not for the event loop: the first use loads two catalogues, a new model takes milliseconds."""
+
+    def __init__(self, overrides: Overrides, tariffs: Tariffs) -> None:
+        self._overrides = overrides
+        self._tariffs = tariffs
+        self._catalogue: Catalogue | None = None
+        self._hit: Figures | None = None
+        self._model = lru_cache(maxsize=REMEMBERED)(self._find)
+
+    def warm(self, models: Sequence[tuple[str, str]]) -> None:
+        """Finds these (provider, model) pairs before they are needed, and loads the catalogues even when there are none."""
+        self.of_hit()
+        for provider, model in (*models, ("openai", "gpt-4o-mini")):
+            self._model(provider, model, "")
+
+    def of_attempt(
+        self, provider: str, model: str, served_model: str, usage: Usage, unix_s: float, reported_nano_usd: int | None = None
+    ) -> Figures:
+        """Figures of a call of a provider at a time. What the provider billed beats what we would have computed."""
+        found = self._model(provider, model, served_model)
+        if reported_nano_usd is None:
+            cost, basis = found.tariff.at(unix_s).nano_usd(usage), found.tariff.basis
+        else:
+            cost, basis = reported_nano_usd, CostBasis.COST_BASIS_REPORTED
+        used = found.energy.of(usage)
+        return Figures(cost, basis, used, found.energy.basis, found.grid.micrograms(used.point), found.grid.zone)
+
+    def of_hit(self) -> Figures:
+        """Figures of serving a cached answer: no provider, no bill, only our own lookup."""
+        if self._hit is None:
+            grid = carbon.gateway_grid()
+            self._hit = Figures(
+                0,
+                CostBasis.COST_BASIS_FREE,
+                energy.LOOKUP,
+                energy.LOOKUP_BASIS,
+                grid.micrograms(energy.LOOKUP.point),
+                grid.zone,
+            )
+        return self._hit
+
+    def _find(self, provider_name: str, model: str, served_model: str) -> _Model:
+        provider = self._overrides.provider(provider_name)
+        names = list(dict.fromkeys(name for name in (served_model, model) if name))
+        tariff = self._tariffs.tariff(provider_name, names)
+        return _Model(tariff, self._energy(provider, names, tariff), carbon.grid_of(provider))
+
+    def _energy(self, provider: Provider, names: Sequence[str], tariff: Tariff) -> EnergyModel:
+        if provider.kind == "demo":
+            return energy.DEMO
+        if self._catalogue is None:
+            self._catalogue = Catalogue()
+        modelled = self._catalogue.find(provider, names)
+        if modelled is not None:
+            return modelled
+        # At time 0 a dated price is its first: good enough within a factor of ten, and the same whenever it is asked.
+        nano_usd_per_million = tariff.at(0).output.base
+        if tariff.basis == CostBasis.COST_BASIS_LIST and nano_usd_per_million > 0:
+            return energy.from_price(nano_usd_per_million / 1e9)
+        return energy.UNKNOWN

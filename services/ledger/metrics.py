@@ -1,0 +1,35 @@
+"""What the ledger measures of itself and of what it books."""
+
+from collections import Counter as Counts
+from collections.abc import Sequence
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from joulegate.ledger.v1.entry_pb2 import Outcome
+from services.ledger.records import Row
+
+ENTRIES = Counter("joulegate_ledger_entries", "Rows booked, by outcome.", ["outcome"])
+COMMITS = Counter("joulegate_ledger_commits", "Transactions of the writer, by result.", ["result"])
+BATCH_RECORDS = Histogram(
+    "joulegate_ledger_batch_records", "Intents and settlements in one commit.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+)
+COMMIT_SECONDS = Histogram(
+    "joulegate_ledger_commit_seconds",
+    "From the start of a transaction to its durable end.",
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+# 0.001 J to 1 MJ: a cached answer takes millijoules, a long one of a large model tens of kilojoules.
+ENERGY_JOULES = Histogram(
+    "joulegate_ledger_energy_joules", "Energy of a row, point estimate.", buckets=[0.001 * 2.5**step for step in range(23)] + [1e6]
+)
+OPEN_INTENTS = Gauge("joulegate_ledger_open_intents", "Requests that wait for their settlement.")
+
+
+def rows_booked(rows: Sequence[Row]) -> None:
+    """Counts the rows of a commit."""
+    for outcome, count in Counts(row.outcome for row in rows).items():
+        # A router of a later version may send outcomes that have no name here yet.
+        name = Outcome.Name(Outcome.ValueType(outcome)) if outcome in Outcome.values() else "OTHER"
+        ENTRIES.labels(name).inc(count)
+    for row in rows:
+        ENERGY_JOULES.observe(row.energy_microjoules / 1e6)

@@ -1,0 +1,38 @@
+"""The reading side of the ledger: questions that never wait for the writer."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import TypeVar
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from joulegate.chat.v1.error_reason_pb2 import ErrorReason
+from services.ledger.booking import Totals
+from services.ledger.records import Row
+from services.ledger.store import Reader
+from services.runtime.errors import GatewayError
+
+T = TypeVar("T")
+
+
+class Reads:
+    """The store's reader, on a thread of its own."""
+
+    def __init__(self, reader: Reader, thread: Executor) -> None:
+        self._reader = reader
+        self._thread = thread
+
+    async def totals(self) -> tuple[Totals, int]:
+        """The sums over all rows, and the number of open intents."""
+        return await self._ask(self._reader.totals)
+
+    async def entries(self, limit: int, before: int | None, request_id: str) -> list[tuple[int, Row]]:
+        """Rows with their sequence numbers, newest first."""
+        return await self._ask(lambda: self._reader.entries(limit, before, request_id))
+
+    async def _ask(self, question: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, question)
+        except SQLAlchemyError as error:
+            raise GatewayError(ErrorReason.ERROR_REASON_LEDGER_UNAVAILABLE, "the books cannot be read", retry_after_s=1) from error

@@ -1,0 +1,292 @@
+"""From what routers report to rows of the books: checks records, and writes one row for each attempt."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from joulegate.chat.v1 import receipt_pb2
+from joulegate.chat.v1.error_reason_pb2 import ErrorReason
+from joulegate.chat.v1.receipt_pb2 import CacheStatus, CostBasis, EnergyBasis
+from joulegate.ledger.v1 import entry_pb2
+from joulegate.ledger.v1 import ledger_service_pb2 as pb
+from joulegate.ledger.v1.entry_pb2 import Outcome
+from services.ledger.cost import Usage
+from services.ledger.energy import MAX_MICROJOULES, NOTHING
+from services.ledger.figures import Figurer, Figures
+from services.runtime.errors import GatewayError
+
+# A lost request whose answer had no bound is booked with more than nearly every answer has.
+LOST_OUTPUT_TOKENS: Final = 4096
+# Bounds that no honest record meets, so that every sum of figures fits 64 bits.
+MAX_TOKENS: Final = 10**9
+MAX_NANO_USD: Final = 10**15
+MAX_ATTEMPTS: Final = 1000
+MAX_ID_CHARACTERS: Final = 256
+MAX_TEXT_CHARACTERS: Final = 512
+# Bound once: looking a name up in a protobuf enum takes longer than everything else about it.
+_UNSPECIFIED: Final = Outcome.OUTCOME_UNSPECIFIED
+_FAILED: Final = Outcome.OUTCOME_FAILED
+_LOST: Final = Outcome.OUTCOME_LOST
+_CACHE_HIT: Final = Outcome.OUTCOME_CACHE_HIT
+_UNKNOWN: Final = CostBasis.COST_BASIS_UNKNOWN
+_MAX_SECONDS: Final = 253_402_300_799  # the end of year 9999, as Timestamp has it
+
+
+class Row(NamedTuple):
+    """One row of the books: the fields of Entry, with the time in microseconds since 1970."""
+
+    request_id: str
+    attempt: int
+    created_us: int
+    key_id: str
+    provider: str
+    requested_model: str
+    model: str
+    outcome: int
+    streamed: bool
+    cache_status: int
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    tokens_estimated: bool
+    cost_nano_usd: int
+    cost_basis: int
+    energy_low_microjoules: int
+    energy_microjoules: int
+    energy_high_microjoules: int
+    energy_basis: int
+    saved_cost_nano_usd: int
+    saved_energy_microjoules: int
+    carbon_micrograms: int
+    zone: str
+
+    @property
+    def is_hit(self) -> bool:
+        return self.attempt == 0
+
+    @property
+    def is_lost(self) -> bool:
+        return self.outcome == _LOST
+
+
+class OpenIntent(NamedTuple):
+    """An intent that waits for its settlement."""
+
+    request_id: str
+    router_id: str
+    created_us: int
+    key_id: str
+    requested_model: str
+    provider: str
+    model: str
+    streamed: bool
+    estimated_input_tokens: int
+    max_output_tokens: int
+
+
+def check(request: pb.BookRequest) -> None:
+    """Raises GatewayError (INVALID_REQUEST) naming the first record that cannot be booked, in `param` and `request_id`."""
+    for place, intent in enumerate(request.intents):
+        for problem in _intent_problems(intent):
+            raise _refusal(f"intents[{place}].{problem}", intent.request_id)
+    for place, settlement in enumerate(request.settlements):
+        for problem in _settlement_problems(settlement):
+            raise _refusal(f"settlements[{place}].{problem}", settlement.request_id)
+
+
+def _refusal(problem: str, request_id: str) -> GatewayError:
+    shown = request_id[:MAX_ID_CHARACTERS]
+    return GatewayError(
+        ErrorReason.ERROR_REASON_INVALID_REQUEST,
+        f"record of request {shown!r}: {problem}",
+        {"param": problem.partition(":")[0], "request_id": shown},
+    )
+
+
+def _intent_problems(intent: pb.Intent) -> Iterator[str]:
+    yield from _header_problems(intent.request_id, intent.create_time)
+    if not 0 <= intent.estimated_input_tokens <= MAX_TOKENS:
+        yield f"estimated_input_tokens: {intent.estimated_input_tokens} is not a count"
+    if intent.max_output_tokens < 0:
+        yield f"max_output_tokens: {intent.max_output_tokens} is not a bound"
+
+
+def _settlement_problems(settlement: pb.Settlement) -> Iterator[str]:
+    yield from _header_problems(settlement.request_id, settlement.create_time)
+    attempts = settlement.attempts
+    if not 1 <= len(attempts) <= MAX_ATTEMPTS:
+        yield f"attempts: {len(attempts)} of them"
+    if len(attempts) > 1 and len({attempt.attempt for attempt in attempts}) < len(attempts):
+        yield "attempts: two have the same number"
+    for place, attempt in enumerate(attempts):
+        for problem in _attempt_problems(attempt):
+            yield f"attempts[{place}].{problem}"
+
+
+def _header_problems(request_id: str, create_time: Timestamp) -> Iterator[str]:
+    if not 0 < len(request_id) <= MAX_ID_CHARACTERS or "\0" in request_id:
+        yield "request_id: missing or not an id"
+    if not (0 <= create_time.seconds <= _MAX_SECONDS and 0 <= create_time.nanos < 1_000_000_000):
+        yield "create_time: not a time since 1970"
+
+
+def _attempt_problems(attempt: pb.Attempt) -> Iterator[str]:
+    tokens = attempt.tokens
+    if attempt.attempt < 0:
+        yield f"attempt: {attempt.attempt} is not a number of an attempt"
+    if attempt.outcome == _UNSPECIFIED or attempt.outcome == _LOST:
+        yield "outcome: missing, or one that only the ledger gives"
+    if attempt.outcome == _CACHE_HIT and attempt.attempt != 0:
+        yield f"attempt: {attempt.attempt} for a cache hit, which is 0"
+    for name, count in (
+        ("input_tokens", tokens.input_tokens),
+        ("cached_input_tokens", tokens.cached_input_tokens),
+        ("output_tokens", tokens.output_tokens),
+        ("reasoning_tokens", tokens.reasoning_tokens),
+    ):
+        if not 0 <= count <= MAX_TOKENS:
+            yield f"tokens.{name}: {count} is not a count"
+    if not (0 <= attempt.saved_cost_nano_usd <= MAX_NANO_USD and 0 <= attempt.saved_energy_microjoules <= MAX_MICROJOULES):
+        yield "saved_cost_nano_usd, saved_energy_microjoules: not amounts"
+    if not 0 <= attempt.reported_cost_nano_usd <= MAX_NANO_USD:
+        yield f"reported_cost_nano_usd: {attempt.reported_cost_nano_usd} is not an amount"
+
+
+def open_intent(intent: pb.Intent, router_id: str, now: float) -> OpenIntent:
+    """A checked intent as it is stored."""
+    return OpenIntent(
+        intent.request_id,
+        router_id,
+        _microseconds(intent.create_time, now),
+        _text(intent.key_id),
+        _text(intent.requested_model),
+        _text(intent.provider),
+        _text(intent.model),
+        intent.streamed,
+        intent.estimated_input_tokens,
+        min(intent.max_output_tokens, MAX_TOKENS),
+    )
+
+
+def settled_rows(settlement: pb.Settlement, figurer: Figurer, now: float) -> list[Row]:
+    """The rows of a checked settlement, by attempt."""
+    created_us = _microseconds(settlement.create_time, now)
+    key_id, requested_model = _text(settlement.key_id), _text(settlement.requested_model)
+    return [
+        _row(
+            (settlement.request_id, attempt.attempt, created_us, key_id),
+            (_text(attempt.provider), requested_model, _text(attempt.model)),
+            (attempt.outcome, settlement.streamed, settlement.cache_status),
+            _usage(attempt.tokens),
+            attempt.tokens.estimated,
+            _figures(attempt, figurer, created_us / 1e6),
+            (attempt.saved_cost_nano_usd, attempt.saved_energy_microjoules),
+        )
+        for attempt in sorted(settlement.attempts, key=lambda attempt: attempt.attempt)
+    ]
+
+
+def lost_row(intent: OpenIntent, figurer: Figurer) -> Row:
+    """The row of a request whose router died: what it may have taken, on the safe side."""
+    usage = Usage(intent.estimated_input_tokens, 0, intent.max_output_tokens or LOST_OUTPUT_TOKENS, 0)
+    figures = figurer.of_attempt(intent.provider, intent.model, "", usage, intent.created_us / 1e6)
+    return _row(
+        (intent.request_id, 1, intent.created_us, intent.key_id),
+        (intent.provider, intent.requested_model, intent.model),
+        # An intent does not say how the cache was asked.
+        (_LOST, intent.streamed, CacheStatus.CACHE_STATUS_UNSPECIFIED),
+        usage,
+        True,
+        figures,
+        (0, 0),
+    )
+
+
+def _figures(attempt: pb.Attempt, figurer: Figurer, unix_s: float) -> Figures:
+    if attempt.attempt == 0:
+        return figurer.of_hit()
+    usage = _usage(attempt.tokens)
+    reported = attempt.reported_cost_nano_usd if attempt.HasField("reported_cost_nano_usd") else None
+    figures = figurer.of_attempt(_text(attempt.provider), _text(attempt.model), _text(attempt.served_model), usage, unix_s, reported)
+    if attempt.outcome == _FAILED and not usage.input_tokens and not usage.output_tokens:
+        # Refused before any work, or never reached.
+        return figures._replace(energy=NOTHING, carbon_micrograms=0)
+    return figures
+
+
+def _row(
+    identity: tuple[str, int, int, str],
+    target: tuple[str, str, str],
+    manner: tuple[int, bool, int],
+    usage: Usage,
+    tokens_estimated: bool,
+    figures: Figures,
+    saved: tuple[int, int],
+) -> Row:
+    """Puts the parts in the order of the columns."""
+    request_id, attempt, created_us, key_id = identity
+    provider, requested_model, model = target
+    low, point, high = figures.energy
+    return Row(
+        request_id,
+        attempt,
+        created_us,
+        key_id,
+        provider,
+        requested_model,
+        model,
+        *manner,
+        *usage,
+        tokens_estimated,
+        figures.cost_nano_usd,
+        figures.cost_basis,
+        low,
+        point,
+        high,
+        figures.energy_basis,
+        *saved,
+        figures.carbon_micrograms,
+        figures.zone,
+    )
+
+
+def _usage(tokens: entry_pb2.TokenCounts) -> Usage:
+    return Usage(tokens.input_tokens, tokens.cached_input_tokens, tokens.output_tokens, tokens.reasoning_tokens)
+
+
+def acknowledgement(rows: Sequence[Row]) -> pb.SettlementAck:
+    """The answer to a settlement that is booked as these rows, which are in the order of their attempts."""
+    last = rows[-1]
+    is_unknown = any(row.cost_basis == _UNKNOWN for row in rows)
+    return pb.SettlementAck(
+        request_id=last.request_id,
+        cost_nano_usd=sum(row.cost_nano_usd for row in rows),
+        # A sum is as uncertain as its worst part.
+        cost_basis=_UNKNOWN if is_unknown else CostBasis.ValueType(last.cost_basis),
+        energy=receipt_pb2.Energy(
+            low_microjoules=sum(row.energy_low_microjoules for row in rows),
+            microjoules=sum(row.energy_microjoules for row in rows),
+            high_microjoules=sum(row.energy_high_microjoules for row in rows),
+            basis=EnergyBasis.ValueType(last.energy_basis),
+        ),
+    )
+
+
+def entry(row: Row) -> entry_pb2.Entry:
+    """A row as it is shown."""
+    fields = row._asdict()
+    created = Timestamp()
+    created.FromMicroseconds(fields.pop("created_us"))
+    return entry_pb2.Entry(create_time=created, **fields)
+
+
+def _microseconds(time: Timestamp, now: float) -> int:
+    """A time in microseconds since 1970; the ledger's own when the router gave none."""
+    return time.seconds * 1_000_000 + time.nanos // 1000 or int(now * 1e6)
+
+
+def _text(value: str) -> str:
+    """Names come from clients and providers: bounded, and without the one character that PostgreSQL does not keep."""
+    return value[:MAX_TEXT_CHARACTERS].replace("\0", "")

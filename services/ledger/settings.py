@@ -1,0 +1,50 @@
+"""The ledger's settings."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.runtime import settings
+from services.runtime.settings import setting
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSettings:
+    """Where the books are, how durable a commit is, and what is assumed where nothing is known."""
+
+    config: Path | None = setting("JOULEGATE_CONFIG", settings.path, None, "Path of joulegate.toml: providers, models, prices and zones.")
+    data_dir: Path = setting("JOULEGATE_DATA_DIR", settings.path, "data", "Folder of everything durable.")
+    db_path: Path | None = setting(
+        "LEDGER_DB_PATH", settings.path, None, "The ledger's SQLite file; `ledger.db` in the data folder when unset."
+    )
+    synchronous: str = setting(
+        "LEDGER_SYNCHRONOUS",
+        settings.one_of("full", "normal"),
+        "full",
+        "full: an acknowledged record survives a power cut. normal: it survives the death of the process.",
+    )
+    orphan_grace_s: float = setting(
+        "LEDGER_ORPHAN_GRACE_SECONDS",
+        settings.number(least=0),
+        "10",
+        "How long a router may be away before its open requests are booked as lost.",
+    )
+    # The 90th percentile of all catalogued prices.
+    unknown_input_usd_per_million: float = setting(
+        "LEDGER_UNKNOWN_INPUT_USD_PER_MILLION",
+        settings.number(above=0, most=100_000),
+        "3",
+        "Booked per million input tokens of an unpriced model.",
+    )
+    unknown_output_usd_per_million: float = setting(
+        "LEDGER_UNKNOWN_OUTPUT_USD_PER_MILLION",
+        settings.number(above=0, most=100_000),
+        "15",
+        "Booked per million output tokens of an unpriced model.",
+    )
+    admin_api_key: str | None = setting(
+        "ADMIN_API_KEY", settings.text, None, "Key of the admin endpoints; they answer 403 until it is set."
+    )
+
+    @property
+    def database(self) -> Path:
+        return self.db_path or self.data_dir / "ledger.db"

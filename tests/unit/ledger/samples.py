@@ -1,0 +1,51 @@
+"""Records as routers send them, and a figurer over the real catalogues."""
+
+from decimal import Decimal
+from typing import Any
+
+from joulegate.chat.v1.receipt_pb2 import CacheStatus
+from joulegate.ledger.v1 import ledger_service_pb2 as pb
+from joulegate.ledger.v1.entry_pb2 import Outcome, TokenCounts
+from services.ledger.cost import Tariffs
+from services.ledger.figures import Figurer
+from services.ledger.overrides import DeclaredPrice, Overrides
+
+UNKNOWN_PRICE = DeclaredPrice(Decimal(3), Decimal(15))
+
+
+def new_figurer(overrides: Overrides | None = None) -> Figurer:
+    overrides = overrides or Overrides()
+    return Figurer(overrides, Tariffs(overrides, UNKNOWN_PRICE))
+
+
+def attempt(number: int = 1, outcome: Outcome.ValueType = Outcome.OUTCOME_FINISHED, **fields: Any) -> pb.Attempt:
+    given: dict[str, Any] = {"provider": "openai", "model": "gpt-4o", "tokens": TokenCounts(input_tokens=100, output_tokens=40)}
+    return pb.Attempt(attempt=number, outcome=outcome, **(given | fields))
+
+
+def hit(**fields: Any) -> pb.Attempt:
+    given: dict[str, Any] = {"saved_cost_nano_usd": 650_000, "saved_energy_microjoules": 90_000_000}
+    return attempt(0, Outcome.OUTCOME_CACHE_HIT, **(given | fields))
+
+
+def settlement(request_id: str, *attempts: pb.Attempt, **fields: Any) -> pb.Settlement:
+    given: dict[str, Any] = {"key_id": "k1", "requested_model": "auto", "cache_status": CacheStatus.CACHE_STATUS_MISS}
+    return pb.Settlement(request_id=request_id, attempts=attempts or [attempt()], **(given | fields))
+
+
+def intent(request_id: str, **fields: Any) -> pb.Intent:
+    given: dict[str, Any] = {"provider": "openai", "model": "gpt-4o", "requested_model": "auto", "estimated_input_tokens": 100}
+    return pb.Intent(request_id=request_id, **(given | fields))
+
+
+class HeldClock:
+    """A clock that moves when told."""
+
+    def __init__(self) -> None:
+        self.time = 1_700_000_000.0
+
+    def monotonic(self) -> float:
+        return self.time
+
+    def now(self) -> float:
+        return self.time
