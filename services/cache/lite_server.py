@@ -5,9 +5,9 @@ server until the interpreter ends, and a folder that another process owns gives 
 """
 
 import fcntl
-import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -46,19 +46,20 @@ class LiteServer:
         from pymilvus.grpc_gen.milvus_pb2_grpc import add_MilvusServiceServicer_to_server
 
         check_unowned(path)
-        self._database = MilvusLite(str(path))
-        # A private folder: the socket is as safe as the files that it leads to.
-        self._socket_dir = Path(tempfile.mkdtemp(prefix="joulegate-cache-"))
-        self.uri = f"unix:{self._socket_dir / 'milvus'}"
-        self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="milvus-lite")
-        self._server = grpc.server(self._workers, options=_OPTIONS)
-        add_MilvusServiceServicer_to_server(MilvusServicer(self._database), self._server)
-        self._server.add_insecure_port(self.uri)
-        self._server.start()
+        with ExitStack() as stack:
+            database = MilvusLite(str(path))
+            stack.callback(database.close)
+            # A private folder: the socket is as safe as the files that it leads to.
+            socket_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="joulegate-cache-", ignore_cleanup_errors=True))
+            self.uri = f"unix:{socket_dir}/milvus"
+            workers = stack.enter_context(ThreadPoolExecutor(_WORKERS, thread_name_prefix="milvus-lite"))
+            server = grpc.server(workers, options=_OPTIONS)
+            add_MilvusServiceServicer_to_server(MilvusServicer(database), server)
+            server.add_insecure_port(self.uri)
+            server.start()
+            stack.callback(lambda: server.stop(_STOP_S).wait(_STOP_S))
+            self._resources = stack.pop_all()
 
     def close(self) -> None:
         """Stops the server and its threads, and gives the folder free."""
-        self._server.stop(_STOP_S).wait(_STOP_S)
-        self._workers.shutdown()
-        self._database.close()
-        shutil.rmtree(self._socket_dir, ignore_errors=True)
+        self._resources.close()

@@ -41,6 +41,10 @@ class Harness:
         response = await self.stub.LookUp(request)
         return response.entry.completion.choices[0].message.text if response.HasField("entry") else None
 
+    async def settle(self) -> None:
+        """An invalidation is acknowledged when the store was told, and with it what was queued."""
+        await self.stub.InvalidateEntries(pb.InvalidateEntriesRequest(tenant="nobody"))
+
     async def refusal(self, request: pb.StoreRequest) -> grpc.StatusCode:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await self.stub.Store(request)
@@ -216,6 +220,24 @@ async def test_invalidation_removes_what_all_its_filters_match(cache: Harness, r
     assert (await cache.stub.InvalidateEntries(chosen)).removed_count == 0
     # Nothing comes back after a restart.
     assert set(cache.store.whole()) <= {ids[name] for name in left}
+
+
+async def test_text_that_is_no_entry_id_never_gets_into_the_store_s_filters(cache: Harness) -> None:
+    await cache.keep(key())
+    await cache.stub.InvalidateEntries(pb.InvalidateEntriesRequest(entry_id='" or row_id like "%'))
+    await cache.settle()
+    assert {chosen.entry_id for batch in cache.store.applied for chosen in batch.removals} == {None}
+
+
+async def test_store_mirrors_memory_when_entries_are_evicted_or_expire() -> None:
+    async with serving(CACHE_MAX_ENTRIES="2") as cache:
+        ids = [await cache.keep(key(number), ttl_s=ttl_s) for number, ttl_s in enumerate((100, 10, 100))]
+        await cache.settle()
+        assert set(cache.store.whole()) == set(ids[1:])
+        cache.clock.seconds += 20
+        ids.append(await cache.keep(key(9)))
+        await cache.settle()
+        assert set(cache.store.whole()) == set(ids[2:])
 
 
 async def test_invalidation_of_nothing_in_particular_is_refused(cache: Harness) -> None:

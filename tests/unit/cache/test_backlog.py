@@ -85,6 +85,26 @@ def test_store_ends_up_as_memory_is(sequence: list[tuple[str, object]]) -> None:
     assert disk.whole() == memory
 
 
+def test_failed_write_does_not_return_when_it_was_removed_meanwhile() -> None:
+    backlog, disk, entry = Backlog(limit=10), Disk(), kept(model="small")
+    backlog.write(entry)
+    in_flight = backlog.take(10)
+    backlog.remove(EntryFilter(model=mark("small")))
+    backlog.give_back(in_flight)
+    while backlog:
+        disk.apply(backlog.take(10))
+    assert disk.whole() == {}
+
+
+def test_failed_write_does_not_replace_a_newer_one() -> None:
+    backlog, old, new = Backlog(limit=10), kept(created_us=1), kept(created_us=2)
+    backlog.write(old)
+    in_flight = backlog.take(10)
+    backlog.write(new)
+    backlog.give_back(in_flight)
+    assert backlog.take(10).entries_to_write == [new]
+
+
 def test_oldest_change_is_dropped_and_counted_when_the_backlog_is_full() -> None:
     backlog = Backlog(limit=2)
     for number in (1, 2, 3):

@@ -149,12 +149,13 @@ async def test_evicted_entry_leaves_the_store_too() -> None:
 
 async def test_fault_is_counted_and_made_good_once_the_store_is_back() -> None:
     async with bench() as it:
-        await until(lambda: it.store.open_count == 1)
+        it.keep(first := it.entry(1))
+        await until(lambda: bool(it.store.whole()))
         it.store.is_broken = True
-        it.keep(entry := it.entry(1))
+        it.keep(second := it.entry(2))
         await until(lambda: it.counts.faults >= 3)
         it.store.is_broken = False
-        await until(lambda: it.store.whole() == {entry.entry_id: entry})
+        await until(lambda: it.store.whole() == {entry.entry_id: entry for entry in (first, second)})
         assert it.store.open_count == 2
 
 

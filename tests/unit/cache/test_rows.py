@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from joulegate.cache.v1 import cache_service_pb2 as pb
 from services.cache.rows import PIECE_BYTES, VALUE_MAX_LENGTH, entries_of, reading_plan, row_ids, rows_of
-from tests.unit.cache.samples import kept
+from tests.unit.cache.samples import kept, newer
 
 
 @pytest.mark.parametrize("size", [3, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 5 * PIECE_BYTES + 7])
@@ -24,6 +25,14 @@ def test_rows_give_the_entry_back(size: int) -> None:
 def test_entry_with_a_piece_missing_is_no_entry() -> None:
     rows = rows_of(kept(size=3 * PIECE_BYTES))
     assert list(entries_of(rows[:-1])) == []
+
+
+def test_entry_whose_missing_piece_would_not_be_noticed_by_parsing_is_no_entry() -> None:
+    first_piece = kept(size=PIECE_BYTES).data
+    entry = newer(kept(), data=first_piece + pb.Entry(model="large").SerializeToString())
+    rows = rows_of(entry)
+    assert len(rows) == 2
+    assert list(entries_of(rows[:1])) == []
 
 
 def test_pieces_of_a_longer_predecessor_are_not_joined() -> None:
