@@ -53,7 +53,7 @@ async def bench(
 async def until(is_so: Callable[[], bool]) -> None:
     """Waits for what the mirror's thread does; it sets no event here."""
     async with asyncio.timeout(5):
-        while not is_so():  # noqa: ASYNC110
+        while not is_so():
             await asyncio.sleep(0.001)
 
 
