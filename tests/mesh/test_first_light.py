@@ -1,5 +1,7 @@
 """The promise of the README: change `base_url`, chat, be served from the cache, and find both in the books."""
 
+from typing import Any
+
 import pytest
 from openai import AsyncOpenAI
 
@@ -10,10 +12,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 async def test_demo_chat_streams_is_cached_and_is_booked(gateway: Gateway) -> None:
     async with AsyncOpenAI(base_url=gateway.base_url, api_key="first-light") as client:
-        question = [{"role": "user", "content": "Hello, who are you?"}]
-        raw = await client.chat.completions.with_raw_response.create(model="demo", messages=question, stream=True)  # type: ignore[call-overload]
+        question: Any = [{"role": "user", "content": "Hello, who are you?"}]
+        raw: Any = await client.chat.completions.with_raw_response.create(model="demo", messages=question, stream=True)
         text = "".join([chunk.choices[0].delta.content or "" async for chunk in raw.parse()])
-        again = await client.chat.completions.with_raw_response.create(model="demo", messages=question)  # type: ignore[call-overload]
+        again: Any = await client.chat.completions.with_raw_response.create(model="demo", messages=question)
     assert "demo" in text
     assert again.parse().choices[0].message.content == text
     assert (raw.headers["x-joulegate-cache"], again.headers["x-joulegate-cache"]) == ("miss", "hit-exact")

@@ -1,0 +1,1 @@
+"""Calls providers: adapters, attempts, and what is known of each provider."""

@@ -1,0 +1,207 @@
+"""OpenAI's chat completions, as OpenAI and most others speak it.
+
+Two things differ from what the user sent: `model` is the target's, and a streamed request always asks for usage, since the books need it;
+the router takes the usage chunk out again for a user who did not ask.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from joulegate.chat.v1 import chat_pb2
+from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
+from services.dispatch.adapters.base import StreamDecoder, WireRequest
+from services.dispatch.failure import Failure, Kind
+from services.wire.errors import InvalidAnswer
+from services.wire.fields import NULL, decode_members, encode
+from services.wire.openai import decode_chunk, decode_completion, request_members
+from services.wire.sse import EventTooLarge, SseDecoder
+
+MAX_COMPLETION_BYTES = 64 * 1024 * 1024
+_HEADERS: Mapping[str, Mapping[str, str]] = {
+    accept: {"content-type": "application/json", "accept": accept} for accept in ("application/json", "text/event-stream")
+}
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+
+# An error inside an answer of status 200 carries its status in `code`, or only its type.
+_STATUS_OF_TYPE = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "insufficient_quota": 429,
+}
+
+
+class OpenAIAdapter:
+    """The dialect; it has no state."""
+
+    models_path = "/models"
+
+    def authorization(self, key: str) -> Mapping[str, str]:
+        return {"authorization": f"Bearer {key}"}
+
+    def encode(self, request: chat_pb2.ChatRequest, model: str) -> WireRequest:
+        members = request_members(request)
+        members["model"] = model
+        if request.stream:
+            options = members.get("stream_options")
+            members["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+        accept = "text/event-stream" if request.stream else "application/json"
+        return WireRequest("/chat/completions", _HEADERS[accept], encode(members))
+
+    def decoder(self, request: chat_pb2.ChatRequest, content_type: str) -> StreamDecoder:
+        # Some answer with JSON although a stream was asked for.
+        if not request.stream or "json" in content_type:
+            return _WholeDecoder()
+        return _ChunkDecoder(request.n or 1)
+
+    def decode_error(self, status: int, body: bytes) -> Failure:
+        return _vendor_failure(_json(body), status) or Failure(Kind.REFUSED, _plain_text(body) or f"HTTP {status}", http_status=status)
+
+    def decode_models(self, body: bytes) -> Sequence[pb.Model]:
+        listed = _json(body)
+        entries = listed.get("data") if isinstance(listed, dict) else listed
+        if not isinstance(entries, list):
+            raise Failure(Kind.BROKEN, "the list of models is not one")
+        return [_model(entry) for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+
+
+class _WholeDecoder:
+    """A JSON body."""
+
+    is_done = False
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> Iterator[chat_pb2.ChatEvent]:
+        self._size += len(data)
+        if self._size > MAX_COMPLETION_BYTES:
+            raise Failure(Kind.BROKEN, f"the answer is larger than {MAX_COMPLETION_BYTES} bytes")
+        self._pieces.append(data)
+        return iter(())
+
+    def close(self) -> Iterator[chat_pb2.ChatEvent]:
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        try:
+            completion = decode_completion(body)
+        except InvalidAnswer as invalid:
+            raise Failure(Kind.BROKEN, str(invalid)) from None
+        _raise_error_member(completion.extra_json)
+        if not completion.choices:
+            raise Failure(Kind.BROKEN, "the provider's answer has no choices")
+        yield chat_pb2.ChatEvent(completion=completion)
+
+
+class _ChunkDecoder:
+    """Server-sent events. The stream is whole when `[DONE]` came, or the body ended after every choice had a finish reason."""
+
+    def __init__(self, choice_count: int) -> None:
+        self.is_done = False
+        self._sse = SseDecoder()
+        self._choice_count = choice_count
+        self._seen: set[int] = set()
+        self._finished: set[int] = set()
+
+    def feed(self, data: bytes) -> Iterator[chat_pb2.ChatEvent]:
+        try:
+            events = self._sse.feed(data)
+        except EventTooLarge as problem:
+            raise Failure(Kind.BROKEN, str(problem)) from None
+        for event in events:
+            text = event.data.strip()
+            if self.is_done or not text:
+                continue
+            if text == b"[DONE]":
+                self.is_done = True
+            elif event.event == "error":
+                raise _vendor_failure(_json(text), 0) or Failure(Kind.REFUSED, _plain_text(text))
+            else:
+                yield self._chunk(text)
+
+    def close(self) -> Iterator[chat_pb2.ChatEvent]:
+        if self._sse.close():
+            # The last blank line is often forgotten; a piece of an event shows itself as no JSON.
+            yield from self.feed(b"\n\n")
+        is_whole = len(self._finished) >= self._choice_count and self._finished == self._seen
+        if not (self.is_done or is_whole):
+            raise Failure(Kind.BROKEN, "the stream ended before the answer was complete")
+
+    def _chunk(self, data: bytes) -> chat_pb2.ChatEvent:
+        try:
+            chunk = decode_chunk(data)
+        except InvalidAnswer as invalid:
+            raise Failure(Kind.BROKEN, str(invalid)) from None
+        _raise_error_member(chunk.extra_json)
+        for choice in chunk.choices:
+            self._seen.add(choice.index)
+            if choice.finish_reason or _has_member(choice.extra_json, "finish_reason"):
+                self._finished.add(choice.index)
+        return chat_pb2.ChatEvent(chunk=chunk)
+
+
+def _has_member(extra_json: bytes, name: str) -> bool:
+    """Whether the codec kept this member, other than null, because its type does not know the value."""
+    return name.encode() in extra_json and decode_members(extra_json).get(name, NULL) != NULL
+
+
+def _raise_error_member(extra_json: bytes) -> None:
+    """Some say `{"error": ...}` with status 200, in a body or in the middle of a stream."""
+    if b'"error"' in extra_json and (failure := _vendor_failure(_json(extra_json), 0)):
+        raise failure
+
+
+def _vendor_failure(body: Any, status: int) -> Failure | None:
+    """The error in a decoded body, in any of the shapes vendors use; None when there is none."""
+    if isinstance(body, list):
+        body = body[0] if body else None
+    if not isinstance(body, dict):
+        return None
+    error = body.get("error") or (body if status else None)
+    if isinstance(error, str):
+        error = {"message": error}
+    if not isinstance(error, dict):
+        return None
+    message = error.get("message") or error.get("detail")
+    type, param, code = (_word(error.get(name)) for name in ("type", "param", "code"))
+    text = message if isinstance(message, str) else encode(message or body).decode()
+    return Failure(Kind.REFUSED, text, http_status=status or _status_of(code, type), type=type, param=param, code=code)
+
+
+def _status_of(code: str, type: str) -> int:
+    if re.fullmatch(r"[45]\d\d", code):
+        return int(code)
+    return _STATUS_OF_TYPE.get(type) or _STATUS_OF_TYPE.get(code, 0)
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else str(value) if isinstance(value, int) else ""
+
+
+def _model(entry: dict[str, Any]) -> pb.Model:
+    created = entry.get("created")
+    known = created if isinstance(created, int) and 0 <= created < 1 << 63 else 0
+    return pb.Model(id=entry["id"], owned_by=_word(entry.get("owned_by")), created=known)
+
+
+def _plain_text(body: bytes) -> str:
+    """A body that is not JSON, for humans: of a page only its title."""
+    text = body.decode("utf-8", "replace").strip()
+    if text.startswith("<"):
+        title = _TITLE.search(text)
+        text = title.group(1) if title else ""
+    return " ".join(text.split())
+
+
+def _json(document: bytes) -> Any:
+    """The decoded document; None when it is no JSON."""
+    try:
+        return msgspec.json.decode(document)
+    except (msgspec.DecodeError, RecursionError):
+        return None

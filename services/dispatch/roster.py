@@ -1,0 +1,82 @@
+"""The enabled providers, in order of preference, with what is known of each."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
+from services.dispatch import metrics
+from services.dispatch.backend import Backend
+from services.dispatch.figures import Figures
+
+
+class Provider:
+    """One provider: who answers for it, its models and its figures."""
+
+    def __init__(self, name: str, kind: str, backend: Backend, models: Sequence[pb.Model] = (), *, is_present: bool = True) -> None:
+        self.name = name
+        self.kind = kind
+        self.backend = backend
+        self.figures = Figures()
+        self.models = models
+        # Without a configured list, models are asked from the provider; until it answered, any may be there.
+        self.is_listed_by_itself = not models
+        self.accepts_unlisted_models = not models
+        # False for one that is only looked for, until it is found.
+        self.is_present = is_present
+        self.calls = {outcome: metrics.CALLS.labels(name, outcome) for outcome in ("success", "failure", "rejected", "cancelled")}
+        self.first_event_seconds = metrics.FIRST_EVENT_SECONDS.labels(name)
+
+    def describe(self) -> pb.Provider:
+        figures = self.figures
+        provider = pb.Provider(
+            name=self.name,
+            kind=self.kind,
+            healthy=figures.is_healthy,
+            models=self.models,
+            accepts_unlisted_models=self.accepts_unlisted_models,
+            success_count=figures.success_count,
+            failure_count=figures.failure_count,
+            last_error=figures.last_error,
+            in_flight_count=figures.in_flight_count,
+        )
+        if figures.first_event_s is not None:
+            provider.time_to_first_event.CopyFrom(duration(figures.first_event_s))
+        if figures.last_success_time is not None:
+            provider.last_success_time.CopyFrom(Timestamp(seconds=int(figures.last_success_time)))
+        return provider
+
+
+def duration(seconds: float) -> Duration:
+    """A message for a span of time."""
+    nanos = round(seconds * 1e9)
+    return Duration(seconds=nanos // 1_000_000_000, nanos=nanos % 1_000_000_000)
+
+
+class Roster:
+    """All providers. Whoever changes what a watcher must learn at once, models or health, calls `touch`."""
+
+    def __init__(self, providers: Iterable[Provider]) -> None:
+        self._providers = {provider.name: provider for provider in providers}
+        self._change = asyncio.Event()
+
+    def __iter__(self) -> Iterator[Provider]:
+        return iter(self._providers.values())
+
+    def find(self, name: str) -> Provider | None:
+        provider = self._providers.get(name)
+        return provider if provider is not None and provider.is_present else None
+
+    def describe(self) -> list[pb.Provider]:
+        return [provider.describe() for provider in self._providers.values() if provider.is_present]
+
+    @property
+    def change(self) -> asyncio.Event:
+        """Set at the next change. Take it before `describe`, and no change is missed."""
+        return self._change
+
+    def touch(self) -> None:
+        self._change.set()
+        self._change = asyncio.Event()

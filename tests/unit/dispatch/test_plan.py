@@ -1,0 +1,45 @@
+"""The course of a request through its targets."""
+
+from joulegate.chat.v1.error_reason_pb2 import ErrorReason
+from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
+from services.dispatch.failure import Failure, Kind
+from services.dispatch.plan import Plan
+from services.dispatch.retry import RetryPolicy
+
+A, B = pb.Target(provider="a", model="m"), pb.Target(provider="b", model="m")
+DOWN = Failure(Kind.REFUSED, "down", http_status=503)
+
+
+def course(plan: Plan, *failures: Failure) -> list[tuple[str, int, float]]:
+    steps = []
+    for failure in failures:
+        assert plan.target is not None
+        steps.append((plan.target.provider, plan.number, plan.delay_s))
+        plan.failed(failure, 1.0, None)
+    return steps
+
+
+def test_each_target_gets_its_attempts_in_order_and_only_repeats_wait() -> None:
+    plan = Plan([A, B], RetryPolicy(attempts=2, base_s=1.0))
+    assert course(plan, DOWN, DOWN, DOWN, DOWN) == [("a", 1, 0.0), ("a", 2, 1.0), ("b", 3, 0.0), ("b", 4, 1.0)]
+    assert plan.target is None
+    assert plan.error.reason == ErrorReason.ERROR_REASON_PROVIDERS_EXHAUSTED
+
+
+def test_a_bad_request_ends_it_at_once() -> None:
+    plan = Plan([A, B], RetryPolicy())
+    course(plan, Failure(Kind.REFUSED, "bad", http_status=400))
+    assert plan.target is None
+    assert plan.error.reason == ErrorReason.ERROR_REASON_PROVIDER_REJECTED
+
+
+def test_a_bad_key_costs_one_call() -> None:
+    plan = Plan([A, B], RetryPolicy(attempts=3))
+    assert course(plan, Failure(Kind.REFUSED, "", http_status=401), DOWN) == [("a", 1, 0.0), ("b", 2, 0.0)]
+
+
+def test_the_last_failure_of_each_target_decides_the_error() -> None:
+    limited = Failure(Kind.REFUSED, "", http_status=429)
+    plan = Plan([A, B], RetryPolicy(attempts=2))
+    course(plan, DOWN, limited, DOWN, limited)
+    assert plan.error.reason == ErrorReason.ERROR_REASON_PROVIDER_RATE_LIMITED
