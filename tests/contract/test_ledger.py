@@ -414,11 +414,14 @@ def batches(records: list[pb.Intent | pb.Settlement], chance: random.Random) -> 
 
 
 async def write_until_killed(
-    address: str, process: asyncio.subprocess.Process, pending: dict[str, pb.Settlement], chance: random.Random
+    address: str, process: asyncio.subprocess.Process, pending: dict[str, pb.Settlement], kill_after: int, chance: random.Random
 ) -> dict[str, int]:
-    """Books everything pending without waiting for answers, kills the ledger among them, and gives the costs that were acknowledged."""
+    """Books everything pending without waiting for answers, and gives the costs that were acknowledged.
+
+    Kills the ledger after so many of them. Any other end than by this kill, or with everything acknowledged, is a failure.
+    """
     acknowledged: dict[str, int] = {}
-    kill_after = chance.randint(1, len(pending) // 2)
+    was_killed = False
     records: list[pb.Intent | pb.Settlement] = [record for each in pending.values() for record in (intent(each.request_id), each)]
     async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         call: Any = ledger_service_pb2_grpc.LedgerServiceStub(channel).Book(wait_for_ready=True, timeout=30)
@@ -426,38 +429,48 @@ async def write_until_killed(
             await call.write(pb.BookRequest(hello=pb.Hello(router_id="router")))
             assert (await call.read()).HasField("ready")
             requests = batches(records, chance)
-            while True:
+            while acknowledged.keys() != pending.keys():
                 for _, request in zip(range(chance.randint(1, 8)), requests, strict=False):
                     await call.write(request)
                 response = await call.read()
                 assert response is not grpc.aio.EOF
                 acknowledged.update({ack.request_id: ack.cost_nano_usd for ack in response.settlement_acks})
-                if len(acknowledged) >= kill_after and process.returncode is None:
+                if len(acknowledged) >= kill_after and not was_killed:
                     process.send_signal(signal.SIGKILL)
+                    was_killed = True
         except grpc.aio.AioRpcError:
-            return acknowledged
+            if not was_killed:
+                raise
+    return acknowledged
+
+
+def check_books(path: Path, acknowledged: dict[str, int]) -> None:
+    """Every acknowledged settlement is there, once, with both its attempts and the cost that was acknowledged; the sums agree."""
+    engine = open_engine(path, "full", read_only=True)
+    rows = [row for _, row in Reader(engine).entries(10_000)]
+    totals, _ = Reader(engine).totals()
+    engine.dispose()
+    keys = Counter((row.request_id, row.attempt) for row in rows)
+    assert set(keys.values()) == {1}
+    assert {(name, number) for name in acknowledged for number in (1, 2)} <= keys.keys()
+    assert sum_of(rows) == totals
+    costs: Counter[str] = Counter()
+    for row in rows:
+        costs[row.request_id] += row.cost_nano_usd
+    assert {name: costs[name] for name in acknowledged} == acknowledged
 
 
 async def test_ledger_killed_at_any_moment_has_every_acknowledged_record_exactly_once(tmp_path: Path) -> None:
     chance = random.Random(20)
     address = f"unix:{tmp_path / 'l.sock'}"
     acknowledged: dict[str, int] = {}
-    pending = {f"r{number}": settlement(f"r{number}", attempt(1), attempt(2)) for number in range(600)}
-    for _ in range(3):
+    settlements = {f"r{number}": settlement(f"r{number}", attempt(1), attempt(2)) for number in range(600)}
+    pending = settlements
+    for is_last in (False, False, False, True):
+        kill_after = len(settlements) + 1 if is_last else chance.randint(1, len(pending) // 2)
         async with ledger_process(tmp_path, address) as process:
-            acknowledged |= await write_until_killed(address, process, pending, chance)
+            acknowledged |= await write_until_killed(address, process, pending, kill_after, chance)
+        check_books(tmp_path / "ledger.db", acknowledged)
         # Like a router: what was not acknowledged is sent again, and some of what was.
-        pending = {name: record for name, record in pending.items() if name not in acknowledged or chance.random() < 0.2}
-        engine = open_engine(tmp_path / "ledger.db", "full", read_only=True)
-        rows = [row for _, row in Reader(engine).entries(10_000)]
-        totals, _ = Reader(engine).totals()
-        engine.dispose()
-        keys = Counter((row.request_id, row.attempt) for row in rows)
-        assert set(keys.values()) == {1}
-        assert {(name, number) for name in acknowledged for number in (1, 2)} <= keys.keys()
-        assert sum_of(rows) == totals
-        costs: Counter[str] = Counter()
-        for row in rows:
-            costs[row.request_id] += row.cost_nano_usd
-        assert {name: costs[name] for name in acknowledged} == acknowledged
-    assert len(acknowledged) > 3
+        pending = {name: record for name, record in settlements.items() if name not in acknowledged or chance.random() < 0.2}
+    assert acknowledged.keys() == settlements.keys()
