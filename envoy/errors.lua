@@ -36,10 +36,12 @@ end
 
 function envoy_on_response(response)
   local headers = response:headers()
-  if (headers:get("content-type") or ""):find("application/grpc", 1, true) == 1 then
+  local status = headers:get(":status")
+  -- A gRPC client always gets 200. Where a unary method failed, a REST client's response has gRPC's content type too, but its own status.
+  if status == "200" and (headers:get("content-type") or ""):find("application/grpc", 1, true) == 1 then
     return
   end
-  if headers:get(":status") >= "400" then
+  if status >= "400" then
     headers = explain(response)
   end
   for _, name in ipairs(GRPC_ONLY) do

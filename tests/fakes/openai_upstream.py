@@ -105,8 +105,19 @@ class OpenAIUpstream:
     async def __aexit__(self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None) -> None:
         await self._runner.cleanup()
         if raised is None:
-            assert not self._script, f"{len(self._script)} scripted answers were not fetched"
-            assert not self.unscripted, f"{len(self.unscripted)} calls had no scripted answer"
+            self.check()
+
+    def check(self) -> None:
+        """Fails when the script and the calls did not meet."""
+        assert not self._script, f"{len(self._script)} scripted answers were not fetched"
+        assert not self.unscripted, f"{len(self.unscripted)} calls had no scripted answer"
+
+    def forget(self) -> None:
+        """Back to an empty script and an empty record."""
+        self._script.clear()
+        self.calls.clear()
+        self.unscripted.clear()
+        self.always = None
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         disconnected = self._connections[request.protocol]

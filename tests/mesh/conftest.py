@@ -1,6 +1,6 @@
 """One gateway of each kind for the whole session, in front of two fake providers that each test scripts anew."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,18 +29,21 @@ async def gateway(
 
 
 @pytest.fixture
-def lab(upstreams: tuple[OpenAIUpstream, OpenAIUpstream]) -> OpenAIUpstream:
-    """The first provider, with an empty record."""
-    return _cleared(upstreams[0])
+def lab(upstreams: tuple[OpenAIUpstream, OpenAIUpstream]) -> Iterator[OpenAIUpstream]:
+    """The first provider, with an empty record. What a test scripts it must use up."""
+    yield from _fresh(upstreams[0])
 
 
 @pytest.fixture
-def backup(upstreams: tuple[OpenAIUpstream, OpenAIUpstream]) -> OpenAIUpstream:
-    """The second provider, with an empty record."""
-    return _cleared(upstreams[1])
+def backup(upstreams: tuple[OpenAIUpstream, OpenAIUpstream]) -> Iterator[OpenAIUpstream]:
+    """The second provider, likewise."""
+    yield from _fresh(upstreams[1])
 
 
-def _cleared(upstream: OpenAIUpstream) -> OpenAIUpstream:
-    upstream.calls.clear()
-    upstream.always = None
-    return upstream
+def _fresh(upstream: OpenAIUpstream) -> Iterator[OpenAIUpstream]:
+    upstream.forget()
+    try:
+        yield upstream
+        upstream.check()
+    finally:
+        upstream.forget()
