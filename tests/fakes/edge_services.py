@@ -48,7 +48,7 @@ async def _next(answers: deque[Any], context: Context) -> Any:
 
 
 class FakeOpenAI(pb_grpc.OpenAIServiceServicer):
-    """Answers chat completions as scripted; the model calls say what they were asked."""
+    """Answers chat completions as scripted; GetModel says what it was asked, and fails for the model `none`."""
 
     def __init__(self) -> None:
         self.answers: deque[ChatAnswer] = deque()
@@ -62,6 +62,9 @@ class FakeOpenAI(pb_grpc.OpenAIServiceServicer):
         return HttpBody(content_type="application/json", data=b'{"object": "list", "data": []}')
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> HttpBody:
+        if request.model == "none":
+            context.set_trailing_metadata((("x-openai-error", '{"error": {"code": "model_not_found"}}'), ("retry-after", "3")))
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
         return HttpBody(content_type="text/plain", data=request.model.encode())
 
 
@@ -146,7 +149,7 @@ async def fake_mesh(folder: Path) -> AsyncIterator[FakeMesh]:
 async def _stream_until_finished(request: pb.CreateChatCompletionRequest, context: Context) -> AsyncIterator[HttpBody]:
     finish = Path(os.environ["JOULEGATE_DATA_DIR"]) / "finish"
     yield HttpBody(content_type="text/event-stream", data=b"data: first\n\n")
-    while not finish.exists():  # noqa: ASYNC110 - the test is another process
+    while not finish.exists():
         await asyncio.sleep(0.01)
     yield HttpBody(data=b"data: last\n\n")
 

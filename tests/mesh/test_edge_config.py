@@ -56,7 +56,7 @@ class RunningEdge:
 async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
     """Waits until `check` holds, 20 seconds at most."""
     async with asyncio.timeout(20):
-        while not await check():  # noqa: ASYNC110 - what is waited for happens in another process
+        while not await check():
             await asyncio.sleep(0.01)
 
 
@@ -222,6 +222,12 @@ async def test_error_without_body_gets_one(gateway: RunningEdge, reason: grpc.St
     response = await gateway.http.post(CHAT, json={})
     assert_openai_error(response, status, kind, code)
     assert "gRPC's own text" not in response.text
+
+
+async def test_error_of_a_unary_method_becomes_the_answer_too(gateway: RunningEdge) -> None:
+    response = await gateway.http.get("/v1/models/none")
+    assert (response.status_code, response.json()) == (404, {"error": {"code": "model_not_found"}})
+    assert (response.headers["content-type"], response.headers["retry-after"]) == ("application/json", "3")
 
 
 async def test_error_after_the_first_frame_leaves_the_stream_as_it_is(gateway: RunningEdge) -> None:
