@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
-import httpx
+import aiohttp
 
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from joulegate.dispatch.v1 import dispatch_service_pb2_grpc as pb_grpc
@@ -36,8 +36,8 @@ async def build(settings: DispatchSettings, mesh: Mesh) -> AsyncIterator[None]:
     catalog = read_catalog(settings, read_config(settings.config), read_environment(os.environ))
     clock = SystemClock()
     async with AsyncExitStack() as stack:
-        transport = await stack.enter_async_context(upstream.pool())
-        roster = Roster(_provider(spec, transport, clock) for spec in catalog.providers)
+        session = await stack.enter_async_context(upstream.pool())
+        roster = Roster(_provider(spec, session, clock) for spec in catalog.providers)
         attempts = Attempts(roster, catalog.retry, clock, random.random)
         servicer = DispatchServicer(attempts, roster, mesh.draining, mesh.tracing.outgoing_headers)
         pb_grpc.add_DispatchServiceServicer_to_server(servicer, mesh.registry)
@@ -46,13 +46,13 @@ async def build(settings: DispatchSettings, mesh: Mesh) -> AsyncIterator[None]:
         yield
 
 
-def _provider(spec: ProviderSpec, transport: httpx.AsyncBaseTransport, clock: Clock) -> Provider:
+def _provider(spec: ProviderSpec, session: aiohttp.ClientSession, clock: Clock) -> Provider:
     backend: Backend
     if spec.kind == DEMO:
         backend = DemoBackend(clock)
     else:
         # Both kinds there are speak OpenAI's dialect.
-        backend = upstream.HttpBackend(transport, OpenAIAdapter(), spec.base_url, spec.secret, spec.timeouts, clock)
+        backend = upstream.HttpBackend(session, OpenAIAdapter(), spec.base_url, spec.secret, spec.timeouts, clock)
     return Provider(spec.name, spec.kind, backend, [pb.Model(id=model) for model in spec.models], is_present=spec.is_certain)
 
 

@@ -1,18 +1,14 @@
-"""Calls to providers over HTTP: one pool for all of them, httpx's types over aiohttp's sockets.
-
-httpx's own pool costs milliseconds per request at many connections, and its client has cookies and redirects that a gateway must not have;
-so requests go straight to the transport. What arrives is decoded as it arrives.
-"""
+"""Calls to providers over HTTP: one aiohttp pool for all of them (docs/adr/0005). What arrives is decoded as it arrives."""
 
 import asyncio
 import os
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import aiohttp
-import httpx
 from aiohttp.http_exceptions import HttpProcessingError
-from httpx_aiohttp import AiohttpTransport
+from yarl import URL
 
 from joulegate.chat.v1 import chat_pb2
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
@@ -33,37 +29,37 @@ DRAIN_S = 0.1
 # aiohttp writes a body in one piece, and warns above 1 MiB that this holds up the loop.
 PIECE_BYTES = 256 * 1024
 
-_TRANSPORT_ERRORS = (httpx.HTTPError, aiohttp.ClientError, HttpProcessingError, OSError)
+_TRANSPORT_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError)
 
 
 @asynccontextmanager
-async def pool() -> AsyncIterator[httpx.AsyncBaseTransport]:
+async def pool() -> AsyncIterator[aiohttp.ClientSession]:
     """The connections to all providers. Unbounded: whoever admits requests bounds them."""
-    # Proxies, netrc and cookies of the machine's user are not the gateway's.
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ssl=httpx.create_ssl_context(trust_env=False), keepalive_timeout=KEEP_ALIVE_S),
+        connector=aiohttp.TCPConnector(limit=0, ssl=ssl.create_default_context(), keepalive_timeout=KEEP_ALIVE_S),
+        # Proxies, netrc and cookies of the machine's user are not the gateway's.
         cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=("accept", "accept-encoding", "content-type"),
         trust_env=False,
+        skip_auto_headers=("accept", "accept-encoding", "content-type"),
     )
-    async with AiohttpTransport(client=session, trust_env=False) as transport:
-        yield transport
+    async with session:
+        yield session
 
 
 class HttpBackend:
     """A provider at an address, in a dialect."""
 
     def __init__(
-        self, transport: httpx.AsyncBaseTransport, adapter: Adapter, base_url: str, secret: Secret | None, timeouts: Timeouts, clock: Clock
+        self, session: aiohttp.ClientSession, adapter: Adapter, base_url: str, secret: Secret | None, timeouts: Timeouts, clock: Clock
     ) -> None:
-        self.transport = transport
+        self.session = session
         self.adapter = adapter
         self.secret = secret
         self.timeouts = timeouts
         self.clock = clock
-        self.extensions = {"timeout": {"connect": timeouts.connect_s, "pool": timeouts.connect_s}}
         self._base_url = base_url
-        self._urls: dict[str, httpx.URL] = {}
+        self._connect_timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect_s)
+        self._urls: dict[str, URL] = {}
         self._headers = {"user-agent": "joulegate", "accept-encoding": "identity"} | dict(
             {} if secret is None else adapter.authorization(secret.reveal())
         )
@@ -74,11 +70,9 @@ class HttpBackend:
         return HttpAnswer(self, request, model, sendable)
 
     async def list_models(self) -> Sequence[pb.Model]:
-        exchange = Exchange(
-            self, self.request("GET", self.adapter.models_path, {"accept": "application/json"}, None), self.timeouts.total_s
-        )
+        exchange = Exchange(self, self.timeouts.total_s)
         try:
-            await exchange.open(self.timeouts.first_byte_s)
+            await exchange.open("GET", self.adapter.models_path, {"accept": "application/json"}, None, self.timeouts.first_byte_s)
             body = await exchange.read_all(self.timeouts.idle_s, MAX_LISTING_BYTES)
             return self.adapter.decode_models(body)
         except Failure as failure:
@@ -86,71 +80,66 @@ class HttpBackend:
         finally:
             await exchange.close()
 
-    def request(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> httpx.Request:
+    async def request(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> aiohttp.ClientResponse:
+        """Sends a request; gives the answer once its headers are here."""
         url = self._urls.get(path)
         if url is None:
-            url = self._urls[path] = httpx.URL(self._base_url + path)
+            url = self._urls[path] = URL(self._base_url + path)
         sent = {**self._headers, **headers}
-        if body is None or len(body) <= PIECE_BYTES:
-            return httpx.Request(method, url, headers=sent, content=body, extensions=self.extensions)
-        sent["content-length"] = str(len(body))
-        return httpx.Request(method, url, headers=sent, stream=_Pieces(body), extensions=self.extensions)
+        data: bytes | AsyncIterator[bytes] | None = body
+        if body is not None and len(body) > PIECE_BYTES:
+            sent["content-length"] = str(len(body))
+            data = _pieces(body)
+        return await self.session.request(method, url, headers=sent, data=data, timeout=self._connect_timeout, allow_redirects=False)
 
 
-class _Pieces(httpx.AsyncByteStream):
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
     """A large body, such as one with images, that lets others have the loop in between."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = memoryview(body)
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for start in range(0, len(self._body), PIECE_BYTES):
-            yield bytes(self._body[start : start + PIECE_BYTES])
+    view = memoryview(body)
+    for start in range(0, len(view), PIECE_BYTES):
+        yield bytes(view[start : start + PIECE_BYTES])
 
 
 class Exchange:
     """One HTTP request and the body of its answer, within deadlines. Every fault is a Failure."""
 
-    def __init__(self, backend: HttpBackend, request: httpx.Request, total_s: float) -> None:
+    def __init__(self, backend: HttpBackend, total_s: float) -> None:
         self._backend = backend
-        self._request = request
         self._loop = asyncio.get_running_loop()
         self._watchdog = Watchdog()
         self._end_at = self._loop.time() + total_s
-        self._response: httpx.Response | None = None
-        self._body: AsyncIterator[bytes] | None = None
+        self._response: aiohttp.ClientResponse | None = None
         self._has_bytes = False
 
-    async def open(self, within_s: float) -> httpx.Response:
+    async def open(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, within_s: float) -> aiohttp.ClientResponse:
         """Sends the request. Raises Failure unless the status is one of success, with what the error's body says."""
         try:
             with self._watchdog.until(self._deadline(within_s)):
-                response = await self._backend.transport.handle_async_request(self._request)
-        except TimeoutError:
-            raise self._late("did not answer in time") from None
+                response = await self._backend.request(method, path, headers, body)
+        except TimeoutError as error:
+            what = "could not be reached in time" if isinstance(error, aiohttp.ConnectionTimeoutError) else "did not answer in time"
+            raise self._late(what) from None
         except _TRANSPORT_ERRORS as error:
             raise self._broken(error) from None
         self._response = response
-        # Almost nobody compresses against our wish; then httpx undoes it.
-        self._body = response.aiter_bytes() if "content-encoding" in response.headers else aiter(response.stream)  # type: ignore[arg-type]
-        if not response.is_success:
-            body = await self.read_all(within_s, MAX_ERROR_BYTES, is_prefix_enough=True)
-            failure = self._backend.adapter.decode_error(response.status_code, body)
+        if not 200 <= response.status < 300:
+            error_body = await self.read_all(within_s, MAX_ERROR_BYTES, is_prefix_enough=True)
+            failure = self._backend.adapter.decode_error(response.status, error_body)
             raise failure.presentable(self._backend.secret, retry_after_s(response.headers, self._backend.clock.now()))
         return response
 
     async def read(self, within_s: float) -> bytes | None:
         """The next bytes of the body; None at its end."""
-        assert self._body is not None
+        assert self._response is not None
         try:
             with self._watchdog.until(self._deadline(within_s)):
-                data = await anext(self._body, None)
+                data = await self._response.content.readany()
         except TimeoutError:
             raise self._late("stopped sending") from None
         except _TRANSPORT_ERRORS as error:
             raise self._broken(error) from None
         self._has_bytes = True
-        return data
+        return data or None
 
     async def read_all(self, within_s: float, most: int, *, is_prefix_enough: bool = False) -> bytes:
         """The whole body, up to `most` bytes."""
@@ -176,7 +165,7 @@ class Exchange:
         """Gives the connection back, or closes it when the answer is not complete."""
         self._watchdog.close()
         if self._response is not None:
-            await self._response.stream.aclose()  # type: ignore[union-attr]
+            self._response.release()
 
     def _deadline(self, within_s: float) -> float:
         return min(self._loop.time() + within_s, self._end_at)
@@ -186,15 +175,12 @@ class Exchange:
 
     def _broken(self, error: Exception) -> Failure:
         """Own words only: the texts of these errors hold addresses."""
-        cause = error.__cause__ or error
-        if isinstance(cause, TimeoutError):
-            return self._late("could not be reached in time")
         if self._has_bytes:
             return Failure(Kind.BROKEN, "the connection broke in the middle of the answer")
-        number = cause.errno if isinstance(cause, OSError) else None
+        number = error.errno if isinstance(error, OSError) else None
         detail = f": {os.strerror(number)}" if number and number > 0 else ""
         what = (
-            "the provider cannot be reached" if isinstance(cause, aiohttp.ClientConnectorError) else "the connection broke before an answer"
+            "the provider cannot be reached" if isinstance(error, aiohttp.ClientConnectorError) else "the connection broke before an answer"
         )
         return Failure(Kind.UNREACHABLE, what + detail)
 
@@ -225,9 +211,9 @@ class HttpAnswer:
         wire = backend.adapter.encode(request, self._model)
         headers = {**wire.headers, **self._headers}
         total_s = timeouts.stream_total_s if request.stream else timeouts.total_s
-        self._exchange = Exchange(backend, backend.request("POST", wire.path, headers, wire.body), total_s)
+        self._exchange = Exchange(backend, total_s)
         self._wait_s = timeouts.first_byte_s if request.stream else timeouts.total_s
-        response = await self._exchange.open(self._wait_s)
+        response = await self._exchange.open("POST", wire.path, headers, wire.body, self._wait_s)
         self._decoder = backend.adapter.decoder(request, response.headers.get("content-type", ""))
         return self._decoder
 

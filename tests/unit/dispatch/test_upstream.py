@@ -8,7 +8,7 @@ import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-import httpx
+import aiohttp
 import pytest
 
 from joulegate.chat.v1 import chat_pb2
@@ -49,18 +49,18 @@ async def fake() -> AsyncIterator[OpenAIUpstream]:
 
 
 @pytest.fixture
-async def transport() -> AsyncIterator[httpx.AsyncBaseTransport]:
-    async with upstream.pool() as transport:
-        yield transport
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with upstream.pool() as session:
+        yield session
 
 
 @pytest.fixture
-def backend(fake: OpenAIUpstream, transport: httpx.AsyncBaseTransport) -> HttpBackend:
-    return HttpBackend(transport, OpenAIAdapter(), fake.base_url, Secret(KEY), PATIENT, SystemClock())
+def backend(fake: OpenAIUpstream, session: aiohttp.ClientSession) -> HttpBackend:
+    return HttpBackend(session, OpenAIAdapter(), fake.base_url, Secret(KEY), PATIENT, SystemClock())
 
 
 def impatient(backend: HttpBackend, **seconds: float) -> HttpBackend:
-    return HttpBackend(backend.transport, OpenAIAdapter(), backend._base_url, backend.secret, replace(PATIENT, **seconds), backend.clock)
+    return HttpBackend(backend.session, OpenAIAdapter(), backend._base_url, backend.secret, replace(PATIENT, **seconds), backend.clock)
 
 
 async def read_all(call: HttpAnswer) -> list[Batch]:
@@ -109,7 +109,7 @@ async def test_a_request_arrives_as_it_was_with_key_and_trace(fake: OpenAIUpstre
 
 async def test_no_key_means_no_authorization(fake: OpenAIUpstream, backend: HttpBackend) -> None:
     fake.script(completion())
-    keyless = HttpBackend(backend.transport, OpenAIAdapter(), fake.base_url, None, PATIENT, SystemClock())
+    keyless = HttpBackend(backend.session, OpenAIAdapter(), fake.base_url, None, PATIENT, SystemClock())
     await read_all(keyless.call(ASK, "small", {}))
     assert "authorization" not in {name.lower() for name in fake.calls[0].headers}
 
@@ -244,7 +244,7 @@ async def test_a_stream_that_breaks_gives_its_events_first(fake: OpenAIUpstream,
 async def test_nobody_at_the_address_is_unreachable(backend: HttpBackend) -> None:
     async with OpenAIUpstream() as gone:
         address = gone.base_url
-    nobody = HttpBackend(backend.transport, OpenAIAdapter(), address, None, PATIENT, SystemClock())
+    nobody = HttpBackend(backend.session, OpenAIAdapter(), address, None, PATIENT, SystemClock())
     failure = await failure_of(nobody.call(ASK, "small", {}))
     assert (failure.kind, failure.message) == (Kind.UNREACHABLE, "the provider cannot be reached: Connection refused")
 
@@ -285,7 +285,7 @@ async def test_a_connection_that_is_not_accepted_times_out(backend: HttpBackend)
             filler.connect_ex(listener.getsockname())
         timeouts = replace(PATIENT, connect_s=SHORT)
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        stuck = HttpBackend(backend.transport, OpenAIAdapter(), address, None, timeouts, SystemClock())
+        stuck = HttpBackend(backend.session, OpenAIAdapter(), address, None, timeouts, SystemClock())
         assert (await failure_of(stuck.call(ASK, "small", {}))).kind is Kind.TIMEOUT
 
 
