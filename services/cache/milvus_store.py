@@ -19,8 +19,9 @@ _MARK_LENGTH = 64
 _CALL_S = 10.0
 _HEADS_PAGE = 10_000
 # Milvus Lite logs every row before it answers, which outlives the process; flushing turns the log into a segment and keeps restarts fast.
-# Doing it for every small batch would cost more than the writes. A cluster decides for itself, and limits those who ask.
-_ROWS_PER_FLUSH = 250
+# Flushing after every batch cost more than the writes did, and only vector searches, of which there are none here, need it sooner.
+# A cluster decides for itself, and limits those who ask.
+_ROWS_PER_FLUSH = 20_000
 
 
 class MilvusStore:
