@@ -7,6 +7,7 @@ from typing import NamedTuple
 from joulegate.ledger.v1 import ledger_service_pb2 as pb
 from services.ledger.figures import Figurer
 from services.ledger.records import OpenIntent, Row, acknowledgement, lost_row, settled_rows
+from services.ledger.request_key import RequestKey, key_of
 
 
 @dataclass(slots=True)
@@ -17,8 +18,8 @@ class Batch:
     settlements: list[pb.Settlement] = field(default_factory=list)
     gone_routers: list[str] = field(default_factory=list)
 
-    def request_ids(self) -> set[str]:
-        return {intent.request_id for intent in self.intents} | {settlement.request_id for settlement in self.settlements}
+    def keys(self) -> list[RequestKey]:
+        return [intent.key for intent in self.intents] + [key_of(settlement) for settlement in self.settlements]
 
     def __len__(self) -> int:
         return len(self.intents) + len(self.settlements)
@@ -27,6 +28,8 @@ class Batch:
 class Known(NamedTuple):
     """What the books say about the requests of a batch."""
 
+    # The id of each in the books; all other ids here are such.
+    ids: Mapping[RequestKey, str]
     rows: Mapping[str, Sequence[Row]]
     open_ids: Collection[str]
     orphans: Sequence[OpenIntent]
@@ -59,42 +62,42 @@ class Changes(NamedTuple):
     # Requests whose LOST rows give way to what really happened.
     corrected_ids: Collection[str]
     totals: Totals
-    acknowledgements: Mapping[str, pb.SettlementAck]
+    acknowledgements: Mapping[RequestKey, pb.SettlementAck]
 
 
-def decide(batch: Batch, known: Known, figurer: Figurer, now: float) -> Changes:
+def decide(batch: Batch, known: Known, figurer: Figurer) -> Changes:
     """Books each request once: the first settlement counts, a repeated one is answered with what was booked, a LOST row gives way."""
     rows: list[Row] = []
-    acknowledgements: dict[str, pb.SettlementAck] = {}
+    acknowledgements: dict[RequestKey, pb.SettlementAck] = {}
     corrected: list[str] = []
     for settlement in batch.settlements:
-        request_id = settlement.request_id
-        if request_id in acknowledgements:
+        key = key_of(settlement)
+        if key in acknowledgements:
             continue
+        request_id = known.ids[key]
         booked = known.rows.get(request_id, ())
         if booked and not booked[0].is_lost:
-            acknowledgements[request_id] = acknowledgement(booked)
+            acknowledgements[key] = acknowledgement(key.request_id, booked)
             continue
-        fresh = settled_rows(settlement, figurer, now)
-        acknowledgements[request_id] = acknowledgement(fresh)
+        fresh = settled_rows(settlement, request_id, figurer)
+        acknowledgements[key] = acknowledgement(key.request_id, fresh)
         rows += fresh
         if booked:
             corrected.append(request_id)
+    settled = {known.ids[key] for key in acknowledgements}
     rows += [
-        lost_row(orphan, figurer)
-        for orphan in known.orphans
-        if orphan.request_id not in acknowledgements and orphan.request_id not in known.rows
+        lost_row(orphan, figurer) for orphan in known.orphans if orphan.request_id not in settled and orphan.request_id not in known.rows
     ]
     totals = sum_of(rows)
     for request_id in corrected:
         totals = totals.plus(sum_of(known.rows[request_id]), sign=-1)
     # An intent that is repeated after its request was booked must not open it again.
     opened = {
-        intent.request_id: intent
+        request_id: intent._replace(request_id=request_id)
         for intent in batch.intents
-        if not (intent.request_id in acknowledgements or intent.request_id in known.rows or intent.request_id in known.open_ids)
+        if not ((request_id := known.ids[intent.key]) in settled or request_id in known.rows or request_id in known.open_ids)
     }
-    closed = {request_id for request_id in acknowledgements if request_id in known.open_ids}
+    closed = {request_id for request_id in settled if request_id in known.open_ids}
     closed.update(orphan.request_id for orphan in known.orphans)
     return Changes(rows, list(opened.values()), closed, corrected, totals, acknowledgements)
 

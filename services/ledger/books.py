@@ -19,6 +19,7 @@ from services.ledger import metrics
 from services.ledger.booking import Batch, Changes, decide
 from services.ledger.figures import Figurer
 from services.ledger.records import check, open_intent
+from services.ledger.request_key import key_of
 from services.ledger.store import Writer
 from services.ledger.stream import RouterStream
 from services.runtime import logs
@@ -148,16 +149,16 @@ class Books:
 
     def _commit(self, messages: Sequence[_Message | _Gone]) -> Changes:
         """On the writer's thread."""
-        batch, now = Batch(), self._clock.now()
+        batch = Batch()
         for message in messages:
             if isinstance(message, _Gone):
                 batch.gone_routers += message.router_ids
             else:
-                batch.intents += [open_intent(intent, message.stream.router_id, now) for intent in message.request.intents]
+                batch.intents += [open_intent(intent, message.stream.router_id) for intent in message.request.intents]
                 batch.settlements += message.request.settlements
         started = time.perf_counter()
         with self._writer.transaction() as transaction:
-            changes = decide(batch, transaction.known(batch), self._figurer, now)
+            changes = decide(batch, transaction.known(batch), self._figurer)
             transaction.apply(changes)
         metrics.COMMIT_SECONDS.observe(time.perf_counter() - started)
         metrics.BATCH_RECORDS.observe(len(batch))
@@ -177,7 +178,7 @@ class Books:
         for stream, requests in by_stream.items():
             answer = pb.BookResponse(
                 intent_acks=[pb.IntentAck(request_id=intent.request_id) for request in requests for intent in request.intents],
-                settlement_acks=[changes.acknowledgements[each.request_id] for request in requests for each in request.settlements],
+                settlement_acks=[changes.acknowledgements[key_of(each)] for request in requests for each in request.settlements],
             )
             stream.answer(answer, len(requests))
 

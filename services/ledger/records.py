@@ -14,6 +14,7 @@ from joulegate.ledger.v1.entry_pb2 import Outcome
 from services.ledger.cost import Usage
 from services.ledger.energy import MAX_MICROJOULES, NOTHING
 from services.ledger.figures import Figurer, Figures
+from services.ledger.request_key import RequestKey
 from services.runtime.errors import GatewayError
 
 # A lost request whose answer had no bound is booked with more than nearly every answer has.
@@ -30,15 +31,15 @@ _FAILED: Final = Outcome.OUTCOME_FAILED
 _LOST: Final = Outcome.OUTCOME_LOST
 _CACHE_HIT: Final = Outcome.OUTCOME_CACHE_HIT
 _UNKNOWN: Final = CostBasis.COST_BASIS_UNKNOWN
-_MAX_SECONDS: Final = 253_402_300_799  # the end of year 9999, as Timestamp has it
+_MAX_SECONDS: Final = 9_223_372_035  # in the year 2262: nanoseconds up to it fit 64 bits
 
 
 class Row(NamedTuple):
-    """One row of the books: the fields of Entry, with the time in microseconds since 1970."""
+    """One row of the books: the fields of Entry, with the time in nanoseconds since 1970."""
 
     request_id: str
     attempt: int
-    created_us: int
+    created_ns: int
     key_id: str
     provider: str
     requested_model: str
@@ -76,7 +77,7 @@ class OpenIntent(NamedTuple):
 
     request_id: str
     router_id: str
-    created_us: int
+    created_ns: int
     key_id: str
     requested_model: str
     provider: str
@@ -84,6 +85,10 @@ class OpenIntent(NamedTuple):
     streamed: bool
     estimated_input_tokens: int
     max_output_tokens: int
+
+    @property
+    def key(self) -> RequestKey:
+        return RequestKey(self.request_id, self.created_ns)
 
 
 def check(request: pb.BookRequest) -> None:
@@ -128,8 +133,9 @@ def _settlement_problems(settlement: pb.Settlement) -> Iterator[str]:
 def _header_problems(request_id: str, create_time: Timestamp) -> Iterator[str]:
     if not 0 < len(request_id) <= MAX_ID_CHARACTERS or "\0" in request_id:
         yield "request_id: missing or not an id"
-    if not (0 <= create_time.seconds <= _MAX_SECONDS and 0 <= create_time.nanos < 1_000_000_000):
-        yield "create_time: not a time since 1970"
+    # Part of what names the request, so there is no doing without it.
+    if not (0 <= create_time.seconds <= _MAX_SECONDS and 0 <= create_time.nanos < 1_000_000_000 and create_time.ToNanoseconds()):
+        yield "create_time: missing, or not a time since 1970"
 
 
 def _attempt_problems(attempt: pb.Attempt) -> Iterator[str]:
@@ -154,12 +160,12 @@ def _attempt_problems(attempt: pb.Attempt) -> Iterator[str]:
         yield f"reported_cost_nano_usd: {attempt.reported_cost_nano_usd} is not an amount"
 
 
-def open_intent(intent: pb.Intent, router_id: str, now: float) -> OpenIntent:
+def open_intent(intent: pb.Intent, router_id: str) -> OpenIntent:
     """A checked intent as it is stored."""
     return OpenIntent(
         intent.request_id,
         router_id,
-        _microseconds(intent.create_time, now),
+        intent.create_time.ToNanoseconds(),
         _text(intent.key_id),
         _text(intent.requested_model),
         _text(intent.provider),
@@ -170,18 +176,18 @@ def open_intent(intent: pb.Intent, router_id: str, now: float) -> OpenIntent:
     )
 
 
-def settled_rows(settlement: pb.Settlement, figurer: Figurer, now: float) -> list[Row]:
-    """The rows of a checked settlement, by attempt."""
-    created_us = _microseconds(settlement.create_time, now)
+def settled_rows(settlement: pb.Settlement, request_id: str, figurer: Figurer) -> list[Row]:
+    """The rows of a checked settlement, by attempt, under the id that the request has in the books."""
+    created_ns = settlement.create_time.ToNanoseconds()
     key_id, requested_model = _text(settlement.key_id), _text(settlement.requested_model)
     return [
         _row(
-            (settlement.request_id, attempt.attempt, created_us, key_id),
+            (request_id, attempt.attempt, created_ns, key_id),
             (_text(attempt.provider), requested_model, _text(attempt.model)),
             (attempt.outcome, settlement.streamed, settlement.cache_status),
             _usage(attempt.tokens),
             attempt.tokens.estimated,
-            _figures(attempt, figurer, created_us / 1e6),
+            _figures(attempt, figurer, created_ns / 1e9),
             (attempt.saved_cost_nano_usd, attempt.saved_energy_microjoules),
         )
         for attempt in sorted(settlement.attempts, key=lambda attempt: attempt.attempt)
@@ -191,9 +197,9 @@ def settled_rows(settlement: pb.Settlement, figurer: Figurer, now: float) -> lis
 def lost_row(intent: OpenIntent, figurer: Figurer) -> Row:
     """The row of a request whose router died: what it may have taken, on the safe side."""
     usage = Usage(intent.estimated_input_tokens, 0, intent.max_output_tokens or LOST_OUTPUT_TOKENS, 0)
-    figures = figurer.of_attempt(intent.provider, intent.model, "", usage, intent.created_us / 1e6)
+    figures = figurer.of_attempt(intent.provider, intent.model, "", usage, intent.created_ns / 1e9)
     return _row(
-        (intent.request_id, 1, intent.created_us, intent.key_id),
+        (intent.request_id, 1, intent.created_ns, intent.key_id),
         (intent.provider, intent.requested_model, intent.model),
         # An intent does not say how the cache was asked.
         (_LOST, intent.streamed, CacheStatus.CACHE_STATUS_UNSPECIFIED),
@@ -226,13 +232,13 @@ def _row(
     saved: tuple[int, int],
 ) -> Row:
     """Puts the parts in the order of the columns."""
-    request_id, attempt, created_us, key_id = identity
+    request_id, attempt, created_ns, key_id = identity
     provider, requested_model, model = target
     low, point, high = figures.energy
     return Row(
         request_id,
         attempt,
-        created_us,
+        created_ns,
         key_id,
         provider,
         requested_model,
@@ -256,12 +262,12 @@ def _usage(tokens: entry_pb2.TokenCounts) -> Usage:
     return Usage(tokens.input_tokens, tokens.cached_input_tokens, tokens.output_tokens, tokens.reasoning_tokens)
 
 
-def acknowledgement(rows: Sequence[Row]) -> pb.SettlementAck:
-    """The answer to a settlement that is booked as these rows, which are in the order of their attempts."""
+def acknowledgement(request_id: str, rows: Sequence[Row]) -> pb.SettlementAck:
+    """The answer to a settlement of that id, which is booked as these rows. They are in the order of their attempts."""
     last = rows[-1]
     is_unknown = any(row.cost_basis == _UNKNOWN for row in rows)
     return pb.SettlementAck(
-        request_id=last.request_id,
+        request_id=request_id,
         cost_nano_usd=sum(row.cost_nano_usd for row in rows),
         # A sum is as uncertain as its worst part.
         cost_basis=_UNKNOWN if is_unknown else CostBasis.ValueType(last.cost_basis),
@@ -278,13 +284,8 @@ def entry(row: Row) -> entry_pb2.Entry:
     """A row as it is shown."""
     fields = row._asdict()
     created = Timestamp()
-    created.FromMicroseconds(fields.pop("created_us"))
+    created.FromNanoseconds(fields.pop("created_ns"))
     return entry_pb2.Entry(create_time=created, **fields)
-
-
-def _microseconds(time: Timestamp, now: float) -> int:
-    """A time in microseconds since 1970; the ledger's own when the router gave none."""
-    return time.seconds * 1_000_000 + time.nanos // 1000 or int(now * 1e6)
 
 
 def _text(value: str) -> str:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from services.ledger.booking import Batch, Changes, Known, Totals
 from services.ledger.records import OpenIntent, Row
+from services.ledger.request_key import MARK, booked_ids
 
 BUSY_MILLISECONDS: Final = 5000
 # Parameters of one IN list: well under what any database takes.
@@ -56,7 +57,7 @@ _intent_columns = [_intents.c[name] for name in OpenIntent._fields]
 # Built once: building a statement costs more than running it.
 _these: sa.BindParameter[Any] = sa.bindparam("these", expanding=True)
 _select_rows = sa.select(*_row_columns).where(_entries.c.request_id.in_(_these)).order_by(_entries.c.attempt)
-_select_open_ids = sa.select(_intents.c.request_id).where(_intents.c.request_id.in_(_these))
+_select_open = sa.select(_intents.c.request_id, _intents.c.created_ns).where(_intents.c.request_id.in_(_these))
 _select_orphans = sa.select(*_intent_columns).where(_intents.c.router_id.in_(_these))
 _delete_rows = sa.delete(_entries).where(_entries.c.request_id.in_(_these))
 _delete_intents = sa.delete(_intents).where(_intents.c.request_id.in_(_these))
@@ -112,16 +113,24 @@ class Transaction:
 
     def known(self, batch: Batch) -> Known:
         """What the books say about the requests and the gone routers of a batch."""
-        rows: dict[str, list[Row]] = {}
-        open_ids: set[str] = set()
+        keys = batch.keys()
+        rows, began = self._requests({key.request_id for key in keys})
+        ids = booked_ids(keys, began | {request_id: booked[0].created_ns for request_id, booked in rows.items()})
+        derived_rows, derived_began = self._requests({booked for key, booked in ids.items() if booked != key.request_id})
         orphans: list[OpenIntent] = []
-        for these in _chunks(batch.request_ids()):
-            for fields in self._connection.execute(_select_rows, these):
-                rows.setdefault(fields.request_id, []).append(Row(*fields))
-            open_ids.update(self._connection.scalars(_select_open_ids, these))
         for these in _chunks(batch.gone_routers):
             orphans += [OpenIntent(*fields) for fields in self._connection.execute(_select_orphans, these)]
-        return Known(rows, open_ids, orphans)
+        return Known(ids, rows | derived_rows, began.keys() | derived_began.keys(), orphans)
+
+    def _requests(self, booked_ids: Collection[str]) -> tuple[dict[str, list[Row]], dict[str, int]]:
+        """The rows of those requests that have some, and when those began that are open."""
+        rows: dict[str, list[Row]] = {}
+        began: dict[str, int] = {}
+        for these in _chunks(booked_ids):
+            for fields in self._connection.execute(_select_rows, these):
+                rows.setdefault(fields.request_id, []).append(Row(*fields))
+            began.update(map(tuple, self._connection.execute(_select_open, these)))
+        return rows, began
 
     def apply(self, changes: Changes) -> None:
         """Writes the changes."""
@@ -180,12 +189,14 @@ class Reader:
             return Totals(*connection.execute(_select_totals).one()), connection.scalar(_count_intents) or 0
 
     def entries(self, limit: int, before: int | None = None, request_id: str = "") -> list[tuple[int, Row]]:
-        """Rows with their sequence numbers, newest first, below `before`."""
+        """Rows with their sequence numbers, newest first, below `before`; those of `request_id` are of all requests that came with it."""
         query = sa.select(_entries.c.sequence, *_row_columns).order_by(_entries.c.sequence.desc()).limit(limit)
         if before is not None:
             query = query.where(_entries.c.sequence < before)
         if request_id:
-            query = query.where(_entries.c.request_id == request_id)
+            column, derived = _entries.c.request_id, f"{request_id}{MARK}"
+            # A range, which an index serves, and not LIKE, for which an id would have to be escaped.
+            query = query.where(sa.or_(column == request_id, sa.and_(column >= derived, column < f"{request_id}{chr(ord(MARK) + 1)}")))
         with self._engine.connect() as connection:
             return [(sequence, Row(*fields)) for sequence, *fields in connection.execute(query)]
 

@@ -1,6 +1,7 @@
 """An answer that a provider is giving: dispatched, relayed, and booked whichever way it ends."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Any
@@ -43,13 +44,16 @@ class ProviderAnswer:
         self._books = books
         self._keep = keep
         self._create_time = timestamp_pb2.Timestamp()
-        self._create_time.GetCurrentTime()
+        # To the nanosecond: beside the id it tells the books which request this is.
+        self._create_time.FromNanoseconds(time.time_ns())
         self._failed: list[dispatch_pb.FailedAttempt] = []
         self._selected: dispatch_pb.SelectedTarget | None = None
         self._pending: dispatch_pb.DispatchResponse | None = None
         self._completion: chat_pb2.ChatCompletion | None = None
         self._chunks: list[chat_pb2.ChatCompletionChunk] = []
         self._usage: chat_pb2.Usage | None = None
+        # Why the provider's call ended. Whoever reads the batches may tell the client by a last event and then leave without an error.
+        self._broken: GatewayError | None = None
         self._is_settled = False
 
     @property
@@ -76,8 +80,8 @@ class ProviderAnswer:
     def _end(self, error: BaseException | None) -> None:
         self._call.cancel()
         if not self._is_settled:
-            # Left without a receipt and without an error: the reader walked away between two batches.
-            outcome = _outcome(error or asyncio.CancelledError())
+            # Left without a receipt and without any error: the reader walked away between two batches.
+            outcome = _outcome(self._broken or error or asyncio.CancelledError())
             if self._selected is not None and outcome == entry_pb2.OUTCOME_FAILED:
                 outcome = entry_pb2.OUTCOME_STREAM_CUT
             self._settle(outcome)
@@ -96,7 +100,8 @@ class ProviderAnswer:
         try:
             response = await self._call.read()
         except grpc.aio.AioRpcError as error:
-            raise GatewayError.from_rpc(error) from None
+            self._broken = GatewayError.from_rpc(error)
+            raise self._broken from None
         return None if response is EOF else response
 
     async def batches(self) -> AsyncIterator[Events]:
@@ -108,7 +113,8 @@ class ProviderAnswer:
             if response.HasField("finished"):
                 return
             response = await self._read()
-        raise GatewayError(ErrorReason.ERROR_REASON_STREAM_CUT, "the answer ended before it was complete")
+        self._broken = GatewayError(ErrorReason.ERROR_REASON_STREAM_CUT, "the answer ended before it was complete")
+        raise self._broken
 
     def _note(self, events: Events) -> None:
         for event in events:

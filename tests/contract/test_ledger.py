@@ -32,7 +32,7 @@ from services.ledger.store import Reader, Writer, open_engine
 from services.runtime.errors import GatewayError
 from services.runtime.settings import SettingsError, load
 from tests.contract.channels import KINDS, new_mesh, serve
-from tests.unit.ledger.samples import HeldClock, attempt, hit, intent, new_figurer, settlement
+from tests.unit.ledger.samples import BEGAN, LATER, HeldClock, attempt, hit, intent, new_figurer, settlement
 
 PATIENCE_S = 10
 
@@ -181,6 +181,25 @@ async def test_records_repeated_after_a_break_are_acknowledged_again_and_booked_
         assert (await ledger.totals()).open_intent_count == 0
 
 
+async def test_requests_that_came_with_one_id_are_each_booked_and_acknowledged_by_it(path: Path, kind: str) -> None:
+    second = settlement("r", attempt(tokens=TokenCounts(output_tokens=7)), create_time=LATER)
+    async with started(path, kind) as ledger, Router(ledger, "one") as one, Router(ledger, "two") as two:
+        await one.book(intent("r"))
+        assert [ack.request_id for ack in (await two.book(intent("r", create_time=LATER))).intent_acks] == ["r"]
+        assert (await ledger.totals()).open_intent_count == 2
+        [first_ack] = (await one.book(settlement("r"))).settlement_acks
+        [second_ack] = (await two.book(second)).settlement_acks
+        assert (await ledger.totals()).open_intent_count == 0
+    # Whoever repeats them, in any order, after a restart.
+    async with started(path, kind) as ledger, Router(ledger, "three") as router:
+        assert list((await router.book(second, settlement("r"), intent("r", create_time=LATER))).settlement_acks) == [second_ack, first_ack]
+        rows = await ledger.entries(request_id="r")
+        assert (await ledger.totals()).request_count == len(rows) == 2
+    assert [ack.request_id for ack in (first_ack, second_ack)] == ["r", "r"]
+    assert [(row.create_time, row.cost_nano_usd) for row in rows] == [(LATER, second_ack.cost_nano_usd), (BEGAN, first_ack.cost_nano_usd)]
+    assert [row.request_id for row in rows] == ["r~cwyvpelgpse9", "r"]
+
+
 async def test_stream_without_a_hello_is_refused(path: Path, kind: str) -> None:
     async with started(path, kind) as ledger:
         for first in (pb.BookRequest(intents=[intent("r")]), pb.BookRequest(hello=pb.Hello())):
@@ -309,6 +328,27 @@ async def test_requests_from_before_a_restart_are_lost_unless_their_router_retur
         rows = await ledger.entries(request_id="lost")
         assert [(row.outcome, row.cost_nano_usd) for row in rows] == [(Outcome.OUTCOME_FINISHED, ack.cost_nano_usd)]
         assert (await ledger.totals()).entry_count == 2
+
+
+async def test_lost_request_gives_way_to_its_own_settlement_and_to_no_other_of_its_id(path: Path, kind: str) -> None:
+    async with started(path, kind) as ledger:
+        async with Router(ledger, "dead") as dead:
+            await dead.book(intent("r"))
+            await dead.done()
+            await dead.end()
+        ledger.clock.time += 10
+        await ledger.books.sweep()
+        async with Router(ledger, "other") as other:
+            await other.book(settlement("r", create_time=LATER))
+        outcomes = [row.outcome for row in await ledger.entries(request_id="r")]
+        assert outcomes == [Outcome.OUTCOME_FINISHED, Outcome.OUTCOME_LOST]
+        async with Router(ledger, "dead") as late:
+            await late.book(settlement("r", attempt(outcome=Outcome.OUTCOME_CLIENT_LEFT)))
+        rows = await ledger.entries(request_id="r")
+        assert [(row.create_time, row.outcome) for row in rows] == [
+            (BEGAN, Outcome.OUTCOME_CLIENT_LEFT),
+            (LATER, Outcome.OUTCOME_FINISHED),
+        ]
 
 
 async def test_operators_read_the_rows_page_by_page(path: Path, kind: str) -> None:

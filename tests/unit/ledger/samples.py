@@ -3,6 +3,8 @@
 from decimal import Decimal
 from typing import Any
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from joulegate.chat.v1.receipt_pb2 import CacheStatus
 from joulegate.ledger.v1 import ledger_service_pb2 as pb
 from joulegate.ledger.v1.entry_pb2 import Outcome, TokenCounts
@@ -10,6 +12,8 @@ from services.ledger.cost import Tariffs
 from services.ledger.figures import Figurer
 from services.ledger.overrides import DeclaredPrice, Overrides
 
+BEGAN = Timestamp(seconds=1_700_000_000)
+LATER = Timestamp(seconds=1_700_000_000, nanos=1)
 UNKNOWN_PRICE = DeclaredPrice(Decimal(3), Decimal(15))
 
 
@@ -29,12 +33,13 @@ def hit(**fields: Any) -> pb.Attempt:
 
 
 def settlement(request_id: str, *attempts: pb.Attempt, **fields: Any) -> pb.Settlement:
-    given: dict[str, Any] = {"key_id": "k1", "requested_model": "auto", "cache_status": CacheStatus.CACHE_STATUS_MISS}
+    given: dict[str, Any] = {"create_time": BEGAN, "key_id": "k1", "requested_model": "auto", "cache_status": CacheStatus.CACHE_STATUS_MISS}
     return pb.Settlement(request_id=request_id, attempts=attempts or [attempt()], **(given | fields))
 
 
 def intent(request_id: str, **fields: Any) -> pb.Intent:
-    given: dict[str, Any] = {"provider": "openai", "model": "gpt-4o", "requested_model": "auto", "estimated_input_tokens": 100}
+    given: dict[str, Any] = {"create_time": BEGAN, "provider": "openai", "model": "gpt-4o"}
+    given |= {"requested_model": "auto", "estimated_input_tokens": 100}
     return pb.Intent(request_id=request_id, **(given | fields))
 
 

@@ -8,10 +8,9 @@ from joulegate.ledger.v1 import ledger_service_pb2 as pb
 from joulegate.ledger.v1.entry_pb2 import Outcome, TokenCounts
 from services.ledger.records import LOST_OUTPUT_TOKENS, acknowledgement, check, entry, lost_row, open_intent, settled_rows
 from services.runtime.errors import GatewayError
-from tests.unit.ledger.samples import attempt, hit, intent, new_figurer, settlement
+from tests.unit.ledger.samples import BEGAN, attempt, hit, intent, new_figurer, settlement
 
 FIGURER = new_figurer()
-NOW = 1_700_000_000.0
 
 
 @pytest.mark.parametrize(
@@ -22,8 +21,11 @@ NOW = 1_700_000_000.0
         (intent("r", estimated_input_tokens=-1), "intents[1].estimated_input_tokens"),
         (intent("r", max_output_tokens=-1), "intents[1].max_output_tokens"),
         (intent("r", create_time=Timestamp(seconds=-1)), "intents[1].create_time"),
+        (intent("r", create_time=Timestamp(seconds=2**34)), "intents[1].create_time"),
+        (intent("r", create_time=None), "intents[1].create_time"),
+        (settlement("r", create_time=None), "settlements[1].create_time"),
         (settlement(""), "settlements[1].request_id"),
-        (pb.Settlement(request_id="r"), "settlements[1].attempts"),
+        (pb.Settlement(request_id="r", create_time=BEGAN), "settlements[1].attempts"),
         (settlement("r", attempt(1), attempt(1)), "settlements[1].attempts"),
         (settlement("r", attempt(1), attempt(-2)), "settlements[1].attempts[1].attempt"),
         (settlement("r", attempt(tokens=TokenCounts(input_tokens=-1))), "settlements[1].attempts[0].tokens.input_tokens"),
@@ -58,38 +60,33 @@ def test_ordinary_records_pass() -> None:
 def test_names_and_bounds_that_clients_make_up_are_cut_to_size() -> None:
     asked = intent("r", requested_model="m" * 10_000 + "\0", max_output_tokens=2**62, key_id="a\0b")
     check(pb.BookRequest(intents=[asked]))
-    kept = open_intent(asked, "router", NOW)
+    kept = open_intent(asked, "router")
     assert (len(kept.requested_model), kept.max_output_tokens, kept.key_id) == (512, 10**9, "ab")
 
 
 def test_row_keeps_what_was_reported() -> None:
     tokens = TokenCounts(input_tokens=10, cached_input_tokens=4, output_tokens=7, reasoning_tokens=2, estimated=True)
     [row] = settled_rows(
-        settlement("r", attempt(3, Outcome.OUTCOME_CLIENT_LEFT, tokens=tokens), streamed=True, create_time=Timestamp(seconds=5)),
+        settlement("r", attempt(3, Outcome.OUTCOME_CLIENT_LEFT, tokens=tokens), streamed=True, create_time=Timestamp(seconds=5, nanos=7)),
+        "r",
         FIGURER,
-        NOW,
     )
     shown = entry(row)
     assert (shown.request_id, shown.attempt, shown.key_id, shown.requested_model, shown.model) == ("r", 3, "k1", "auto", "gpt-4o")
     assert (shown.outcome, shown.streamed, shown.tokens_estimated) == (Outcome.OUTCOME_CLIENT_LEFT, True, True)
     assert (shown.input_tokens, shown.cached_input_tokens, shown.output_tokens, shown.reasoning_tokens) == (10, 4, 7, 2)
-    assert shown.create_time.seconds == 5
+    assert shown.create_time == Timestamp(seconds=5, nanos=7)
     assert shown.zone == "USA"
     assert shown.carbon_micrograms > 0
 
 
-def test_time_is_the_ledgers_when_the_router_gave_none() -> None:
-    [row] = settled_rows(settlement("r"), FIGURER, NOW)
-    assert row.created_us == NOW * 1e6
-
-
 def test_what_the_provider_billed_beats_the_list() -> None:
-    [row] = settled_rows(settlement("r", attempt(reported_cost_nano_usd=0)), FIGURER, NOW)
+    [row] = settled_rows(settlement("r", attempt(reported_cost_nano_usd=0)), "r", FIGURER)
     assert (row.cost_nano_usd, row.cost_basis) == (0, CostBasis.COST_BASIS_REPORTED)
 
 
 def test_cache_hit_costs_only_its_lookup() -> None:
-    [row] = settled_rows(settlement("r", hit()), FIGURER, NOW)
+    [row] = settled_rows(settlement("r", hit()), "r", FIGURER)
     assert (row.cost_nano_usd, row.cost_basis) == (0, CostBasis.COST_BASIS_FREE)
     assert (row.energy_low_microjoules, row.energy_microjoules, row.energy_high_microjoules) == (5000, 7071, 10_000)
     assert (row.saved_cost_nano_usd, row.saved_energy_microjoules) == (650_000, 90_000_000)
@@ -103,16 +100,16 @@ def test_failed_attempt_without_tokens_took_nothing_and_one_with_a_prompt_took_i
             attempt(1, Outcome.OUTCOME_FAILED, tokens=None),
             attempt(2, Outcome.OUTCOME_FAILED, tokens=TokenCounts(input_tokens=1000)),
         ),
+        "r",
         FIGURER,
-        NOW,
     )
     assert (failed.energy_microjoules, failed.carbon_micrograms, failed.cost_nano_usd) == (0, 0, 0)
     assert read.energy_microjoules > 0
 
 
 def test_acknowledgement_adds_up_the_attempts_and_takes_the_basis_of_the_last() -> None:
-    rows = settled_rows(settlement("r", attempt(2, provider="demo", model="demo"), attempt(1)), FIGURER, NOW)
-    ack = acknowledgement(rows)
+    rows = settled_rows(settlement("r", attempt(2, provider="demo", model="demo"), attempt(1)), "r", FIGURER)
+    ack = acknowledgement("r", rows)
     assert [row.attempt for row in rows] == [1, 2]
     assert ack.cost_nano_usd == rows[0].cost_nano_usd
     assert ack.cost_basis == CostBasis.COST_BASIS_FREE
@@ -121,13 +118,13 @@ def test_acknowledgement_adds_up_the_attempts_and_takes_the_basis_of_the_last() 
 
 
 def test_one_unknown_price_makes_the_sum_unknown() -> None:
-    rows = settled_rows(settlement("r", attempt(1, provider="lab", model="x"), attempt(2)), FIGURER, NOW)
-    assert acknowledgement(rows).cost_basis == CostBasis.COST_BASIS_UNKNOWN
+    rows = settled_rows(settlement("r", attempt(1, provider="lab", model="x"), attempt(2)), "r", FIGURER)
+    assert acknowledgement("r", rows).cost_basis == CostBasis.COST_BASIS_UNKNOWN
 
 
 @pytest.mark.parametrize(("bound", "booked"), [(77, 77), (0, LOST_OUTPUT_TOKENS)])
 def test_lost_request_is_booked_as_if_it_had_run_to_its_bound(bound: int, booked: int) -> None:
-    row = lost_row(open_intent(intent("r", max_output_tokens=bound, estimated_input_tokens=12), "router", NOW), FIGURER)
+    row = lost_row(open_intent(intent("r", max_output_tokens=bound, estimated_input_tokens=12), "router"), FIGURER)
     assert (row.outcome, row.attempt, row.input_tokens, row.output_tokens) == (Outcome.OUTCOME_LOST, 1, 12, booked)
     assert row.tokens_estimated
     assert row.cost_nano_usd > 0

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
@@ -14,9 +15,10 @@ from joulegate.ledger.v1.entry_pb2 import Outcome
 from services.ledger.booking import Batch, Changes, decide, sum_of
 from services.ledger.lock import owned
 from services.ledger.records import open_intent
+from services.ledger.request_key import key_of
 from services.ledger.store import Reader, Writer, open_books, open_engine
 from services.runtime.settings import SettingsError
-from tests.unit.ledger.samples import attempt, hit, intent, new_figurer, settlement
+from tests.unit.ledger.samples import BEGAN, LATER, attempt, hit, intent, new_figurer, settlement
 
 FIGURER = new_figurer()
 Books = tuple[Writer, Reader]
@@ -30,12 +32,12 @@ def books(tmp_path: Path) -> Iterator[Books]:
 
 def commit(writer: Writer, *records: pb.Intent | pb.Settlement, router_id: str = "a", gone: tuple[str, ...] = ()) -> Changes:
     batch = Batch(
-        [open_intent(record, router_id, 0) for record in records if isinstance(record, pb.Intent)],
+        [open_intent(record, router_id) for record in records if isinstance(record, pb.Intent)],
         [record for record in records if isinstance(record, pb.Settlement)],
         list(gone),
     )
     with writer.transaction() as transaction:
-        changes = decide(batch, transaction.known(batch), FIGURER, 0)
+        changes = decide(batch, transaction.known(batch), FIGURER)
         transaction.apply(changes)
     return changes
 
@@ -48,7 +50,7 @@ def test_second_settlement_books_nothing_and_is_answered_with_the_first(books: B
     writer, reader = books
     first = commit(writer, intent("r"), settlement("r"))
     again = commit(writer, settlement("r", attempt(1, model="gpt-4o-mini"), attempt(2)))
-    assert again.acknowledgements["r"] == first.acknowledgements["r"]
+    assert again.acknowledgements == first.acknowledgements
     assert len(reader.entries(10)) == 1
 
 
@@ -96,31 +98,115 @@ def test_settlement_beside_the_loss_of_its_router_wins(books: Books) -> None:
     assert reader.totals()[1] == 0
 
 
+DERIVED = key_of(intent("r", create_time=LATER)).derived_id
+
+
+def test_second_request_of_an_id_has_rows_of_its_own(books: Books) -> None:
+    writer, reader = books
+    commit(writer, intent("r"), settlement("r"))
+    commit(writer, intent("r", create_time=LATER))
+    assert reader.totals()[1] == 1
+    second = commit(writer, settlement("r", attempt(1, model="gpt-4o-mini"), create_time=LATER))
+    assert [(row.request_id, row.model) for _, row in reader.entries(10)] == [(DERIVED, "gpt-4o-mini"), ("r", "gpt-4o")]
+    assert [ack.request_id for ack in second.acknowledgements.values()] == ["r"]
+    assert (reader.totals()[0].request_count, reader.totals()[1]) == (2, 0)
+
+
+def test_requests_of_one_id_are_told_apart_within_a_batch(books: Books) -> None:
+    writer, reader = books
+    commit(writer, intent("r"), intent("r", create_time=LATER), settlement("r", create_time=LATER), settlement("r", hit()))
+    assert outcomes(reader) == [("r", Outcome.OUTCOME_CACHE_HIT), (DERIVED, Outcome.OUTCOME_FINISHED)]
+
+
+def test_repeats_of_each_request_of_an_id_book_nothing(books: Books) -> None:
+    writer, reader = books
+    records = [settlement("r"), settlement("r", attempt(1, model="gpt-4o-mini"), create_time=LATER)]
+    first = commit(writer, *records)
+    for repeated in (records, records[::-1], records[1:]):
+        again = commit(writer, intent("r"), intent("r", create_time=LATER), *repeated)
+        assert again.acknowledgements.items() <= first.acknowledgements.items()
+    assert len(reader.entries(10)) == 2
+    assert reader.totals()[1] == 0
+
+
+def test_request_whose_id_another_router_has_open_is_another(books: Books) -> None:
+    writer, reader = books
+    commit(writer, intent("r"), router_id="a")
+    commit(writer, intent("r", create_time=LATER), router_id="b")
+    assert reader.totals()[1] == 2
+    commit(writer, settlement("r", create_time=LATER), router_id="b")
+    assert (outcomes(reader), writer.waiting_routers()) == ([(DERIVED, Outcome.OUTCOME_FINISHED)], ["a"])
+
+
+@pytest.mark.parametrize(
+    ("began", "outcomes_then"),
+    [
+        (BEGAN, [(DERIVED, Outcome.OUTCOME_LOST), ("r", Outcome.OUTCOME_FINISHED)]),
+        (LATER, [("r", Outcome.OUTCOME_LOST), (DERIVED, Outcome.OUTCOME_FINISHED)]),
+    ],
+    ids=["first", "second"],
+)
+def test_settlement_corrects_the_lost_row_of_its_own_request(books: Books, began: Timestamp, outcomes_then: list[tuple[str, int]]) -> None:
+    writer, reader = books
+    commit(writer, intent("r"), intent("r", create_time=LATER))
+    commit(writer, gone=("a",))
+    assert sorted(outcomes(reader)) == [("r", Outcome.OUTCOME_LOST), (DERIVED, Outcome.OUTCOME_LOST)]
+    commit(writer, settlement("r", create_time=began))
+    assert sorted(outcomes(reader)) == sorted(outcomes_then)
+    assert reader.totals()[0] == sum_of(row for _, row in reader.entries(10))
+
+
+def test_another_request_leaves_a_lost_row_of_its_id_alone(books: Books) -> None:
+    writer, reader = books
+    commit(writer, intent("r"))
+    commit(writer, gone=("a",))
+    commit(writer, settlement("r", create_time=LATER))
+    assert outcomes(reader) == [(DERIVED, Outcome.OUTCOME_FINISHED), ("r", Outcome.OUTCOME_LOST)]
+
+
+def test_rows_of_an_id_are_those_of_all_its_requests_and_of_no_other(books: Books) -> None:
+    writer, reader = books
+    commit(writer, settlement("r"), settlement("r", create_time=LATER), settlement("r", hit(), create_time=Timestamp(seconds=1)))
+    commit(writer, settlement("r2"), settlement("q"), settlement("R"), settlement("%"), settlement("r}"), settlement("r\x7f"))
+    assert [row.request_id for _, row in reader.entries(10, request_id="r")] == ["r~gjdgxs", DERIVED, "r"]
+    assert [row.request_id for _, row in reader.entries(10, request_id=DERIVED)] == [DERIVED]
+    assert [row.request_id for _, row in reader.entries(10, request_id="%")] == ["%"]
+
+
 RECORD = st.tuples(
-    st.integers(0, 5).map(lambda number: f"r{number}"), st.sampled_from(["intent", "settle", "hit", "retry", "lose"]), st.sampled_from("ab")
+    st.integers(0, 3).map(lambda number: f"r{number}"),
+    st.sampled_from(["intent", "settle", "hit", "retry", "lose"]),
+    st.sampled_from("ab"),
+    st.sampled_from([BEGAN, LATER]),
 )
 
 
-@settings(deadline=None, max_examples=60)
+def _record(name: str, what: str, began: Timestamp) -> pb.Intent | pb.Settlement:
+    if what == "intent":
+        return intent(name, create_time=began)
+    attempts = {"hit": [hit()], "settle": [attempt()], "retry": [attempt(1, Outcome.OUTCOME_FAILED), attempt(2, model="x")]}
+    return settlement(name, *attempts[what], create_time=began)
+
+
+@settings(deadline=None, max_examples=100)
 @given(st.lists(st.lists(RECORD, max_size=6), max_size=8))
-def test_kept_sums_equal_the_rows_whatever_happened(batches: list[list[tuple[str, str, str]]]) -> None:
+def test_each_settled_request_is_booked_once_and_the_sums_equal_the_rows_whatever_happened(
+    batches: list[list[tuple[str, str, str, Timestamp]]],
+) -> None:
     engine = open_engine(Path(":memory:"), "full")
     writer, reader = Writer(engine), Reader(engine)
     writer.create()
+    settled: set[tuple[str, int]] = set()
     for batch in batches:
-        commit(
-            writer,
-            *(intent(name) for name, what, _ in batch if what == "intent"),
-            *(settlement(name) for name, what, _ in batch if what == "settle"),
-            *(settlement(name, hit()) for name, what, _ in batch if what == "hit"),
-            *(settlement(name, attempt(1, Outcome.OUTCOME_FAILED), attempt(2, model="x")) for name, what, _ in batch if what == "retry"),
-            router_id=batch[0][2] if batch else "a",
-            gone=tuple(router for _, what, router in batch if what == "lose"),
-        )
+        records = [_record(name, what, began) for name, what, _, began in batch if what != "lose"]
+        gone = tuple(router for _, what, router, _ in batch if what == "lose")
+        changes = commit(writer, *records, router_id=batch[0][2] if batch else "a", gone=gone)
+        settled |= changes.acknowledgements.keys()
         rows = [row for _, row in reader.entries(1000)]
         assert reader.totals()[0] == sum_of(rows)
         keys = [(row.request_id, row.attempt) for row in rows]
         assert len(keys) == len(set(keys))
+        assert {(row.request_id.partition("~")[0], row.created_ns) for row in rows if not row.is_lost} == settled
     engine.dispose()
 
 
@@ -156,7 +242,7 @@ def test_reads_do_not_wait_behind_a_transaction_and_do_not_see_it(books: Books) 
     commit(writer, settlement("seen"))
     batch = Batch(settlements=[settlement("unseen")])
     with writer.transaction() as transaction:
-        transaction.apply(decide(batch, transaction.known(batch), FIGURER, 0))
+        transaction.apply(decide(batch, transaction.known(batch), FIGURER))
         assert reader.totals()[0].entry_count == 1
         assert len(reader.entries(10)) == 1
     assert reader.totals()[0].entry_count == 2
@@ -164,9 +250,9 @@ def test_reads_do_not_wait_behind_a_transaction_and_do_not_see_it(books: Books) 
 
 def test_failed_transaction_leaves_no_trace(books: Books) -> None:
     writer, reader = books
-    batch = Batch([open_intent(intent("i"), "a", 0)], [settlement("s")])
+    batch = Batch([open_intent(intent("i"), "a")], [settlement("s")])
     with pytest.raises(RuntimeError), writer.transaction() as transaction:
-        transaction.apply(decide(batch, transaction.known(batch), FIGURER, 0))
+        transaction.apply(decide(batch, transaction.known(batch), FIGURER))
         raise RuntimeError
     assert reader.totals() == (sum_of([]), 0)
 

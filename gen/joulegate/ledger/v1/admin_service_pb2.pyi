@@ -33,7 +33,7 @@ class ListEntriesRequest(_message.Message):
     page_token: _builtins.str
     """From the page before; empty for the newest."""
     request_id: _builtins.str
-    """Only the rows of this request."""
+    """Only the rows of the requests that came with this id."""
     def __init__(
         self,
         *,

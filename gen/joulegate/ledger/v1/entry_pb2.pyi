@@ -129,6 +129,7 @@ class Entry(_message.Message):
     CARBON_MICROGRAMS_FIELD_NUMBER: _builtins.int
     ZONE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """With `~` and a suffix when an earlier request had come with the same id."""
     attempt: _builtins.int
     key_id: _builtins.str
     """Mark of the API key, never the key. Empty when anonymous."""

@@ -91,6 +91,9 @@ class Intent(_message.Message):
     ESTIMATED_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """As the client sent it, or made for it. Clients may send one id for several requests: `create_time` tells those apart, and the books
+    keep all but the first under ids of the form `<request_id>~<create_time in nanoseconds, in base 36>`. Acknowledged as sent.
+    """
     key_id: _builtins.str
     requested_model: _builtins.str
     provider: _builtins.str
@@ -102,7 +105,9 @@ class Intent(_message.Message):
     max_output_tokens: _builtins.int
     """Bound on the answer; 0 when there is none."""
     @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When the request began, to the nanosecond. The same in each repeat and in the settlement. Required."""
+
     def __init__(
         self,
         *,
@@ -126,7 +131,7 @@ Global___Intent: _TypeAlias = Intent  # noqa: Y015
 
 @_typing.final
 class Settlement(_message.Message):
-    """Settlement closes a request: one entry per attempt. Closes the intent of the same `request_id`; cache hits have none."""
+    """Settlement closes a request: one entry per attempt. Closes the intent of the same `request_id` and `create_time`; cache hits have none."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -138,12 +143,15 @@ class Settlement(_message.Message):
     CACHE_STATUS_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """As in the intent."""
     key_id: _builtins.str
     requested_model: _builtins.str
     streamed: _builtins.bool
     cache_status: _receipt_pb2.CacheStatus.ValueType
     @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """As in the intent. Required."""
+
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
         """At least one."""
