@@ -1,0 +1,124 @@
+"""An answer books what ended it, however its reader took the end."""
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from typing import Any, cast
+
+import grpc
+import pytest
+from grpc.aio import EOF, AioRpcError, Metadata
+
+from joulegate.cache.v1 import cache_service_pb2 as cache_pb
+from joulegate.chat.v1 import chat_pb2, receipt_pb2
+from joulegate.chat.v1.error_reason_pb2 import ErrorReason
+from joulegate.dispatch.v1 import dispatch_service_pb2 as dispatch_pb
+from joulegate.ledger.v1 import entry_pb2, ledger_service_pb2
+from services.router.books import Books
+from services.router.controls import CacheControls
+from services.router.identity import ANONYMOUS
+from services.router.provider_answer import ProviderAnswer
+from services.router.question import Question
+from services.runtime.errors import STATUS_DETAILS_KEY, GatewayError
+
+TARGET = dispatch_pb.Target(provider="lab", model="small")
+
+
+class FakeCall:
+    """A Dispatch call that gives what it was told to."""
+
+    def __init__(self, *responses: Any) -> None:
+        self._responses = deque(responses)
+        self.is_cancelled = False
+
+    async def read(self) -> Any:
+        response = self._responses.popleft()
+        if isinstance(response, GatewayError):
+            details = Metadata((STATUS_DETAILS_KEY, response.to_status().SerializeToString()))
+            raise AioRpcError(response.shape.grpc_code, Metadata(), details, response.message)
+        return response
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
+class FakeBooks:
+    """Acknowledges at once."""
+
+    def __init__(self) -> None:
+        self.settlements: list[ledger_service_pb2.Settlement] = []
+
+    def intend(self, intent: ledger_service_pb2.Intent) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.set_result(None)
+        return future
+
+    async def durable(self, intended: asyncio.Future[None]) -> None:
+        await intended
+
+    def settle(self, settlement: ledger_service_pb2.Settlement) -> asyncio.Future[ledger_service_pb2.SettlementAck | None]:
+        self.settlements.append(settlement)
+        future: asyncio.Future[ledger_service_pb2.SettlementAck | None] = asyncio.get_running_loop().create_future()
+        future.set_result(ledger_service_pb2.SettlementAck(request_id=settlement.request_id))
+        return future
+
+
+def begun() -> dispatch_pb.DispatchResponse:
+    chunk = chat_pb2.ChatCompletionChunk(id="a", choices=[chat_pb2.ChunkChoice(delta=chat_pb2.Message(text="Hello"))])
+    return dispatch_pb.DispatchResponse(
+        selected=dispatch_pb.SelectedTarget(target=TARGET, attempt=1), events=[chat_pb2.ChatEvent(chunk=chunk)]
+    )
+
+
+def answer(call: FakeCall, books: FakeBooks) -> ProviderAnswer:
+    request = chat_pb2.ChatRequest(model="small", stream=True)
+    key = cache_pb.EntryKey()
+    question = Question("r", request, "small", key, ANONYMOUS, CacheControls(), "", (), (), asyncio.get_running_loop().time(), 10)
+    status = receipt_pb2.CACHE_STATUS_MISS
+    return ProviderAnswer(question, [TARGET], "", status, call, cast(Books, books), lambda completion, source, ack: None)
+
+
+CUT = GatewayError(ErrorReason.ERROR_REASON_STREAM_CUT, "lab: the connection broke")
+LATE = GatewayError(ErrorReason.ERROR_REASON_PROVIDER_TIMEOUT, "lab: the provider stopped sending")
+
+
+@pytest.mark.parametrize(
+    ("end", "outcome"), [(CUT, entry_pb2.OUTCOME_STREAM_CUT), (LATE, entry_pb2.OUTCOME_TIMED_OUT), (EOF, entry_pb2.OUTCOME_STREAM_CUT)]
+)
+@pytest.mark.parametrize("reader_raises", [True, False])
+async def test_cut_answer_is_booked_as_cut_even_if_its_reader_leaves_without_an_error(
+    end: Any, outcome: entry_pb2.Outcome.ValueType, reader_raises: bool
+) -> None:
+    call, books = FakeCall(begun(), end), FakeBooks()
+    with suppress(GatewayError):
+        async with answer(call, books) as cut:
+            try:
+                async for _ in cut.batches():
+                    pass
+            except GatewayError:
+                if reader_raises:
+                    raise
+    (settlement,) = books.settlements
+    assert [attempt.outcome for attempt in settlement.attempts] == [outcome]
+    assert call.is_cancelled
+
+
+async def test_answer_whose_reader_walks_away_is_booked_as_left() -> None:
+    call, books = FakeCall(begun()), FakeBooks()
+    async with answer(call, books) as left:
+        await anext(left.batches())
+    (settlement,) = books.settlements
+    assert [attempt.outcome for attempt in settlement.attempts] == [entry_pb2.OUTCOME_CLIENT_LEFT]
+    assert settlement.attempts[0].tokens.output_tokens == 1
+    assert call.is_cancelled
+
+
+async def test_failed_call_without_a_first_event_is_booked_as_failed() -> None:
+    refused = GatewayError(ErrorReason.ERROR_REASON_PROVIDERS_EXHAUSTED, "every provider failed")
+    failed = dispatch_pb.FailedAttempt(target=TARGET, attempt=1, code=grpc.StatusCode.UNAVAILABLE.value[0])
+    books = FakeBooks()
+    with pytest.raises(GatewayError):
+        async with answer(FakeCall(dispatch_pb.DispatchResponse(failed_attempts=[failed]), refused), books):
+            pass
+    (settlement,) = books.settlements
+    assert [attempt.outcome for attempt in settlement.attempts] == [entry_pb2.OUTCOME_FAILED]
