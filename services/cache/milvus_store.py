@@ -8,7 +8,7 @@ from services.cache.backlog import Batch
 from services.cache.entry_filter import EntryFilter
 from services.cache.kept_entry import KeptEntry
 from services.cache.lite_server import LiteServer
-from services.cache.rows import VALUE_MAX_LENGTH, Row, entries_of, rows_of
+from services.cache.rows import Row, entries_of, rows_of
 
 # A change of the schema, or of what a row means, is a new name: old rows are never misread.
 COLLECTION = "exact_entries_v1"
@@ -114,7 +114,7 @@ class MilvusStore:
             schema.add_field(name, DataType.VARCHAR, max_length=_MARK_LENGTH)
         for name in ("created_us", "expires_us", "piece_count"):
             schema.add_field(name, DataType.INT64)
-        schema.add_field("value", DataType.VARCHAR, max_length=VALUE_MAX_LENGTH)
+        schema.add_field("value", DataType.JSON)
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=len(_NO_VECTOR))
         index = self._client.prepare_index_params()
         index.add_index("vector", index_type="FLAT", metric_type="L2")

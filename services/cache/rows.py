@@ -1,4 +1,6 @@
-"""How entries lie in the store: one row per piece of their data, since a VARCHAR holds at most 65,535 bytes.
+"""How entries lie in the store: one row per piece of their data, since a value holds at most 65,536 bytes.
+
+The data is text inside JSON: pymilvus checks a VARCHAR of a row character by character, which cost more than all the rest.
 
 An entry's rows share its creation time. A reader takes an entry only when all pieces of one creation are there, so that rows left over
 from a longer predecessor, or from a write that was cut, are never joined into an answer; they are swept when they expire.
@@ -14,9 +16,10 @@ from google.protobuf.message import DecodeError
 from joulegate.cache.v1 import cache_service_pb2 as pb
 from services.cache.kept_entry import KeptEntry
 
-VALUE_MAX_LENGTH = 65_535
-# Base64 makes four characters of three bytes; the store has text, but no bytes.
-PIECE_BYTES = VALUE_MAX_LENGTH // 4 * 3
+_VALUE_MAX_BYTES = 65_536
+_NAME = "base64"
+# Base64 makes four characters of three bytes; around them stand `{"base64":""}`.
+PIECE_BYTES = (_VALUE_MAX_BYTES - len(_NAME) - 7) // 4 * 3
 
 
 class Row(TypedDict):
@@ -27,7 +30,7 @@ class Row(TypedDict):
     created_us: int
     expires_us: int
     piece_count: int
-    value: str
+    value: dict[str, str]
 
 
 def rows_of(kept: KeptEntry) -> list[Row]:
@@ -42,7 +45,7 @@ def rows_of(kept: KeptEntry) -> list[Row]:
             created_us=kept.created_us,
             expires_us=kept.expires_us,
             piece_count=len(ids),
-            value=b64encode(kept.data[piece * PIECE_BYTES : (piece + 1) * PIECE_BYTES]).decode("ascii"),
+            value={_NAME: b64encode(kept.data[piece * PIECE_BYTES : (piece + 1) * PIECE_BYTES]).decode("ascii")},
         )
         for piece, row_id in enumerate(ids)
     ]
@@ -69,10 +72,10 @@ def _joined(entry_id: str, pieces: list[Row]) -> KeptEntry | None:
     if len(pieces) != first["piece_count"]:
         return None
     try:
-        data = b"".join(b64decode(row["value"], validate=True) for row in pieces)
+        data = b"".join(b64decode(row["value"][_NAME], validate=True) for row in pieces)
         # What is broken on the disk must show here, not in a caller's answer.
         pb.Entry.FromString(data)
-    except (ValueError, DecodeError):
+    except (ValueError, KeyError, TypeError, DecodeError):
         return None
     return KeptEntry(entry_id, first["tenant"], first["namespace"], first["model"], first["created_us"], first["expires_us"], data)
 

@@ -19,6 +19,7 @@ from services.router import metrics
 from services.runtime import logs
 from services.runtime.errors import GatewayError
 from services.runtime.session import Outbox
+from services.runtime.waiting import is_done_within
 
 log = logs.get(__name__)
 
@@ -74,8 +75,8 @@ class Books:
 
     async def durable(self, intended: asyncio.Future[None]) -> None:
         """Waits for an intent. Raises LEDGER_UNAVAILABLE when that takes too long."""
-        if not intended.done():
-            await self._within_wait(asyncio.shield(intended))
+        if not await is_done_within(intended, self._wait_s):
+            raise _unavailable()
 
     def settle(self, settlement: pb.Settlement) -> asyncio.Future[pb.SettlementAck | None]:
         """Books the end of a request. The future gives the figures that were booked; None when the ledger refused the record."""

@@ -1,6 +1,11 @@
 """What the router counts beyond its calls."""
 
+from functools import cache
+
 from prometheus_client import Counter, Histogram
+
+from joulegate.chat.v1 import receipt_pb2
+from joulegate.ledger.v1 import entry_pb2
 
 REQUESTS = Counter("joulegate_requests", "Requests answered, by how.", ["provider", "cache", "outcome"])
 FIRST_EVENT_SECONDS = Histogram(
@@ -11,3 +16,19 @@ FIRST_EVENT_SECONDS = Histogram(
 )
 CACHE_FAULTS = Counter("joulegate_router_cache_faults", "Calls of the cache that failed and were taken as misses.", ["call"])
 BOOK_BREAKS = Counter("joulegate_router_book_breaks", "Times the stream to the ledger broke.")
+
+
+# prometheus-client looks a child up under a lock, by the text of its labels: here it is done once for each.
+
+
+@cache
+def requests(provider: str, cache_status: receipt_pb2.CacheStatus.ValueType, outcome: entry_pb2.Outcome.ValueType) -> Counter:
+    """The counter of requests that ended like this."""
+    status = receipt_pb2.CacheStatus.Name(cache_status).removeprefix("CACHE_STATUS_").lower()
+    return REQUESTS.labels(provider, status, entry_pb2.Outcome.Name(outcome).removeprefix("OUTCOME_").lower())
+
+
+@cache
+def first_event_seconds(provider: str) -> Histogram:
+    """From a request's arrival to the first event of this provider's answer."""
+    return FIRST_EVENT_SECONDS.labels(provider)

@@ -150,7 +150,7 @@ class Pipeline:
                 attempts=[attempt],
             )
         )
-        metrics.REQUESTS.labels(entry.provider, "hit", "finished").inc()
+        metrics.requests(entry.provider, hit.source.cache_status, entry_pb2.OUTCOME_CACHE_HIT).inc()
 
     def _store(
         self, question: Question, completion: chat_pb2.ChatCompletion, source: Source, ack: ledger_service_pb2.SettlementAck

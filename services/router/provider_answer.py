@@ -20,6 +20,7 @@ from services.router.answer import Events, Source, completion_id, usage_chunk
 from services.router.books import Books
 from services.router.question import Question
 from services.runtime.errors import GatewayError
+from services.runtime.waiting import is_done_within
 from services.wire.assemble import CompletionAssembler
 
 # A settled answer waits this long for its figures; without them it leaves with the receipt's figures unset.
@@ -71,7 +72,7 @@ class ProviderAnswer:
             self._end(error)
             raise
         elapsed = asyncio.get_running_loop().time() - self._question.arrived_at
-        metrics.FIRST_EVENT_SECONDS.labels(self.source.provider).observe(elapsed)
+        metrics.first_event_seconds(self.source.provider).observe(elapsed)
         return self
 
     async def __aexit__(self, _type: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None) -> None:
@@ -129,10 +130,7 @@ class ProviderAnswer:
 
     async def receipt(self) -> receipt_pb2.Receipt:
         settled = self._settle(entry_pb2.OUTCOME_FINISHED)
-        try:
-            ack = await asyncio.wait_for(asyncio.shield(settled), FIGURES_WAIT_S)
-        except TimeoutError:
-            ack = None
+        ack = settled.result() if await is_done_within(settled, FIGURES_WAIT_S) else None
         source = self.source
         self._keep(self._whole(), source, ack)
         receipt = receipt_pb2.Receipt(
@@ -187,9 +185,7 @@ class ProviderAnswer:
             attempts.append(self._selected_attempt(self._selected, outcome))
         elif not attempts or outcome == entry_pb2.OUTCOME_CLIENT_LEFT:
             attempts.append(self._unknown_attempt(outcome))
-        metrics.REQUESTS.labels(
-            attempts[-1].provider, receipt_pb2.CacheStatus.Name(self._status).removeprefix("CACHE_STATUS_").lower(), _outcome_name(outcome)
-        ).inc()
+        metrics.requests(attempts[-1].provider, self._status, outcome).inc()
         return self._books.settle(
             ledger_service_pb2.Settlement(
                 request_id=question.request_id,
@@ -272,7 +268,3 @@ def _outcome(error: BaseException) -> entry_pb2.Outcome.ValueType:
         case ErrorReason.ERROR_REASON_CANCELLED:
             return entry_pb2.OUTCOME_CLIENT_LEFT
     return entry_pb2.OUTCOME_FAILED
-
-
-def _outcome_name(outcome: entry_pb2.Outcome.ValueType) -> str:
-    return entry_pb2.Outcome.Name(outcome).removeprefix("OUTCOME_").lower()

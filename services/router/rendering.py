@@ -1,7 +1,8 @@
 """Answers as OpenAI's JSON and SSE, with the gateway's additions: headers, `x-gateway`, and `x-joulegate` on a final usage chunk."""
 
-import json
 from collections.abc import AsyncIterator
+
+import msgspec
 
 from joulegate.chat.v1 import chat_pb2, receipt_pb2
 from services.router.answer import Answer, Source, completion_id
@@ -74,7 +75,7 @@ def whole(completion: chat_pb2.ChatCompletion, source: Source, receipt: receipt_
     if not completion.id:
         completion = _copy(completion)
         completion.id = completion_id(receipt.request_id)
-    return openai.encode_completion(completion, additions={"x-gateway": json.dumps(gateway).encode()})
+    return openai.encode_completion(completion, additions={"x-gateway": msgspec.json.encode(gateway)})
 
 
 def _copy(completion: chat_pb2.ChatCompletion) -> chat_pb2.ChatCompletion:
@@ -113,7 +114,7 @@ def _final_chunk(chunk: chat_pb2.ChatCompletionChunk, receipt: receipt_pb2.Recei
         figures["cost_usd"] = receipt.cost_nano_usd / 1e9
     if receipt.HasField("energy"):
         figures["energy_joules"] = receipt.energy.microjoules / 1e6
-    return openai.encode_chunk(chunk, additions={"x-joulegate": json.dumps(figures).encode()})
+    return openai.encode_chunk(chunk, additions={"x-joulegate": msgspec.json.encode(figures)})
 
 
 def _header_text(text: str) -> str:

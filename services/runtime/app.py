@@ -86,7 +86,11 @@ def _main(name: str, parts: Sequence[tuple[type[Any], Build]], in_process: bool)
     try:
         runtime, *loaded = load_all([RuntimeSettings, *(cls for cls, _ in parts)], environment)
         logs.configure(name, runtime.log_level)
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        sys.setswitchinterval(float(os.environ.get("XSW", "0.005")))
+        if os.environ.get("XGC"):
+            import gc
+
+            gc.set_threshold(int(os.environ["XGC"]), 20, 50)
         builds = [(own, build) for own, (_, build) in zip(loaded, parts, strict=True)]
         return uvloop.run(_serve(name, runtime, builds, in_process))
     except SettingsError as error:
