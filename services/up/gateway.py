@@ -127,7 +127,7 @@ def welcome(url: str, loaded: UpSettings, place: Place) -> str:
         f"Joulegate is ready at {url}/v1. Try it:",
         "",
         f"  curl {url}/v1/chat/completions{key} -H 'content-type: application/json' \\",
-        """    -d '{"model": "auto", "messages": [{"role": "user", "content": "Hello"}]}'""",
+        """    -d '{"model": "demo", "messages": [{"role": "user", "content": "Hello"}]}'""",
         "",
         f"  data     {loaded.data_dir.absolute()}",
         f"  sockets  {place.runtime_dir}",
