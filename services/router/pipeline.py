@@ -16,7 +16,7 @@ from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from joulegate.dispatch.v1 import dispatch_service_pb2 as dispatch_pb
 from joulegate.dispatch.v1 import dispatch_service_pb2_grpc as dispatch_grpc
 from joulegate.ledger.v1 import entry_pb2, ledger_service_pb2
-from services.router import metrics
+from services.router import metrics, tokens
 from services.router.answer import Answer, CachedAnswer, Source
 from services.router.books import Books
 from services.router.near_cache import NearCache
@@ -127,7 +127,7 @@ class Pipeline:
 
     def _book_hit(self, question: Question, hit: CachedAnswer) -> None:
         """Books without waiting: a hit costs nothing that could be overspent."""
-        entry, usage = hit.entry, hit.entry.completion.usage
+        entry = hit.entry
         create_time = timestamp_pb2.Timestamp()
         create_time.FromNanoseconds(int(self._clock.now() * 1e9))
         attempt = ledger_service_pb2.Attempt(
@@ -135,7 +135,7 @@ class Pipeline:
             model=entry.model,
             served_model=entry.completion.model,
             outcome=entry_pb2.OUTCOME_CACHE_HIT,
-            tokens=entry_pb2.TokenCounts(input_tokens=max(0, usage.prompt_tokens), output_tokens=max(0, usage.completion_tokens)),
+            tokens=tokens.reported(entry.completion.usage),
             saved_cost_nano_usd=entry.cost_nano_usd,
             saved_energy_microjoules=entry.energy_microjoules,
         )

@@ -174,7 +174,8 @@ class ProviderAnswer:
             model=first.model,
             streamed=question.wants_stream,
             estimated_input_tokens=tokens.quick_prompt_estimate(request),
-            max_output_tokens=request.max_completion_tokens or request.max_tokens,
+            # Whether a client's nonsense is refused is the provider's to say; the books take only a bound.
+            max_output_tokens=max(0, request.max_completion_tokens or request.max_tokens),
         )
 
     def _settle(self, outcome: entry_pb2.Outcome.ValueType) -> asyncio.Future[ledger_service_pb2.SettlementAck | None]:
@@ -199,7 +200,7 @@ class ProviderAnswer:
         )
 
     def _selected_attempt(self, selected: dispatch_pb.SelectedTarget, outcome: entry_pb2.Outcome.ValueType) -> ledger_service_pb2.Attempt:
-        counts = self._counted() if self._usage is None else _reported(self._usage)
+        counts = None if self._usage is None else tokens.reported(self._usage)
         answer = self._completion or (self._chunks[0] if self._chunks else None)
         return ledger_service_pb2.Attempt(
             attempt=selected.attempt,
@@ -207,7 +208,7 @@ class ProviderAnswer:
             model=selected.target.model,
             served_model="" if answer is None else answer.model,
             outcome=outcome,
-            tokens=counts,
+            tokens=counts or self._counted(),
         )
 
     def _unknown_attempt(self, outcome: entry_pb2.Outcome.ValueType) -> ledger_service_pb2.Attempt:
@@ -234,16 +235,6 @@ class ProviderAnswer:
 
 def _target_key(target: dispatch_pb.Target) -> tuple[str, str]:
     return (target.provider, target.model)
-
-
-def _reported(usage: chat_pb2.Usage) -> entry_pb2.TokenCounts:
-    # A provider can lie: the books take no negative tokens.
-    return entry_pb2.TokenCounts(
-        input_tokens=max(0, usage.prompt_tokens),
-        cached_input_tokens=max(0, usage.prompt_tokens_details.cached_tokens),
-        output_tokens=max(0, usage.completion_tokens),
-        reasoning_tokens=max(0, usage.completion_tokens_details.reasoning_tokens),
-    )
 
 
 def _failed_attempt(failed: dispatch_pb.FailedAttempt) -> ledger_service_pb2.Attempt:

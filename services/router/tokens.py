@@ -9,7 +9,10 @@ from functools import cache
 from typing import Any
 
 from joulegate.chat.v1 import chat_pb2
+from joulegate.ledger.v1 import entry_pb2
 
+# The books take no larger count, and no honest provider reports one.
+MOST_TOKENS = 10**9
 # o200k needs one token for 3.3 bytes or more in every text class that was measured.
 BYTES_PER_TOKEN = 3.3
 TOKENS_PER_MESSAGE = 4
@@ -25,6 +28,18 @@ def _vocabulary() -> Any:
 def count_text(text: str) -> int:
     """Tokens of a text."""
     return int(_vocabulary().count(text)) if text else 0
+
+
+def reported(usage: chat_pb2.Usage) -> entry_pb2.TokenCounts | None:
+    """The counts that a provider gives; None when they cannot be true: the books would refuse them, and the request with them."""
+    counts = entry_pb2.TokenCounts(
+        input_tokens=usage.prompt_tokens,
+        cached_input_tokens=usage.prompt_tokens_details.cached_tokens,
+        output_tokens=usage.completion_tokens,
+        reasoning_tokens=usage.completion_tokens_details.reasoning_tokens,
+    )
+    given = (counts.input_tokens, counts.cached_input_tokens, counts.output_tokens, counts.reasoning_tokens)
+    return counts if all(0 <= count <= MOST_TOKENS for count in given) else None
 
 
 def quick_prompt_estimate(request: chat_pb2.ChatRequest) -> int:

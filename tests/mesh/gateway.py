@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
+
+from joulegate.ledger.v1 import ledger_service_pb2, ledger_service_pb2_grpc
 
 PATIENCE_S = 60
 ADMIN_KEY = "admin-key-of-the-tests"
@@ -25,8 +28,8 @@ class Gateway:
 
     process: asyncio.subprocess.Process
     url: str = ""
-    text: str = ""
-    _news: asyncio.Event = field(default_factory=asyncio.Event)
+    text: str = field(default="", repr=False)
+    _news: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
     async def listen(self) -> None:
         assert self.process.stdout is not None
@@ -49,8 +52,12 @@ class Gateway:
     @property
     def pids(self) -> dict[str, int]:
         """The newest process of each child: router, cache, dispatch, ledger, envoy; or all, envoy."""
-        starts = [json.loads(line) for line in self.text.splitlines() if '"event": "child_started"' in line]
-        return {entry["child"]: entry["pid"] for entry in starts}
+        return {entry["child"]: entry["pid"] for entry in self.events("child_started")}
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """What `up` itself has logged under that name."""
+        entries = [json.loads(line) for line in self.text.splitlines() if line.startswith("{")]
+        return [entry for entry in entries if entry.get("event") == name and entry.get("service") == "up"]
 
     @property
     def sockets(self) -> Path:
@@ -59,21 +66,30 @@ class Gateway:
         assert found is not None
         return Path(found[1])
 
+    def admin(self) -> httpx.AsyncClient:
+        """An operator's client."""
+        return httpx.AsyncClient(base_url=self.url, timeout=30, headers={"authorization": f"Bearer {ADMIN_KEY}"})
+
     async def entries(self, request_id: str = "") -> list[dict[str, Any]]:
         """All rows of the books, newest first, or those of one request. Integers are integers."""
         rows: list[dict[str, Any]] = []
         token = ""
-        async with httpx.AsyncClient(timeout=30) as http:
+        async with self.admin() as http:
             while True:
                 parameters: Mapping[str, str] = {"page_size": "1000", "page_token": token, "request_id": request_id}
-                response = await http.get(
-                    f"{self.url}/api/admin/entries", params=parameters, headers={"authorization": f"Bearer {ADMIN_KEY}"}
-                )
+                response = await http.get("/api/admin/entries", params=parameters)
                 page = response.raise_for_status().json()
                 rows += [_with_integers(row) for row in page["entries"]]
                 token = page["next_page_token"]
                 if not token:
                     return rows
+
+    async def totals(self) -> ledger_service_pb2.Totals:
+        """The sums over the books, as the ledger itself says them."""
+        socket = self.sockets / ("ledger.sock" if "ledger" in self.pids else "all.sock")
+        async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
+            stub = ledger_service_pb2_grpc.LedgerServiceStub(channel)
+            return (await stub.GetTotals(ledger_service_pb2.GetTotalsRequest(), timeout=30, wait_for_ready=True)).totals
 
     async def settled_entries(self, request_id: str, count: int = 1) -> list[dict[str, Any]]:
         """The rows of a request, once there are so many: a hit and a lost client are booked just after their end."""

@@ -46,9 +46,11 @@ class FakeBooks:
     """Acknowledges at once."""
 
     def __init__(self) -> None:
+        self.intents: list[ledger_service_pb2.Intent] = []
         self.settlements: list[ledger_service_pb2.Settlement] = []
 
     def intend(self, intent: ledger_service_pb2.Intent) -> asyncio.Future[None]:
+        self.intents.append(intent)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         future.set_result(None)
         return future
@@ -70,8 +72,8 @@ def begun() -> dispatch_pb.DispatchResponse:
     )
 
 
-def answer(call: FakeCall, books: FakeBooks) -> ProviderAnswer:
-    request = chat_pb2.ChatRequest(model="small", stream=True)
+def answer(call: FakeCall, books: FakeBooks, **members: Any) -> ProviderAnswer:
+    request = chat_pb2.ChatRequest(model="small", stream=True, **members)
     key = cache_pb.EntryKey()
     question = Question("r", request, "small", key, ANONYMOUS, CacheControls(), "", (), (), asyncio.get_running_loop().time(), 10)
     status = receipt_pb2.CACHE_STATUS_MISS
@@ -122,3 +124,23 @@ async def test_failed_call_without_a_first_event_is_booked_as_failed() -> None:
             pass
     (settlement,) = books.settlements
     assert [attempt.outcome for attempt in settlement.attempts] == [entry_pb2.OUTCOME_FAILED]
+
+
+async def test_bound_below_zero_is_announced_as_no_bound() -> None:
+    """The ledger refuses a negative one, and an intent that it refuses would hold up the books of everybody."""
+    books = FakeBooks()
+    async with answer(FakeCall(begun()), books, max_tokens=-1):
+        pass
+    assert [intent.max_output_tokens for intent in books.intents] == [0]
+
+
+async def test_usage_that_cannot_be_true_is_counted_instead() -> None:
+    lie = chat_pb2.ChatCompletionChunk(usage=chat_pb2.Usage(prompt_tokens=1, completion_tokens=2**40))
+    last = dispatch_pb.DispatchResponse(events=[chat_pb2.ChatEvent(chunk=lie)], finished=dispatch_pb.Finished())
+    books = FakeBooks()
+    async with answer(FakeCall(begun(), last), books) as lied:
+        async for _ in lied.batches():
+            pass
+        await lied.receipt()
+    (attempt,) = books.settlements[0].attempts
+    assert (attempt.outcome, attempt.tokens.estimated, attempt.tokens.output_tokens) == (entry_pb2.OUTCOME_FINISHED, True, 1)

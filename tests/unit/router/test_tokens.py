@@ -1,4 +1,7 @@
+import pytest
+
 from joulegate.chat.v1 import chat_pb2
+from joulegate.ledger.v1 import entry_pb2
 from services.router import tokens
 
 
@@ -28,3 +31,19 @@ def test_an_answer_in_pieces_counts_as_its_whole() -> None:
 def test_the_quick_estimate_is_not_below_the_count() -> None:
     request = chat_pb2.ChatRequest(messages=[chat_pb2.Message(text="The quick brown fox jumps over the lazy dog. " * 50)])
     assert tokens.quick_prompt_estimate(request) >= tokens.count_prompt(request)
+
+
+def test_reported_counts_are_taken_as_they_are() -> None:
+    usage = chat_pb2.Usage(prompt_tokens=5, completion_tokens=tokens.MOST_TOKENS)
+    usage.prompt_tokens_details.cached_tokens = 3
+    usage.completion_tokens_details.reasoning_tokens = 2
+    assert tokens.reported(usage) == entry_pb2.TokenCounts(
+        input_tokens=5, cached_input_tokens=3, output_tokens=tokens.MOST_TOKENS, reasoning_tokens=2
+    )
+
+
+@pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens", "prompt_tokens_details", "completion_tokens_details"])
+@pytest.mark.parametrize("count", [-1, tokens.MOST_TOKENS + 1])
+def test_reported_counts_that_cannot_be_true_are_none(name: str, count: int) -> None:
+    details = {"prompt_tokens_details": {"cached_tokens": count}, "completion_tokens_details": {"reasoning_tokens": count}}
+    assert tokens.reported(chat_pb2.Usage(**{name: details.get(name, count)})) is None  # type: ignore[arg-type]
