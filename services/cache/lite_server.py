@@ -15,7 +15,13 @@ import grpc
 # One client with one thread talks to it.
 _WORKERS = 1
 _STOP_S = 5.0
-_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    # pymilvus pings every 10 s whether there are calls or not; gRPC's own limits would take that for an attack and hang up.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+]
 
 
 class StoreInUseError(Exception):
