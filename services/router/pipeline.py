@@ -139,7 +139,7 @@ class Pipeline:
             saved_cost_nano_usd=entry.cost_nano_usd,
             saved_energy_microjoules=entry.energy_microjoules,
         )
-        self._books.settle(
+        self._books.settle_soon(
             ledger_service_pb2.Settlement(
                 request_id=question.request_id,
                 create_time=create_time,

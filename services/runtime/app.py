@@ -133,7 +133,10 @@ async def _serve(name: str, runtime: RuntimeSettings, builds: Sequence[tuple[Any
         await stop.wait()
         log.info("draining", seconds=runtime.drain_s)
         await _set_health(checks, mesh.registry, HealthCheckResponse.NOT_SERVING)
-        mesh.draining.set()
+        if not in_process:
+            # Streams between processes would hold the server up. Within one, the answers that are still running need them to the end; they
+            # go with the services, each of which is left after those that it serves.
+            mesh.draining.set()
         await server.stop(runtime.drain_s)
     log.info("stopped")
     return 0

@@ -38,7 +38,7 @@ class Mesh(Protocol):
 
     @property
     def draining(self) -> asyncio.Event:
-        """Set when the process was told to stop: end long-lived streams soon."""
+        """Set when the process was told to stop: end long-lived streams of other processes soon."""
         ...
 
     @property

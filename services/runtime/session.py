@@ -39,10 +39,17 @@ class Outbox(Generic[Frame]):
         self._tokens = float(BURST)
         self._refilled_at = 0.0
         self._closed = False
+        self._alarm: asyncio.TimerHandle | None = None
 
     def put(self, frame: Frame) -> None:
         self._frames.append(frame)
         self._filled.set()
+
+    def put_within(self, seconds: float, frame: Frame) -> None:
+        """Queues what may wait for company that long."""
+        self._frames.append(frame)
+        if not self._filled.is_set() and self._alarm is None:
+            self._alarm = asyncio.get_running_loop().call_later(seconds, self._filled.set)
 
     def close(self) -> None:
         """Lets `batch` give what is left and then an empty list."""
@@ -53,6 +60,9 @@ class Outbox(Generic[Frame]):
         await self._filled.wait()
         await self._space_out()
         frames, self._frames = self._frames, []
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
         if not self._closed:
             self._filled.clear()
         return frames
