@@ -23,7 +23,7 @@ from tests.unit.wire.json_text import parse, render
 # Hypothesis warns where a whole request would be long to print.
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.filterwarnings("ignore:Generating overly large repr")]
 
-# The gateway outlives an example on purpose. What fails here is not shrunk, for each step costs a call: tests/properties shrinks the codec's.
+# The gateway outlives an example on purpose. A failure is not shrunk, since each step costs a call: tests/properties does it.
 bounded = settings(
     max_examples=40,
     deadline=None,
