@@ -25,6 +25,16 @@ from services.wire.assemble import CompletionAssembler
 
 # A settled answer waits this long for its figures; without them it leaves with the receipt's figures unset.
 FIGURES_WAIT_S = 1.0
+# Why dispatch ends a request when no call is left to be made: it has named them all. With any other end, one was running.
+_AFTER_THE_LAST_CALL = frozenset(
+    (
+        ErrorReason.ERROR_REASON_PROVIDER_REJECTED,
+        ErrorReason.ERROR_REASON_PROVIDER_RATE_LIMITED,
+        ErrorReason.ERROR_REASON_PROVIDER_TIMEOUT,
+        ErrorReason.ERROR_REASON_PROVIDERS_EXHAUSTED,
+        ErrorReason.ERROR_REASON_MODEL_NOT_FOUND,
+    )
+)
 Keep = Callable[[chat_pb2.ChatCompletion, Source, ledger_service_pb2.SettlementAck | None], None]
 
 
@@ -82,10 +92,11 @@ class ProviderAnswer:
         self._call.cancel()
         if not self._is_settled:
             # Left without a receipt and without any error: the reader walked away between two batches.
-            outcome = _outcome(self._broken or error or asyncio.CancelledError())
+            end = self._broken or error or asyncio.CancelledError()
+            outcome = _outcome(end)
             if self._selected is not None and outcome == entry_pb2.OUTCOME_FAILED:
                 outcome = entry_pb2.OUTCOME_STREAM_CUT
-            self._settle(outcome)
+            self._settle(outcome, is_last_named=isinstance(end, GatewayError) and end.reason in _AFTER_THE_LAST_CALL)
 
     async def _await_selection(self) -> None:
         while self._selected is None:
@@ -178,13 +189,15 @@ class ProviderAnswer:
             max_output_tokens=max(0, request.max_completion_tokens or request.max_tokens),
         )
 
-    def _settle(self, outcome: entry_pb2.Outcome.ValueType) -> asyncio.Future[ledger_service_pb2.SettlementAck | None]:
+    def _settle(
+        self, outcome: entry_pb2.Outcome.ValueType, is_last_named: bool = True
+    ) -> asyncio.Future[ledger_service_pb2.SettlementAck | None]:
         self._is_settled = True
         question = self._question
-        attempts = [_failed_attempt(failed) for failed in self._failed]
+        attempts = [self._failed_attempt(failed) for failed in self._failed]
         if self._selected is not None:
             attempts.append(self._selected_attempt(self._selected, outcome))
-        elif not attempts or outcome == entry_pb2.OUTCOME_CLIENT_LEFT:
+        elif not (attempts and is_last_named):
             attempts.append(self._unknown_attempt(outcome))
         metrics.requests(attempts[-1].provider, self._status, outcome).inc()
         return self._books.settle(
@@ -214,14 +227,29 @@ class ProviderAnswer:
     def _unknown_attempt(self, outcome: entry_pb2.Outcome.ValueType) -> ledger_service_pb2.Attempt:
         """The call that was running, or would have been, when the request ended: dispatch had no time to name it."""
         target = self._targets[min(len({_target_key(failed.target) for failed in self._failed}), len(self._targets) - 1)]
-        was_called = outcome != entry_pb2.OUTCOME_FAILED
         return ledger_service_pb2.Attempt(
             attempt=len(self._failed) + 1,
             provider=target.provider,
             model=target.model,
             outcome=outcome,
-            tokens=entry_pb2.TokenCounts(input_tokens=tokens.count_prompt(self._question.request) if was_called else 0, estimated=True),
+            tokens=self._unanswered(outcome),
         )
+
+    def _failed_attempt(self, failed: dispatch_pb.FailedAttempt) -> ledger_service_pb2.Attempt:
+        timed_out = failed.code == code_pb2.DEADLINE_EXCEEDED
+        outcome = entry_pb2.OUTCOME_TIMED_OUT if timed_out else entry_pb2.OUTCOME_FAILED
+        return ledger_service_pb2.Attempt(
+            attempt=failed.attempt,
+            provider=failed.target.provider,
+            model=failed.target.model,
+            outcome=outcome,
+            tokens=self._unanswered(outcome),
+        )
+
+    def _unanswered(self, outcome: entry_pb2.Outcome.ValueType) -> entry_pb2.TokenCounts:
+        """What a call without a first event took: a provider that did not refuse it has read the prompt, and may bill for that."""
+        was_read = outcome != entry_pb2.OUTCOME_FAILED
+        return entry_pb2.TokenCounts(input_tokens=tokens.count_prompt(self._question.request) if was_read else 0, estimated=True)
 
     def _counted(self) -> entry_pb2.TokenCounts:
         if self._completion is not None:
@@ -235,17 +263,6 @@ class ProviderAnswer:
 
 def _target_key(target: dispatch_pb.Target) -> tuple[str, str]:
     return (target.provider, target.model)
-
-
-def _failed_attempt(failed: dispatch_pb.FailedAttempt) -> ledger_service_pb2.Attempt:
-    timed_out = failed.code == code_pb2.DEADLINE_EXCEEDED
-    return ledger_service_pb2.Attempt(
-        attempt=failed.attempt,
-        provider=failed.target.provider,
-        model=failed.target.model,
-        outcome=entry_pb2.OUTCOME_TIMED_OUT if timed_out else entry_pb2.OUTCOME_FAILED,
-        tokens=entry_pb2.TokenCounts(estimated=True),
-    )
 
 
 def _outcome(error: BaseException) -> entry_pb2.Outcome.ValueType:

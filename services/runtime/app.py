@@ -20,7 +20,7 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_reflection.v1alpha import reflection
 
 from joulegate.session.v1 import session_service_pb2_grpc
-from services.runtime import interceptors, logs, metrics, settings
+from services.runtime import heap, interceptors, logs, metrics, settings
 from services.runtime.mesh import MAX_MESSAGE_BYTES, LocalMesh, Mesh, RemoteMesh
 from services.runtime.registry import Registry
 from services.runtime.session import SessionServicer
@@ -29,10 +29,6 @@ from services.runtime.tracing import Tracing
 
 log = logs.get(__name__)
 Build = Callable[[Any, Mesh], AbstractAsyncContextManager[None]]
-
-# A thread that comes back from a commit or a socket waits this long for a busy event loop to let it in. Python's own 5 ms, several times a
-# commit, is most of an answer's latency under load.
-SWITCH_INTERVAL_S = 0.0005
 
 SERVER_OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -86,11 +82,6 @@ def _main(name: str, parts: Sequence[tuple[type[Any], Build]], in_process: bool)
     try:
         runtime, *loaded = load_all([RuntimeSettings, *(cls for cls, _ in parts)], environment)
         logs.configure(name, runtime.log_level)
-        sys.setswitchinterval(float(os.environ.get("XSW", "0.005")))
-        if os.environ.get("XGC"):
-            import gc
-
-            gc.set_threshold(int(os.environ["XGC"]), 20, 50)
         builds = [(own, build) for own, (_, build) in zip(loaded, parts, strict=True)]
         return uvloop.run(_serve(name, runtime, builds, in_process))
     except SettingsError as error:
@@ -130,7 +121,9 @@ async def _serve(name: str, runtime: RuntimeSettings, builds: Sequence[tuple[Any
         await server.start()
         await _set_health(checks, mesh.registry, HealthCheckResponse.SERVING)
         log.info("ready", address=address, metrics=bound)
+        settling = asyncio.create_task(heap.settle())
         await stop.wait()
+        settling.cancel()
         log.info("draining", seconds=runtime.drain_s)
         await _set_health(checks, mesh.registry, HealthCheckResponse.NOT_SERVING)
         if not in_process:

@@ -67,10 +67,10 @@ def _context(timeout: float | None, metadata: MetadataLike) -> CallContext:
     return CallContext(metadata, None if timeout is None else loop.time() + timeout, loop)
 
 
-def _spawn(call: UnaryCall | StreamCall, work: Any, context: CallContext, timeout: float | None) -> asyncio.Task[None]:
+def _spawn(call: UnaryCall | StreamCall, work: Any, context: CallContext) -> asyncio.Task[None]:
     """Runs the handler as a task of its own; its end, however it comes, is the end of the call."""
     task = asyncio.get_running_loop().create_task(work)
-    timer = None if timeout is None else asyncio.get_running_loop().call_later(timeout, task.cancel)
+    timer = context.limit(task)
 
     def ended(task: asyncio.Task[None]) -> None:
         if timer is not None:
@@ -91,7 +91,7 @@ def _start_unary(registry: Registry, method: str, request: Any, timeout: float |
         else:
             call.receive(await handler.unary_unary(request, context))
 
-    task = _spawn(call, work(), context, timeout)
+    task = _spawn(call, work(), context)
     return call
 
 
@@ -111,7 +111,7 @@ def _start_stream(registry: Registry, method: str, request: Any, timeout: float 
     handler, context, credit = registry.handler(method), _context(timeout, metadata), Credit(WINDOW)
     call = StreamCall(lambda: task.cancel(), WINDOW, credit.add)
     behaviour = None if handler is None else handler.unary_stream
-    task = _spawn(call, _pump(handler, behaviour, request, method, context, call, credit), context, timeout)
+    task = _spawn(call, _pump(handler, behaviour, request, method, context, call, credit), context)
     return call
 
 
@@ -124,7 +124,7 @@ class LocalBidiCall(StreamCall):
         self._requests: asyncio.Queue[Any] = asyncio.Queue()
         handler, context = registry.handler(method), _context(timeout, metadata)
         behaviour = None if handler is None else handler.stream_stream
-        self._task = _spawn(self, _pump(handler, behaviour, self._incoming(), method, context, self, credit), context, timeout)
+        self._task = _spawn(self, _pump(handler, behaviour, self._incoming(), method, context, self, credit), context)
 
     async def _incoming(self) -> AsyncIterator[Any]:
         while (request := await self._requests.get()) is not _DONE:

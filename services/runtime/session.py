@@ -346,7 +346,7 @@ class _Session:
             deadline = None if timeout is None else self._loop.time() + timeout
             context = CallContext([(entry.key, entry.value) for entry in begin.metadata], deadline, self._loop)
             task = self._loop.create_task(self._run(call_id, handler, begin.request, context))
-            timer = None if timeout is None else self._loop.call_later(timeout, task.cancel)
+            timer = context.limit(task)
             self._tasks[call_id] = task
             self._idle.clear()
             task.add_done_callback(lambda task: self._finish(call_id, task, timer, context))

@@ -22,6 +22,7 @@ from services.router.question import Question
 from services.runtime.errors import STATUS_DETAILS_KEY, GatewayError
 
 TARGET = dispatch_pb.Target(provider="lab", model="small")
+SPARE = dispatch_pb.Target(provider="spare", model="small")
 
 
 class FakeCall:
@@ -77,7 +78,7 @@ def answer(call: FakeCall, books: FakeBooks, **members: Any) -> ProviderAnswer:
     key = cache_pb.EntryKey()
     question = Question("r", request, "small", key, ANONYMOUS, CacheControls(), "", (), (), asyncio.get_running_loop().time(), 10)
     status = receipt_pb2.CACHE_STATUS_MISS
-    return ProviderAnswer(question, [TARGET], "", status, call, cast(Books, books), lambda completion, source, ack: None)
+    return ProviderAnswer(question, [TARGET, SPARE], "", status, call, cast(Books, books), lambda completion, source, ack: None)
 
 
 CUT = GatewayError(ErrorReason.ERROR_REASON_STREAM_CUT, "lab: the connection broke")
@@ -115,15 +116,52 @@ async def test_answer_whose_reader_walks_away_is_booked_as_left() -> None:
     assert call.is_cancelled
 
 
-async def test_failed_call_without_a_first_event_is_booked_as_failed() -> None:
-    refused = GatewayError(ErrorReason.ERROR_REASON_PROVIDERS_EXHAUSTED, "every provider failed")
-    failed = dispatch_pb.FailedAttempt(target=TARGET, attempt=1, code=grpc.StatusCode.UNAVAILABLE.value[0])
-    books = FakeBooks()
+def failed(number: int, target: dispatch_pb.Target, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> dispatch_pb.DispatchResponse:
+    return dispatch_pb.DispatchResponse(
+        failed_attempts=[dispatch_pb.FailedAttempt(target=target, attempt=number, code=code.value[0])]  # type: ignore[index]
+    )
+
+
+FAILED = failed(1, TARGET)
+SILENT = failed(1, TARGET, grpc.StatusCode.DEADLINE_EXCEEDED)
+FAILED_TOO = failed(2, SPARE)
+
+
+@pytest.mark.parametrize(
+    ("responses", "reason", "booked"),
+    [
+        ([FAILED, FAILED_TOO], "PROVIDERS_EXHAUSTED", [("lab", "FAILED"), ("spare", "FAILED")]),
+        ([FAILED], "PROVIDER_REJECTED", [("lab", "FAILED")]),
+        ([FAILED], "PROVIDER_RATE_LIMITED", [("lab", "FAILED")]),
+        ([FAILED], "MODEL_NOT_FOUND", [("lab", "FAILED")]),
+        ([SILENT], "PROVIDER_TIMEOUT", [("lab", "TIMED_OUT")]),
+        # The call that was running when the request ended was made too.
+        ([], "DEADLINE_EXCEEDED", [("lab", "TIMED_OUT")]),
+        ([FAILED], "DEADLINE_EXCEEDED", [("lab", "FAILED"), ("spare", "TIMED_OUT")]),
+        ([], "CANCELLED", [("lab", "CLIENT_LEFT")]),
+        ([FAILED], "CANCELLED", [("lab", "FAILED"), ("spare", "CLIENT_LEFT")]),
+        ([SILENT], "CANCELLED", [("lab", "TIMED_OUT"), ("spare", "CLIENT_LEFT")]),
+        ([], "SERVICE_UNAVAILABLE", [("lab", "FAILED")]),
+        ([FAILED], "SERVICE_UNAVAILABLE", [("lab", "FAILED"), ("spare", "FAILED")]),
+        ([FAILED, FAILED_TOO], "SERVICE_UNAVAILABLE", [("lab", "FAILED"), ("spare", "FAILED"), ("spare", "FAILED")]),
+    ],
+)
+async def test_each_call_of_a_request_without_a_first_event_is_booked(
+    responses: list[dispatch_pb.DispatchResponse], reason: str, booked: list[tuple[str, str]]
+) -> None:
+    books, end = FakeBooks(), GatewayError(ErrorReason.Value(f"ERROR_REASON_{reason}"), "the end")
+    said = [chat_pb2.Message(role=chat_pb2.ROLE_USER, text="Hello")]
     with pytest.raises(GatewayError):
-        async with answer(FakeCall(dispatch_pb.DispatchResponse(failed_attempts=[failed]), refused), books):
+        async with answer(FakeCall(*responses, end), books, messages=said):
             pass
     (settlement,) = books.settlements
-    assert [attempt.outcome for attempt in settlement.attempts] == [entry_pb2.OUTCOME_FAILED]
+    outcomes = [(attempt.provider, entry_pb2.Outcome.Name(attempt.outcome).removeprefix("OUTCOME_")) for attempt in settlement.attempts]
+    assert outcomes == booked
+    assert [attempt.attempt for attempt in settlement.attempts] == list(range(1, len(booked) + 1))
+    for attempt in settlement.attempts:
+        # Who took the call and did not refuse it has read the prompt.
+        assert (attempt.tokens.input_tokens > 0) == (attempt.outcome != entry_pb2.OUTCOME_FAILED)
+        assert attempt.tokens.estimated
 
 
 async def test_bound_below_zero_is_announced_as_no_bound() -> None:
