@@ -117,9 +117,7 @@ async def test_answer_whose_reader_walks_away_is_booked_as_left() -> None:
 
 
 def failed(number: int, target: dispatch_pb.Target, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> dispatch_pb.DispatchResponse:
-    return dispatch_pb.DispatchResponse(
-        failed_attempts=[dispatch_pb.FailedAttempt(target=target, attempt=number, code=code.value[0])]  # type: ignore[index]
-    )
+    return dispatch_pb.DispatchResponse(failed_attempts=[dispatch_pb.FailedAttempt(target=target, attempt=number, code=code.value[0])])
 
 
 FAILED = failed(1, TARGET)
