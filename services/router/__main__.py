@@ -26,11 +26,14 @@ from services.router.settings import RouterSettings
 from services.runtime import app
 from services.runtime.clock import SystemClock
 from services.runtime.mesh import Mesh
+from services.runtime.settings import SettingsError
 
 
 @asynccontextmanager
 async def build(settings: RouterSettings, mesh: Mesh) -> AsyncIterator[None]:
-    """The router on a mesh."""
+    """The router on a mesh. Raises SettingsError for settings that would let nobody in."""
+    if settings.auth_required and settings.gateway_api_key is None:
+        raise SettingsError(["AUTH_REQUIRED=true: set GATEWAY_API_KEY too, for there is no other key that could be presented"])
     async with AsyncExitStack() as stack:
         clock = SystemClock()
         ledger = LedgerServiceStub(mesh.channel("ledger"))
