@@ -45,6 +45,9 @@ gen: install-dev ## Write gen/ from protos/
 gen-check: gen ## Fail when gen/ is not what protos/ say
 	@test -z "$$(git status --porcelain gen)" || { git status --short gen; echo 'gen/ is stale: run make gen and commit it'; exit 1; }
 
+docs: install-dev ## Write docs/configuration.md from the settings in the code
+	$(BIN)/python -m services.reference docs/configuration.md
+
 format: install-dev ## Format Python and protobuf
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
@@ -65,4 +68,4 @@ unit: install-dev ## The tests that start no process
 test: lint ## All that CI runs
 	$(BIN)/pytest
 
-.PHONY: help install install-dev run lock gen gen-check format lint unit test
+.PHONY: help install install-dev run lock gen gen-check docs format lint unit test

@@ -1,0 +1,192 @@
+"""Writes docs/configuration.md from the code that reads the settings: `python -m services.reference [FILE]`; without a file it prints."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from services.cache.settings import CacheSettings
+from services.dispatch.catalog import DEMO, KINDS, read_catalog
+from services.dispatch.secret import Secret
+from services.dispatch.settings import DispatchSettings
+from services.ledger.settings import LedgerSettings
+from services.router.settings import RouterSettings
+from services.runtime.app import RuntimeSettings
+from services.runtime.settings import load, variables
+from services.up.settings import UpSettings
+
+
+class Process(NamedTuple):
+    """A settings class, and what its table is called."""
+
+    title: str
+    about: str
+    settings: type[Any]
+
+
+PROCESSES: Final = (
+    Process("`joulegate up`", "The public listener and what is common to all that `up` starts.", UpSettings),
+    Process(
+        "Every service",
+        "Read by each of router, cache, dispatch and ledger. `joulegate up` sets the addresses, `GRPC_LISTEN` and `METRICS_LISTEN` itself.",
+        RuntimeSettings,
+    ),
+    Process("Router", "", RouterSettings),
+    Process("Cache", "", CacheSettings),
+    Process(
+        "Dispatch",
+        "`ENABLE_<NAME>` works for the providers of joulegate.toml too: the name in capitals, with `_` for all but letters and digits.",
+        DispatchSettings,
+    ),
+    Process("Ledger", "", LedgerSettings),
+)
+
+# What the tables of joulegate.toml may hold. services/dispatch/catalog.py and services/ledger/overrides.py read them; a test compares names.
+PROVIDER_KEYS: Final = {
+    "kind": f"The protocol: {' or '.join(f'`{kind}`' for kind in sorted(KINDS))}. Not needed under the name of a provider above.",
+    "base_url": "Its API's address up to and with `/v1`. Not needed for an Ollama on this machine.",
+    "api_key_env": "The variable that holds its key. While that is unset, the provider is left out. Without this line no key is sent.",
+    "models": "Names of its models. Without them they are asked of the provider, every minute.",
+    "zone": "Where its machines draw their power, for carbon: an ISO 3166 alpha-3 code. Else the vendor's home, or the world's average.",
+    "timeouts": "See below.",
+}
+TIMEOUT_KEYS: Final = {
+    "connect": "Until the connection stands.",
+    "first_byte": "Until the first event of a stream.",
+    "idle": "Between two pieces of a stream.",
+    "total": "Until the end of an answer, whole or streamed.",
+}
+MODEL_KEYS: Final = {
+    "provider": "The provider's name.",
+    "model": "The model's name there.",
+    "input_usd_per_million": "Its price in US dollars per million input tokens. Beats the catalogue.",
+    "output_usd_per_million": "Likewise for output tokens. The one is not accepted without the other.",
+}
+RETRY_KEYS: Final = {"attempts": "Calls of one provider before the next is tried, 1 to 10."}
+RESERVED_TABLES: Final = {
+    "breaker": "for breakers",
+    "zones": "for grids",
+}
+
+EXAMPLE: Final = """\
+[providers.lab]                  # any name
+kind = "openai"
+base_url = "http://127.0.0.1:9000/v1"
+api_key_env = "LAB_API_KEY"
+models = ["small", "large"]
+zone = "FRA"
+timeouts = { connect = 5, first_byte = 30, idle = 30, total = 600 }
+
+[[models]]
+provider = "lab"
+model = "large"
+input_usd_per_million = 2.0
+output_usd_per_million = 8.0
+
+[retry]
+attempts = 2
+"""
+
+HEAD: Final = """\
+# Configuration
+
+Written from the code by `make docs`; a test fails when it is stale. Do not edit it.
+
+Settings come from the environment, and from a file `.env` in the working directory, or beside `JOULEGATE_CONFIG` where that is set. The
+environment wins over `.env`, and both win over joulegate.toml. An empty variable counts as unset. Each process reads its settings once, at
+its start, and refuses to start with wrong ones, naming all of them. Variables that nobody reads are ignored.
+"""
+
+FILE_HEAD: Final = """\
+## joulegate.toml
+
+Optional; it is read only when `JOULEGATE_CONFIG` says where it is. It names further providers, changes those above, and states prices.
+Dispatch and the ledger both need it.
+"""
+
+
+def document() -> str:
+    """The whole of docs/configuration.md."""
+    parts = [HEAD]
+    for process in PROCESSES:
+        parts += [f"## {process.title}\n", *([f"{process.about}\n"] if process.about else []), settings_table(process.settings)]
+        if process.settings is DispatchSettings:
+            parts.append(_providers())
+    parts.append(_file())
+    return "\n".join(parts)
+
+
+def settings_table(cls: type[Any]) -> str:
+    """A row for each variable that a settings class reads."""
+    return _table(
+        ("variable", "default", "meaning"),
+        ((f"`{each.name}`", f"`{each.default}`" if each.default else "-", each.meaning) for each in variables(cls)),
+    )
+
+
+def _providers() -> str:
+    """What the environment can enable, and from which values each starts."""
+    keys = {each.name: "key" for each in variables(DispatchSettings) if each.parse is Secret}
+    catalog = read_catalog(load(DispatchSettings, keys), {}, {})
+    rows = []
+    for spec in catalog.providers:
+        if spec.kind != DEMO:
+            t = spec.timeouts
+            bounds = (t.connect_s, t.first_byte_s, t.idle_s, t.total_s, t.stream_total_s)
+            rows.append((f"`{spec.name}`", f"`{spec.kind}`", spec.base_url, *(f"{bound:g} s" for bound in bounds)))
+    head = ("provider", "kind", "address", "connect", "first byte", "idle", "total", "total of a stream")
+    text = (
+        "The environment enables these, each with its own address and time limits. A model is asked of the first provider that serves it,\n"
+        "in this order: `LLM_PROVIDER_SEQUENCE`, joulegate.toml from top to bottom, this table, and last the built-in `demo`.\n"
+    )
+    return f"### Providers\n\n{text}\n{_table(head, rows)}"
+
+
+def _file() -> str:
+    reserved = " and ".join(f"`[{name}]` ({why})" for name, why in RESERVED_TABLES.items())
+    return "\n".join(
+        [
+            FILE_HEAD,
+            f"```toml\n{EXAMPLE}```\n",
+            "### `[providers.<name>]`\n",
+            "Under the name of a provider above, a table changes that one: its key and address from the environment win over the file's.\n"
+            "Any other name is a new provider. Letters, digits, `.`, `_` and `-` make a name; `demo` is taken.\n",
+            _keys(PROVIDER_KEYS),
+            "### `timeouts`\n",
+            "In seconds. What is not said is as in the table of providers; for a new provider, as for the provider `openai` or `ollama`.\n",
+            _keys(TIMEOUT_KEYS),
+            "### `[[models]]`\n",
+            _keys(MODEL_KEYS),
+            "Other keys are ignored here.\n",
+            "### `[retry]`\n",
+            _keys(RETRY_KEYS),
+            "### Reserved\n",
+            f"{reserved} are accepted and have no effect yet. Any other table stops the start.\n",
+        ]
+    )
+
+
+def _keys(meanings: Mapping[str, str]) -> str:
+    return _table(("key", "meaning"), ((f"`{key}`", meaning) for key, meaning in meanings.items()))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Gives the exit code."""
+    match arguments:
+        case []:
+            print(document(), end="")
+        case [file] if not file.startswith("-"):
+            Path(file).write_text(document(), encoding="utf-8")
+        case _:
+            print("usage: python -m services.reference [FILE]", file=sys.stderr)
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,58 @@
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from services import reference
+from services.dispatch import catalog
+from services.dispatch.settings import DispatchSettings
+from services.ledger.overrides import read_overrides
+from services.runtime.config_file import TABLES
+from services.runtime.settings import Variable, load, variables
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = [variable for process in reference.PROCESSES for variable in variables(process.settings)]
+
+
+def test_configuration_page_is_what_the_code_says() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert page == reference.document(), "docs/configuration.md is stale: run `make docs` and commit it"
+
+
+@pytest.mark.parametrize("variable", SETTINGS, ids=lambda variable: variable.name)
+def test_each_setting_has_a_meaning(variable: Variable) -> None:
+    assert variable.meaning.endswith("."), f"{variable.name} needs a sentence that says what it means"
+    assert "\n" not in variable.meaning
+
+
+def test_no_service_is_forgotten() -> None:
+    modules = [import_module(f"services.{file.parent.name}.settings") for file in (ROOT / "services").glob("*/settings.py")]
+    classes = {value for module in modules for name, value in vars(module).items() if isinstance(value, type) and name.endswith("Settings")}
+    assert classes <= {process.settings for process in reference.PROCESSES}
+
+
+def test_file_is_documented_as_it_is_read() -> None:
+    assert reference.PROVIDER_KEYS.keys() == catalog._PROVIDER_KEYS
+    assert reference.TIMEOUT_KEYS.keys() == catalog._TIMEOUT_FIELDS.keys()
+    assert {"providers", "models", "retry", *reference.RESERVED_TABLES} == TABLES
+
+
+def test_example_is_accepted_and_uses_every_key() -> None:
+    example = tomllib.loads(reference.EXAMPLE)
+    read = catalog.read_catalog(load(DispatchSettings, {}), example, {"LAB_API_KEY": "secret"})
+    overrides = read_overrides(example)
+    assert read.providers[0].name == "lab" and not read.disabled
+    assert overrides.provider("lab").zone == "FRA" and ("lab", "large") in overrides.prices
+    assert example["providers"]["lab"].keys() == reference.PROVIDER_KEYS.keys()
+    assert example["providers"]["lab"]["timeouts"].keys() == reference.TIMEOUT_KEYS.keys()
+    assert example["models"][0].keys() == reference.MODEL_KEYS.keys()
+    assert example["retry"].keys() == reference.RETRY_KEYS.keys()
+
+
+def test_page_is_printed_or_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "configuration.md"
+    assert reference.main([str(file)]) == 0
+    assert reference.main([]) == 0
+    assert file.read_text(encoding="utf-8") == capsys.readouterr().out == reference.document()
+    assert reference.main(["--help"]) == 2
