@@ -41,7 +41,7 @@ PROCESSES: Final = (
     Process("Ledger", "", LedgerSettings),
 )
 
-# What the tables of joulegate.toml may hold. services/dispatch/catalog.py and services/ledger/overrides.py read them; a test compares names.
+# What joulegate.toml may hold. services/dispatch/catalog.py and services/ledger/overrides.py read it; a test compares the names.
 PROVIDER_KEYS: Final = {
     "kind": f"The protocol: {' or '.join(f'`{kind}`' for kind in sorted(KINDS))}. Not needed under the name of a provider above.",
     "base_url": "Its API's address up to and with `/v1`. Not needed for an Ollama on this machine.",
