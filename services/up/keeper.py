@@ -18,6 +18,7 @@ log = logs.get(__name__)
 
 _PROBE_INTERVAL_S: Final = 0.05
 _TAIL_BYTES: Final = 4000
+_GATHER_S = 0.01
 # What our services exit with when their settings are wrong: trying again is of no use.
 _WRONG_SETTINGS: Final = 2
 
@@ -113,6 +114,8 @@ class Keeper:
         while chunk := await output.read(65536):
             lines, newline, rest = (rest + chunk).rpartition(b"\n")
             self._write(lines + newline)
+            # Under load a line comes with every request: let some gather rather than wake for each.
+            await asyncio.sleep(_GATHER_S)
         self._write(rest)
 
     def _write(self, text: bytes) -> None:
