@@ -160,7 +160,8 @@ async def test_chunk_arrives_before_the_provider_sends_the_next(chat: Any, lab: 
 async def test_deadline_ends_the_call_at_the_provider_too(
     chat: Any, gateway: Gateway, lab: OpenAIUpstream, ask: Callable[..., Any], request: pytest.FixtureRequest
 ) -> None:
-    lab.script(hang())
+    lab.script(completion(), hang())
+    await complete(chat)  # the first call of a gateway also opens its connections
     request_id = f"deadline-{request.node.callspec.id}"
     call = ask(chat, request_id, timeout=0.5)
     started = time.monotonic()
@@ -168,7 +169,7 @@ async def test_deadline_ends_the_call_at_the_provider_too(
         await (call if ask is complete else call.read())
     assert raised.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     assert time.monotonic() - started < 1.5
-    await asyncio.wait_for(lab.calls[0].disconnected.wait(), LEAVING_S)
+    await asyncio.wait_for(lab.calls[1].disconnected.wait(), LEAVING_S)
     (row,) = await gateway.settled_entries(request_id)
     assert row["outcome"] in ("OUTCOME_TIMED_OUT", "OUTCOME_CLIENT_LEFT")  # whichever end looks at its clock first
     assert row["tokens_estimated"] is True
