@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from google.protobuf import timestamp_pb2
@@ -114,12 +114,15 @@ class ProviderAnswer:
         except grpc.aio.AioRpcError as error:
             self._broken = GatewayError.from_rpc(error)
             raise self._broken from None
-        return None if response is EOF else response
+        if response is EOF:
+            return None
+        # What has come is booked, whether or not it ever leaves.
+        self._note(response.events)
+        return cast(dispatch_pb.DispatchResponse, response)
 
     async def batches(self) -> AsyncIterator[Events]:
         response = self._pending
         while response is not None:
-            self._note(response.events)
             if response.events:
                 yield response.events
             if response.HasField("finished"):

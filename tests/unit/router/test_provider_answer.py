@@ -44,9 +44,10 @@ class FakeCall:
 
 
 class FakeBooks:
-    """Acknowledges at once."""
+    """Acknowledges at once; while down, no intent is ever durable."""
 
-    def __init__(self) -> None:
+    def __init__(self, are_down: bool = False) -> None:
+        self.are_down = are_down
         self.intents: list[ledger_service_pb2.Intent] = []
         self.settlements: list[ledger_service_pb2.Settlement] = []
 
@@ -57,6 +58,8 @@ class FakeBooks:
         return future
 
     async def durable(self, intended: asyncio.Future[None]) -> None:
+        if self.are_down:
+            raise GatewayError(ErrorReason.ERROR_REASON_LEDGER_UNAVAILABLE, "the ledger cannot be written to")
         await intended
 
     def settle(self, settlement: ledger_service_pb2.Settlement) -> asyncio.Future[ledger_service_pb2.SettlementAck | None]:
@@ -160,6 +163,15 @@ async def test_each_call_of_a_request_without_a_first_event_is_booked(
         # Who took the call and did not refuse it has read the prompt.
         assert (attempt.tokens.input_tokens > 0) == (attempt.outcome != entry_pb2.OUTCOME_FAILED)
         assert attempt.tokens.estimated
+
+
+async def test_answer_that_is_withheld_from_its_client_is_booked_as_what_it_took() -> None:
+    books = FakeBooks(are_down=True)
+    with pytest.raises(GatewayError, match="ledger"):
+        async with answer(FakeCall(begun()), books):
+            pass
+    (attempt,) = books.settlements[0].attempts
+    assert (attempt.outcome, attempt.tokens.output_tokens) == (entry_pb2.OUTCOME_STREAM_CUT, 1)
 
 
 async def test_bound_below_zero_is_announced_as_no_bound() -> None:
