@@ -1,16 +1,21 @@
 """Questions over raw HTTP, and their answers read to the byte."""
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 
+from tests.fakes.openai_upstream import Call
 from tests.mesh.gateway import Gateway
 
 CHAT = "/v1/chat/completions"
 # Tests script the provider anew for each question: no answer of an earlier one may stand in.
 UNCACHED = {"cache-control": "no-store"}
+# The promise is 100 ms on a machine with time for us; this bound only says that nothing waits for a timeout.
+LEAVING_S = 1.0
 
 
 def question(text: str = "Hello", **members: Any) -> dict[str, Any]:
@@ -53,6 +58,12 @@ async def events_as_they_come(response: httpx.Response) -> AsyncIterator[bytes]:
         for event in events:
             yield event.removeprefix(b"data: ")
     assert held == b""
+
+
+async def sees_leaving(call: Call, left_at: float) -> None:
+    """That the provider sees its client gone soon after the monotonic time `left_at`; prints how soon."""
+    await asyncio.wait_for(call.disconnected.wait(), LEAVING_S)
+    print(f"the provider saw the client leave after {(time.monotonic() - left_at) * 1000:.1f} ms")
 
 
 def assert_openai_error(response: httpx.Response, status: int, type: str, code: str | None, param: str | None = None) -> str:

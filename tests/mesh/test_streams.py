@@ -11,15 +11,13 @@ import pytest
 import pytest_asyncio
 
 from tests.fakes.openai_upstream import Call, Fault, OpenAIUpstream, Reply, chunk, completion, event, hang, sse, stream, usage_json
-from tests.mesh.asking import CHAT, chunks_of, events_as_they_come, events_of, http_client, question, text_of
+from tests.mesh.asking import CHAT, LEAVING_S, chunks_of, events_as_they_come, events_of, http_client, question, sees_leaving, text_of
 from tests.mesh.gateway import Gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 STREAMED = question(stream=True)
 WITH_USAGE = STREAMED | {"stream_options": {"include_usage": True}}
-# The promise is 100 ms on a machine with time for us; this bound only says that nothing waits for a timeout.
-LEAVING_S = 1.0
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -114,14 +112,6 @@ async def ask_and_leave(http: httpx.AsyncClient, body: Mapping[str, Any], reques
     return left_at
 
 
-async def seen_leaving(call: Call, left_at: float, record: Callable[[str, object], None]) -> None:
-    """That the provider sees the client's leaving, and soon."""
-    await asyncio.wait_for(call.disconnected.wait(), LEAVING_S)
-    after_ms = round((time.monotonic() - left_at) * 1000, 1)
-    record("upstream_disconnected_after_ms", after_ms)
-    print(f"the provider saw the client leave after {after_ms} ms")
-
-
 async def assert_left(gateway: Gateway, request_id: str, *, streamed: bool) -> dict[str, Any]:
     (row,) = await gateway.settled_entries(request_id)
     assert (row["outcome"], row["streamed"], row["attempt"]) == ("OUTCOME_CLIENT_LEFT", streamed, 1)
@@ -130,31 +120,31 @@ async def assert_left(gateway: Gateway, request_id: str, *, streamed: bool) -> d
 
 
 async def test_client_that_leaves_mid_stream_stops_the_provider_and_is_booked(
-    gateway: Gateway, http: httpx.AsyncClient, lab: OpenAIUpstream, record_property: Callable[[str, object], None]
+    gateway: Gateway, http: httpx.AsyncClient, lab: OpenAIUpstream
 ) -> None:
     lab.script(stream("One two three", Fault.HANG))
     async with http.stream("POST", CHAT, json=STREAMED, headers={"x-request-id": "left-mid-stream"}) as response:
         events = events_as_they_come(response)
         while b"three" not in await anext(events):
             pass
-    await seen_leaving(lab.calls[0], time.monotonic(), record_property)
+    await sees_leaving(lab.calls[0], time.monotonic())
     row = await assert_left(gateway, "left-mid-stream", streamed=True)
     assert row["output_tokens"] == 3
 
 
 @pytest.mark.parametrize("streamed", [True, False])
 async def test_client_that_leaves_before_the_first_byte_stops_the_provider_and_is_booked(
-    gateway: Gateway, http: httpx.AsyncClient, lab: OpenAIUpstream, record_property: Callable[[str, object], None], streamed: bool
+    gateway: Gateway, http: httpx.AsyncClient, lab: OpenAIUpstream, streamed: bool
 ) -> None:
     lab.script(hang())
     request_id = f"left-early-{streamed}"
     left_at = await ask_and_leave(http, question(stream=streamed), request_id, lab.arrived)
-    await seen_leaving(lab.calls[0], left_at, record_property)
+    await sees_leaving(lab.calls[0], left_at)
     await assert_left(gateway, request_id, streamed=streamed)
 
 
 async def test_client_that_leaves_in_the_middle_of_a_whole_answer_stops_the_provider_and_is_booked(
-    gateway: Gateway, http: httpx.AsyncClient, lab: OpenAIUpstream, record_property: Callable[[str, object], None]
+    gateway: Gateway, http: httpx.AsyncClient, lab: OpenAIUpstream
 ) -> None:
     sent = asyncio.Event()
     lab.script(Reply([b'{"id": "chatcmpl-1", "choi', sent, Fault.HANG], headers={"content-type": "application/json"}))
@@ -164,7 +154,7 @@ async def test_client_that_leaves_in_the_middle_of_a_whole_answer_stops_the_prov
         sent.set()
 
     left_at = await ask_and_leave(http, question(), "left-mid-answer", half_is_sent)
-    await seen_leaving(lab.calls[0], left_at, record_property)
+    await sees_leaving(lab.calls[0], left_at)
     await assert_left(gateway, "left-mid-answer", streamed=False)
 
 
