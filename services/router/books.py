@@ -170,10 +170,14 @@ class Books:
 
     def _note_break(self, error: GatewayError, stood: bool) -> None:
         request_id = error.metadata.get("request_id", "")
-        if error.reason == ErrorReason.ERROR_REASON_INVALID_REQUEST and request_id in self._settlements:
+        if error.reason == ErrorReason.ERROR_REASON_INVALID_REQUEST and request_id:
             # Repeating what the ledger will never take would block all that comes after it.
             log.error("record_refused", request_id=request_id, reason=error.message)
-            self._close(request_id, None)
+            if error.metadata.get("param", "").startswith("intents"):
+                # Never durable, so nothing of the answer leaves; what was called is settled as ever.
+                self._intents.pop(request_id, None)
+            else:
+                self._close(request_id, None)
         elif stood:
             metrics.BOOK_BREAKS.inc()
             log.warning("books_disconnected", reason=error.message, held=len(self._settlements))
