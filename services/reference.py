@@ -63,10 +63,7 @@ MODEL_KEYS: Final = {
     "output_usd_per_million": "Likewise for output tokens. The one is not accepted without the other.",
 }
 RETRY_KEYS: Final = {"attempts": "Calls of one provider before the next is tried, 1 to 10."}
-RESERVED_TABLES: Final = {
-    "breaker": "for breakers",
-    "zones": "for grids",
-}
+RESERVED_TABLES: Final = {"breaker": "for breakers"}
 
 EXAMPLE: Final = """\
 [providers.lab]                  # any name
@@ -157,11 +154,11 @@ def _file() -> str:
             _keys(TIMEOUT_KEYS),
             "### `[[models]]`\n",
             _keys(MODEL_KEYS),
-            "Other keys are ignored here.\n",
+            "`tier` and `context_tokens` are accepted for routing, which does not read them yet. Any other key stops the start.\n",
             "### `[retry]`\n",
             _keys(RETRY_KEYS),
             "### Reserved\n",
-            f"{reserved} are accepted and have no effect yet. Any other table stops the start.\n",
+            f"Accepted, said in a warning at the start, and without effect yet: {reserved}. Any other table stops the start.\n",
         ]
     )
 

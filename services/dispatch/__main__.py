@@ -33,7 +33,8 @@ log = logs.get(__name__)
 @asynccontextmanager
 async def build(settings: DispatchSettings, mesh: Mesh) -> AsyncIterator[None]:
     # Keys of providers in joulegate.toml are in variables that the file names.
-    catalog = read_catalog(settings, read_config(settings.config), read_environment(os.environ))
+    config = read_config(settings.config)
+    catalog = read_catalog(settings, config, read_environment(os.environ))
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(upstream.pool())
@@ -42,6 +43,8 @@ async def build(settings: DispatchSettings, mesh: Mesh) -> AsyncIterator[None]:
         servicer = DispatchServicer(attempts, roster, mesh.draining, mesh.tracing.outgoing_headers)
         pb_grpc.add_DispatchServiceServicer_to_server(servicer, mesh.registry)
         await stack.enter_async_context(_background(keep_listed(roster)))
+        if "breaker" in config:
+            log.warning("table_not_supported_yet", table="breaker")
         log.info("providers", enabled=[spec.name for spec in catalog.providers if spec.is_certain], disabled=dict(catalog.disabled))
         yield
 

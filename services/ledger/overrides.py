@@ -9,6 +9,8 @@ from services.runtime.settings import SettingsError
 
 # A price above this is a slip of the pen, and sums of such would leave 64 bits.
 MAX_USD_PER_MILLION = 100_000
+# `tier` and `context_tokens` are for routing, which does not read them yet.
+MODEL_KEYS = frozenset({"provider", "model", "tier", "input_usd_per_million", "output_usd_per_million", "context_tokens"})
 LOCAL_KINDS = frozenset({"ollama", "demo"})
 
 
@@ -80,6 +82,9 @@ def _price(table: Any) -> DeclaredPrice | None:
     """The price in a [[models]] table; None when it has none."""
     if not isinstance(table, Mapping):
         raise ValueError("must be a table")
+    unknown = sorted(table.keys() - MODEL_KEYS)
+    if unknown:
+        raise ValueError(f"unknown key {unknown[0]!r}")
     keys = ("input_usd_per_million", "output_usd_per_million")
     given = [key for key in keys if key in table]
     if not given:

@@ -47,8 +47,8 @@ async def build(settings: RouterSettings, mesh: Mesh) -> AsyncIterator[None]:
         intake = Intake(identities, settings.cache_enabled, settings.request_timeout_s)
         add_OpenAIServiceServicer_to_server(OpenAIServicer(intake, pipeline, watch), mesh.registry)
         add_ChatServiceServicer_to_server(ChatServicer(intake, pipeline), mesh.registry)
-        add_RouterServiceServicer_to_server(RouterServicer(watch), mesh.registry)
-        ops = OpsServicer(watch, books, ledger, clock, settings.environment_name, settings.cache_enabled)
+        add_RouterServiceServicer_to_server(RouterServicer(intake, watch), mesh.registry)
+        ops = OpsServicer(intake, watch, books, ledger, clock, settings.environment_name, settings.cache_enabled)
         add_OpsServiceServicer_to_server(ops, mesh.registry)
         yield
 

@@ -1,6 +1,6 @@
 """Turns what arrives on a public method into a Question."""
 
-import asyncio
+import time
 
 from joulegate.chat.v1 import chat_pb2
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
@@ -22,6 +22,11 @@ class Intake:
         self._identities = identities
         self._cache_enabled = cache_enabled
         self._request_timeout_s = request_timeout_s
+
+    def caller(self, context: Context) -> Caller:
+        """Who calls a method that takes no question. Raises GatewayError INVALID_API_KEY."""
+        headers = _headers(context)
+        return self._identities.caller(headers.get("authorization"), headers.get("x-api-key"))
 
     def from_json(self, body: bytes, context: Context) -> Question:
         """The question in an OpenAI body. Raises GatewayError."""
@@ -60,7 +65,7 @@ class Intake:
             preferred_provider=preferred_provider(taken),
             warnings=unmet_wishes(taken),
             trace=tuple((name, headers[name]) for name in CARRIED if name in headers),
-            arrived_at=asyncio.get_running_loop().time(),
+            arrived_at=time.monotonic(),
             timeout_s=timeout,
         )
 

@@ -1,7 +1,7 @@
 """OpenAI's REST API: bytes in, bytes out."""
 
-import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 
 from google.api import httpbody_pb2
@@ -41,10 +41,12 @@ class OpenAIServicer(pb_grpc.OpenAIServiceServicer):
                 yield await _whole(question, answer, context)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> httpbody_pb2.HttpBody:
+        self._intake.caller(context)
         models = (await self._watch.catalogue()).models()
         return _json({"object": "list", "data": [_model(listed) for listed in models]})
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> httpbody_pb2.HttpBody:
+        self._intake.caller(context)
         listed = (await self._watch.catalogue()).model(request.model)
         if listed is None:
             raise model_not_found(request.model)
@@ -56,7 +58,7 @@ async def _whole(question: Question, answer: Answer, context: Context) -> httpbo
     receipt = await answer.receipt()
     headers = rendering.source_headers(question, answer.source) + rendering.figure_headers(receipt)
     await context.send_initial_metadata(headers)
-    latency_s = asyncio.get_running_loop().time() - question.arrived_at
+    latency_s = time.monotonic() - question.arrived_at
     return httpbody_pb2.HttpBody(content_type=JSON, data=rendering.whole(completion, answer.source, receipt, latency_s))
 
 

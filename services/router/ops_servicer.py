@@ -14,6 +14,7 @@ from joulegate.ledger.v1 import ledger_service_pb2_grpc as ledger_grpc
 from joulegate.ops.v1 import ops_service_pb2 as pb
 from joulegate.ops.v1 import ops_service_pb2_grpc as pb_grpc
 from services.router.books import Books
+from services.router.intake import Intake
 from services.router.provider_watch import ProviderWatch
 from services.runtime.clock import Clock
 from services.runtime.errors import GatewayError
@@ -37,8 +38,16 @@ class OpsServicer(pb_grpc.OpsServiceServicer):
     """See ops_service.proto."""
 
     def __init__(
-        self, watch: ProviderWatch, books: Books, ledger: ledger_grpc.LedgerServiceStub, clock: Clock, environment: str, cache_enabled: bool
+        self,
+        intake: Intake,
+        watch: ProviderWatch,
+        books: Books,
+        ledger: ledger_grpc.LedgerServiceStub,
+        clock: Clock,
+        environment: str,
+        cache_enabled: bool,
     ) -> None:
+        self._intake = intake
         self._watch = watch
         self._books = books
         self._ledger = ledger
@@ -48,6 +57,7 @@ class OpsServicer(pb_grpc.OpsServiceServicer):
         self._started_at = clock.monotonic()
 
     async def GetSummary(self, request: pb.GetSummaryRequest, context: Context) -> httpbody_pb2.HttpBody:
+        self._intake.caller(context)
         totals = (await self._ledger.GetTotals(ledger_pb.GetTotalsRequest(), timeout=TOTALS_TIMEOUT_S)).totals
         summary = {
             "message": "Joulegate counts joules",

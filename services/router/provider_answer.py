@@ -81,7 +81,7 @@ class ProviderAnswer:
         except BaseException as error:
             self._end(error)
             raise
-        elapsed = asyncio.get_running_loop().time() - self._question.arrived_at
+        elapsed = time.monotonic() - self._question.arrived_at
         metrics.first_event_seconds(self.source.provider).observe(elapsed)
         return self
 

@@ -7,8 +7,10 @@ import msgspec
 
 from joulegate.cache.v1 import cache_service_pb2 as cache_pb
 from joulegate.chat.v1 import chat_pb2
+from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from services.router.controls import CacheControls
 from services.router.identity import Caller
+from services.runtime.errors import GatewayError
 from services.wire.extensions import EXTENSION_FIELDS
 from services.wire.fields import without_extra
 from services.wire.fingerprint import exact_digest
@@ -33,7 +35,7 @@ class Question:
     warnings: tuple[str, ...]
     # Metadata that calls on behalf of this request carry.
     trace: tuple[tuple[str, str], ...]
-    # On the event loop's clock, in seconds.
+    # Monotonic seconds.
     arrived_at: float
     timeout_s: float
 
@@ -43,15 +45,22 @@ class Question:
 
 
 def extensions(request: chat_pb2.ChatRequest) -> Mapping[str, object]:
-    """The gateway's own fields that the caller put into the body."""
+    """The gateway's own fields that the caller put into the body. Raises GatewayError."""
     if not request.extra_json:
         return {}
     members = _members.decode(request.extra_json)
-    taken = {name: msgspec.json.decode(members[name]) for name in EXTENSION_FIELDS & members.keys()}
+    taken = {name: _decoded(name, members[name]) for name in EXTENSION_FIELDS & members.keys()}
     if not isinstance(taken.get("provider", ""), str):
         # OpenRouter's routing preferences are an object of that name, and meant for OpenRouter.
         del taken["provider"]
     return taken
+
+
+def _decoded(name: str, raw: msgspec.Raw) -> object:
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.DecodeError:  # valid JSON that no Python number holds
+        raise GatewayError(ErrorReason.ERROR_REASON_INVALID_REQUEST, f"Invalid value for '{name}'.", {"param": name}) from None
 
 
 def for_providers(request: chat_pb2.ChatRequest, taken: Mapping[str, object]) -> chat_pb2.ChatRequest:

@@ -68,7 +68,7 @@ def whole(completion: chat_pb2.ChatCompletion, source: Source, receipt: receipt_
         "routing_decision": source.decision,
         "latency_ms": round(latency_s * 1000, 1),
         "cost_usd": receipt.cost_nano_usd / 1e9 if receipt.HasField("cost_nano_usd") else None,
-        "energy_joules": receipt.energy.microjoules / 1e6 if receipt.HasField("energy") else None,
+        **_energy(receipt),
         "cache_hit": source.age_s is not None,
         "fallback_used": source.failed_attempts > 0,
     }
@@ -76,6 +76,19 @@ def whole(completion: chat_pb2.ChatCompletion, source: Source, receipt: receipt_
         completion = _copy(completion)
         completion.id = completion_id(receipt.request_id)
     return openai.encode_completion(completion, additions={"x-gateway": msgspec.json.encode(gateway)})
+
+
+def _energy(receipt: receipt_pb2.Receipt) -> dict[str, object]:
+    """The estimate, its range, and what it rests on: a figure without them says more than is known."""
+    if not receipt.HasField("energy"):
+        return {"energy_joules": None}
+    energy = receipt.energy
+    return {
+        "energy_joules": energy.microjoules / 1e6,
+        "energy_joules_low": energy.low_microjoules / 1e6,
+        "energy_joules_high": energy.high_microjoules / 1e6,
+        "energy_basis": receipt_pb2.EnergyBasis.Name(energy.basis).removeprefix("ENERGY_BASIS_").lower(),
+    }
 
 
 def _copy(completion: chat_pb2.ChatCompletion) -> chat_pb2.ChatCompletion:
@@ -112,8 +125,7 @@ def _final_chunk(chunk: chat_pb2.ChatCompletionChunk, receipt: receipt_pb2.Recei
     figures: dict[str, object] = {"request_id": receipt.request_id, "provider": receipt.provider, "model": receipt.model}
     if receipt.HasField("cost_nano_usd"):
         figures["cost_usd"] = receipt.cost_nano_usd / 1e9
-    if receipt.HasField("energy"):
-        figures["energy_joules"] = receipt.energy.microjoules / 1e6
+    figures |= _energy(receipt)
     return openai.encode_chunk(chunk, additions={"x-joulegate": msgspec.json.encode(figures)})
 
 

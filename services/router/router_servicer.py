@@ -5,6 +5,7 @@ from google.protobuf import duration_pb2
 from joulegate.router.v1 import router_service_pb2 as pb
 from joulegate.router.v1 import router_service_pb2_grpc as pb_grpc
 from services.router.catalogue import Candidate
+from services.router.intake import Intake
 from services.router.pipeline import model_not_found
 from services.router.provider_watch import ProviderWatch
 from services.router.ranking import explain, rank
@@ -14,10 +15,12 @@ from services.runtime.interceptors import Context
 class RouterServicer(pb_grpc.RouterServiceServicer):
     """See router_service.proto."""
 
-    def __init__(self, watch: ProviderWatch) -> None:
+    def __init__(self, intake: Intake, watch: ProviderWatch) -> None:
+        self._intake = intake
         self._watch = watch
 
     async def RankCandidates(self, request: pb.RankCandidatesRequest, context: Context) -> pb.RankCandidatesResponse:
+        self._intake.caller(context)
         ranked = rank((await self._watch.catalogue()).candidates(request.request.model))
         if not ranked:
             raise model_not_found(request.request.model)

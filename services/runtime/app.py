@@ -85,7 +85,7 @@ def _main(name: str, parts: Sequence[tuple[type[Any], Build]], in_process: bool)
         builds = [(own, build) for own, (_, build) in zip(loaded, parts, strict=True)]
         return uvloop.run(_serve(name, runtime, builds, in_process))
     except SettingsError as error:
-        print(f"joulegate {name}: {len(error.problems)} wrong settings:", *error.problems, sep="\n  ", file=sys.stderr)
+        print(f"joulegate {name}: wrong settings:", *error.problems, sep="\n  ", file=sys.stderr)
         return 2
 
 

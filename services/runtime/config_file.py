@@ -7,7 +7,7 @@ from typing import Any
 
 from services.runtime.settings import SettingsError
 
-TABLES = frozenset({"providers", "models", "breaker", "retry", "zones"})
+TABLES = frozenset({"providers", "models", "breaker", "retry"})
 
 
 def read_config(config: Path | None) -> Mapping[str, Any]:

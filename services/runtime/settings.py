@@ -90,7 +90,10 @@ def integer(least: int | None = None, most: int | None = None) -> Callable[[str]
     """A whole number within bounds."""
 
     def parse(value: str) -> int:
-        number = int(value)
+        try:
+            number = int(value)
+        except ValueError:
+            raise ValueError("must be a whole number") from None
         _check_bounds(number, least, most)
         return number
 
@@ -101,7 +104,10 @@ def number(least: float | None = None, most: float | None = None, above: float |
     """A finite decimal number within bounds."""
 
     def parse(value: str) -> float:
-        number = float(value)
+        try:
+            number = float(value)
+        except ValueError:
+            raise ValueError("must be a number") from None
         if not math.isfinite(number):
             raise ValueError("must be finite")
         if above is not None and number <= above:

@@ -122,7 +122,7 @@ class Gateway:
 
 def welcome(url: str, loaded: UpSettings, place: Place) -> str:
     """What a person wants to know once the gateway runs."""
-    key = " -H 'authorization: Bearer YOUR_KEY'" if loaded.auth_required else ""
+    key = " -H 'authorization: Bearer YOUR_KEY'" if loaded.demands_key else ""
     lines = [
         f"Joulegate is ready at {url}/v1. Try it:",
         "",

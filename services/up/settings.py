@@ -42,8 +42,14 @@ class UpSettings:
     metrics_port: int = setting("METRICS_PORT", settings.integer(0, 65532), "9464", "First of four ports for Prometheus; 0: any free.")
     prometheus_enabled: bool = setting("PROMETHEUS_METRICS_ENABLED", settings.boolean, "true", "Whether metrics are served.")
     auth_required: bool = setting("AUTH_REQUIRED", settings.boolean, "false", "Whether each request needs an API key.")
+    gateway_api_key: str | None = setting("GATEWAY_API_KEY", settings.text, None, "The key that clients must present.")
     allow_anonymous: bool = setting("ALLOW_ANONYMOUS", settings.boolean, "false", "Lets a public HOST go without AUTH_REQUIRED.")
     log_level: str = setting("LOG_LEVEL", settings.one_of(*logs.LEVELS), "info", "debug, info, warning or error.")
+
+    @property
+    def demands_key(self) -> bool:
+        """Whether strangers are kept out."""
+        return self.auth_required or self.gateway_api_key is not None
 
     @property
     def reachable_host(self) -> str:
@@ -58,6 +64,6 @@ def load(environment: Mapping[str, str]) -> UpSettings:
     """Reads the settings. Raises SettingsError, also for a listener that would be open to strangers."""
     loaded = settings.load(UpSettings, environment)
     is_public = not ipaddress.ip_address(loaded.host).is_loopback
-    if is_public and not (loaded.auth_required or loaded.allow_anonymous):
-        raise SettingsError([f"HOST={loaded.host!r} is open to others: set AUTH_REQUIRED=true, or ALLOW_ANONYMOUS=true if that is meant"])
+    if is_public and not (loaded.demands_key or loaded.allow_anonymous):
+        raise SettingsError([f"HOST={loaded.host!r} is open to others: set GATEWAY_API_KEY, or ALLOW_ANONYMOUS=true if that is meant"])
     return loaded

@@ -11,9 +11,10 @@ def test_defaults_are_private() -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "::"])
 def test_public_host_needs_keys(host: str) -> None:
-    with pytest.raises(SettingsError, match="AUTH_REQUIRED=true, or ALLOW_ANONYMOUS=true"):
+    with pytest.raises(SettingsError, match="GATEWAY_API_KEY, or ALLOW_ANONYMOUS=true"):
         settings.load({"HOST": host})
     assert settings.load({"HOST": host, "AUTH_REQUIRED": "true"}).host == host
+    assert settings.load({"HOST": host, "GATEWAY_API_KEY": "k"}).demands_key
     assert settings.load({"HOST": host, "ALLOW_ANONYMOUS": "true"}).host == host
 
 
