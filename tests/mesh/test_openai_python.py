@@ -159,6 +159,9 @@ async def test_whole_answer_says_its_source_and_its_figures(sdk: Sdk, gateway: G
         "model": "small",
         "cost_usd": row["cost_nano_usd"] / 1e9,
         "energy_joules": row["energy_microjoules"] / 1e6,
+        "energy_joules_low": row["energy_low_microjoules"] / 1e6,
+        "energy_joules_high": row["energy_high_microjoules"] / 1e6,
+        "energy_basis": row["energy_basis"].removeprefix("ENERGY_BASIS_").lower(),
         "cache_hit": False,
         "fallback_used": False,
     }
@@ -200,6 +203,9 @@ async def test_stream_ends_with_usage_and_figures_when_asked(
         "model": "small",
         "cost_usd": row["cost_nano_usd"] / 1e9,
         "energy_joules": row["energy_microjoules"] / 1e6,
+        "energy_joules_low": row["energy_low_microjoules"] / 1e6,
+        "energy_joules_high": row["energy_high_microjoules"] / 1e6,
+        "energy_basis": row["energy_basis"].removeprefix("ENERGY_BASIS_").lower(),
     }
 
 
