@@ -29,6 +29,7 @@ class Gateway:
     process: asyncio.subprocess.Process
     url: str = ""
     text: str = field(default="", repr=False)
+    _is_silent: bool = field(default=False, repr=False)
     _news: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
     async def listen(self) -> None:
@@ -36,13 +37,19 @@ class Gateway:
         while line := await self.process.stdout.readline():
             self.text += line.decode()
             self._news.set()
+        self._is_silent = True
+        self._news.set()
 
     async def says(self, pattern: str, times: int = 1) -> re.Match[str]:
-        """Waits until the pattern was written so often; gives its last match."""
-        async with asyncio.timeout(PATIENCE_S):
-            while len(found := list(re.finditer(pattern, self.text))) < times:
-                self._news.clear()
-                await self._news.wait()
+        """Waits until the pattern was written so often; gives its last match. What was written instead is shown when it never is."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while len(found := list(re.finditer(pattern, self.text))) < times:
+                    assert not self._is_silent, f"ended without saying {pattern!r}:\n{self.text[-4000:]}"
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise AssertionError(f"does not say {pattern!r}:\n{self.text[-4000:]}") from None
         return found[-1]
 
     @property
