@@ -25,6 +25,7 @@ log = logs.get(__name__)
 
 RECONNECT_S = (0.05, 1.0)
 COMPANY_S = 0.02
+NOT_BEGUN = "The ledger cannot be written to, so no provider is called."
 # Beyond this many unacknowledged records the ledger has been away for long: take no more work that must be booked.
 MAX_HELD = 100_000
 Record = pb.Intent | pb.Settlement
@@ -63,7 +64,7 @@ class Books:
     async def ready(self) -> None:
         """Waits until records can be written. Raises LEDGER_UNAVAILABLE when that takes too long, so that nothing unbooked is begun."""
         if len(self._settlements) >= MAX_HELD:
-            raise _unavailable()
+            raise _unavailable(NOT_BEGUN)
         if not self._connected.is_set():
             await self._within_wait(self._connected.wait())
 
@@ -77,7 +78,7 @@ class Books:
     async def durable(self, intended: asyncio.Future[None]) -> None:
         """Waits for an intent. Raises LEDGER_UNAVAILABLE when that takes too long."""
         if not await is_done_within(intended, self._wait_s):
-            raise _unavailable()
+            raise _unavailable("The ledger did not confirm this request, so its answer is withheld.")
 
     def settle(self, settlement: pb.Settlement) -> asyncio.Future[pb.SettlementAck | None]:
         """Books the end of a request. The future gives the figures that were booked; None when the ledger refused the record."""
@@ -101,7 +102,7 @@ class Books:
         try:
             await asyncio.wait_for(waiting, self._wait_s)
         except TimeoutError:
-            raise _unavailable() from None
+            raise _unavailable(NOT_BEGUN) from None
 
     def _send(self, record: Record) -> None:
         if self._outbox is not None:
@@ -218,9 +219,5 @@ async def open_books(stub: pb_grpc.LedgerServiceStub, router_id: str, wait_s: fl
         await asyncio.gather(keeper, return_exceptions=True)
 
 
-def _unavailable() -> GatewayError:
-    return GatewayError(
-        ErrorReason.ERROR_REASON_LEDGER_UNAVAILABLE,
-        "The ledger cannot be written to, so no provider is called. Try again shortly.",
-        retry_after_s=1,
-    )
+def _unavailable(message: str) -> GatewayError:
+    return GatewayError(ErrorReason.ERROR_REASON_LEDGER_UNAVAILABLE, f"{message} Try again shortly.", retry_after_s=1)
