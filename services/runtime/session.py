@@ -24,7 +24,7 @@ log = logs.get(__name__)
 Frame = TypeVar("Frame")
 
 WINDOW = 64
-SPACING_S = 0.004
+SPACING_S = 0.006
 BURST = 2
 RECONNECT_S = (0.05, 1.0)
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
