@@ -7,10 +7,8 @@ import msgspec
 
 from joulegate.cache.v1 import cache_service_pb2 as cache_pb
 from joulegate.chat.v1 import chat_pb2
-from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from services.router.controls import CacheControls
 from services.router.identity import Caller
-from services.runtime.errors import GatewayError
 from services.wire.extensions import EXTENSION_FIELDS
 from services.wire.fields import without_extra
 from services.wire.fingerprint import exact_digest
@@ -45,22 +43,22 @@ class Question:
 
 
 def extensions(request: chat_pb2.ChatRequest) -> Mapping[str, object]:
-    """The gateway's own fields that the caller put into the body. Raises GatewayError."""
+    """The gateway's own fields that the caller put into the body."""
     if not request.extra_json:
         return {}
     members = _members.decode(request.extra_json)
-    taken = {name: _decoded(name, members[name]) for name in EXTENSION_FIELDS & members.keys()}
+    taken = {name: _decoded(members[name]) for name in EXTENSION_FIELDS & members.keys()}
     if not isinstance(taken.get("provider", ""), str):
         # OpenRouter's routing preferences are an object of that name, and meant for OpenRouter.
         del taken["provider"]
     return taken
 
 
-def _decoded(name: str, raw: msgspec.Raw) -> object:
+def _decoded(raw: msgspec.Raw) -> object:
     try:
         return msgspec.json.decode(raw)
-    except msgspec.DecodeError:  # valid JSON that no Python number holds
-        raise GatewayError(ErrorReason.ERROR_REASON_INVALID_REQUEST, f"Invalid value for '{name}'.", {"param": name}) from None
+    except msgspec.DecodeError:  # valid JSON with a number that Python does not hold: nothing that could be acted on
+        return raw
 
 
 def for_providers(request: chat_pb2.ChatRequest, taken: Mapping[str, object]) -> chat_pb2.ChatRequest:

@@ -1,8 +1,5 @@
-import pytest
-
 from joulegate.chat.v1 import chat_pb2
 from services.router.question import extensions, for_providers
-from services.runtime.errors import GatewayError
 
 
 def _request(extra: bytes) -> chat_pb2.ChatRequest:
@@ -26,8 +23,8 @@ def test_openrouters_provider_object_is_not_ours() -> None:
     assert extensions(_request(b'{"provider":"a"}')) == {"provider": "a"}
 
 
-def test_a_number_that_nothing_holds_is_refused_by_name() -> None:
-    with pytest.raises(GatewayError) as raised:
-        extensions(_request(b'{"x-budget-key":1E+702}'))
-    assert raised.value.http_status == 400
-    assert raised.value.metadata["param"] == "x-budget-key"
+def test_a_number_that_nothing_holds_is_taken_out_and_acted_on_by_nobody() -> None:
+    request = _request(b'{"x-budget-key":1E+702,"top_k":1}')
+    taken = extensions(request)
+    assert taken.keys() == {"x-budget-key"}
+    assert for_providers(request, taken).extra_json == b'{"top_k":1}'
