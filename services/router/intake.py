@@ -13,6 +13,7 @@ from services.runtime.interceptors import Context
 from services.runtime.tracing import CARRIED
 from services.wire import openai
 from services.wire.errors import InvalidRequest
+from services.wire.fields import without_extra
 
 
 class Intake:
@@ -25,14 +26,13 @@ class Intake:
 
     def caller(self, context: Context) -> Caller:
         """Who calls a method that takes no question. Raises GatewayError INVALID_API_KEY."""
-        headers = _headers(context)
-        return self._identities.caller(headers.get("authorization"), headers.get("x-api-key"))
+        return self._identified(_headers(context))
 
     def from_json(self, body: bytes, context: Context) -> Question:
         """The question in an OpenAI body. Raises GatewayError."""
         headers = _headers(context)
         # Identity first: a stranger learns nothing of what is wrong with a body.
-        caller = self._identities.caller(headers.get("authorization"), headers.get("x-api-key"))
+        caller = self._identified(headers)
         try:
             request = openai.decode_request(body)
         except InvalidRequest as error:
@@ -42,13 +42,18 @@ class Intake:
     def from_message(self, request: chat_pb2.ChatRequest, wants_stream: bool, context: Context) -> Question:
         """The question in a typed request. Raises GatewayError."""
         headers = _headers(context)
-        caller = self._identities.caller(headers.get("authorization"), headers.get("x-api-key"))
+        caller = self._identified(headers)
         try:
             checked = openai.checked_request(request)
         except InvalidRequest as error:
             raise _invalid(error) from None
+        # Which method was called decides; what was written beside the typed field would win over it.
+        checked.extra_json = without_extra(checked.extra_json, {"stream"})
         checked.stream = wants_stream
         return self._question(checked, caller, headers, context)
+
+    def _identified(self, headers: dict[str, str]) -> Caller:
+        return self._identities.caller(headers.get("authorization"), headers.get("x-api-key"))
 
     def _question(self, request: chat_pb2.ChatRequest, caller: Caller, headers: dict[str, str], context: Context) -> Question:
         taken = extensions(request)

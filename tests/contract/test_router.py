@@ -163,6 +163,19 @@ async def test_answer_leaves_only_after_its_intent_is_durable(kind: str) -> None
     assert settlement.settlements[0].create_time == intent.create_time != Timestamp()
 
 
+async def test_method_that_is_called_decides_what_is_asked_for(kind: str) -> None:
+    async with serving(kind, LEDGER_WAIT_SECONDS="10") as router:
+        router.dispatch.script = [whole()]
+        contrary = chat_pb2.ChatRequest(extra_json=b'{"stream":null,"top_k":1}')
+        contrary.MergeFrom(QUESTION)
+        asked = asyncio.ensure_future(router.stub.CompleteChat(typed_pb.CompleteChatRequest(request=contrary), timeout=PATIENCE_S))
+        for _ in range(2):
+            router.ledger.acknowledge(await router.ledger.heard())
+        await asked
+        sent = (await router.dispatch.requests.get()).request
+    assert (sent.HasField("stream"), sent.stream, sent.extra_json) == (True, False, b'{"top_k":1}')
+
+
 async def test_stream_starts_only_after_its_intent_is_durable(kind: str) -> None:
     chunk = chat_pb2.ChatCompletionChunk(id="c-1", choices=[chat_pb2.ChunkChoice(delta=chat_pb2.Message(text="Work."))])
     more = asyncio.Event()

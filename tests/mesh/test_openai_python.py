@@ -132,6 +132,17 @@ def call_delta(number: int, arguments: str, *, opens: bool = False) -> bytes:
     return chunk({"tool_calls": [delta]})
 
 
+def figures(row: dict[str, Any]) -> dict[str, Any]:
+    """What a client is told of a row of the books."""
+    return {
+        "cost_usd": row["cost_nano_usd"] / 1e9,
+        "energy_joules": row["energy_microjoules"] / 1e6,
+        "energy_joules_low": row["energy_low_microjoules"] / 1e6,
+        "energy_joules_high": row["energy_high_microjoules"] / 1e6,
+        "energy_basis": row["energy_basis"].removeprefix("ENERGY_BASIS_").lower(),
+    }
+
+
 async def test_whole_answer_says_its_source_and_its_figures(sdk: Sdk, gateway: Gateway, lab: OpenAIUpstream) -> None:
     lab.script(completion("Hello!", service_tier="default"))
     headers, got = await sdk.whole(**question())
@@ -157,11 +168,7 @@ async def test_whole_answer_says_its_source_and_its_figures(sdk: Sdk, gateway: G
         "request_id": headers["x-request-id"],
         "provider": "lab",
         "model": "small",
-        "cost_usd": row["cost_nano_usd"] / 1e9,
-        "energy_joules": row["energy_microjoules"] / 1e6,
-        "energy_joules_low": row["energy_low_microjoules"] / 1e6,
-        "energy_joules_high": row["energy_high_microjoules"] / 1e6,
-        "energy_basis": row["energy_basis"].removeprefix("ENERGY_BASIS_").lower(),
+        **figures(row),
         "cache_hit": False,
         "fallback_used": False,
     }
@@ -201,11 +208,7 @@ async def test_stream_ends_with_usage_and_figures_when_asked(
         "request_id": headers["x-request-id"],
         "provider": "lab",
         "model": "small",
-        "cost_usd": row["cost_nano_usd"] / 1e9,
-        "energy_joules": row["energy_microjoules"] / 1e6,
-        "energy_joules_low": row["energy_low_microjoules"] / 1e6,
-        "energy_joules_high": row["energy_high_microjoules"] / 1e6,
-        "energy_basis": row["energy_basis"].removeprefix("ENERGY_BASIS_").lower(),
+        **figures(row),
     }
 
 
