@@ -13,7 +13,7 @@ from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from services.dispatch import retry
 from services.dispatch.backend import Answer, Batch
-from services.dispatch.failure import Failure
+from services.dispatch.failure import Failure, Kind
 from services.dispatch.plan import Plan
 from services.dispatch.retry import RetryPolicy
 from services.dispatch.roster import Provider, Roster, duration
@@ -61,7 +61,8 @@ class Attempts:
             if attempt.failure is None:
                 return
             self._log(request.request_id, target, attempt.failure)
-            yield pb.DispatchResponse(failed_attempts=[attempt.report(attempt.failure)])
+            if attempt.failure.kind is not Kind.UNSUPPORTED:
+                yield pb.DispatchResponse(failed_attempts=[attempt.report(attempt.failure)])
             elapsed = self._clock.monotonic() - began
             plan.failed(attempt.failure, self._random(), None if remaining_s is None else remaining_s - elapsed)
         raise plan.error
@@ -139,7 +140,9 @@ class Attempt:
         if is_first:
             self._provider.figures.saw_first_event(elapsed)
             self._provider.first_event_seconds.observe(elapsed)
-            selected = pb.SelectedTarget(target=self._target, attempt=self._number, time_to_first_event=duration(elapsed))
+            selected = pb.SelectedTarget(
+                target=self._target, attempt=self._number, time_to_first_event=duration(elapsed), warnings=self._answer.warnings
+            )
         if batch.is_last:
             finished = pb.Finished(elapsed=duration(elapsed))
             self._succeed()
@@ -154,7 +157,7 @@ class Attempt:
 
     def _fail(self, failure: Failure) -> None:
         # A provider that refuses a bad request, or does not have a model, does its work.
-        if retry.is_callers_fault(failure) or failure.http_status == 404:
+        if retry.is_callers_fault(failure) or failure.http_status == 404 or failure.kind is Kind.UNSUPPORTED:
             self._outcome = "rejected"
             return
         self._outcome = "failure"

@@ -17,6 +17,11 @@ class Batch(NamedTuple):
 class Answer(Protocol):
     """One call, from before it goes out until its answer is complete."""
 
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What of the request did not reach the provider, and why. Known after the first read."""
+        ...
+
     async def read(self) -> Batch:
         """The next events, at least one unless it is the last batch. The first read makes the call. Raises Failure."""
         ...

@@ -39,6 +39,8 @@ class DemoBackend:
 class DemoAnswer:
     """One answer, a batch at a time."""
 
+    warnings = ()
+
     def __init__(self, request: chat_pb2.ChatRequest, model: str, created: int) -> None:
         self._request = request
         self._model = model

@@ -16,6 +16,7 @@ class Kind(Enum):
     LATE = auto()  # the answer began and then took too long
     REFUSED = auto()  # the provider said no; `http_status` says how, 0 where it did not say
     BROKEN = auto()  # the answer was cut, or makes no sense
+    UNSUPPORTED = auto()  # the dialect cannot say what `param` asks for; no call was made
 
 
 class Failure(Exception):  # noqa: N818 - a value that is raised, named for what it is
@@ -44,6 +45,8 @@ class Failure(Exception):  # noqa: N818 - a value that is raised, named for what
     @property
     def summary(self) -> str:
         """What happened without the vendor's own text, which may quote the prompt: for logs and status pages."""
+        if self.kind is Kind.UNSUPPORTED:
+            return "the dialect cannot say what is asked"
         if self.kind is not Kind.REFUSED:
             return self.message
         return f"HTTP {self.http_status}" if self.http_status else "an error instead of an answer"

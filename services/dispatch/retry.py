@@ -94,6 +94,11 @@ def rejected(provider: str, failure: Failure) -> GatewayError:
 
 def exhausted(failures: Sequence[tuple[str, Failure]]) -> GatewayError:
     """The error when no target is left, from each target's last failure, in order."""
+    called = [(provider, failure) for provider, failure in failures if failure.kind is not Kind.UNSUPPORTED]
+    if not called:
+        provider, failure = failures[0]
+        return GatewayError(ErrorReason.ERROR_REASON_UNSUPPORTED_PARAMETER, failure.message, {"provider": provider, "param": failure.param})
+    failures = called
     provider, last = failures[-1]
     if len(failures) == 1 and _is_unknown_model(last):
         return GatewayError(ErrorReason.ERROR_REASON_MODEL_NOT_FOUND, last.message, _vendor_metadata(provider, last))

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ from yarl import URL
 
 from joulegate.chat.v1 import chat_pb2
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
-from services.dispatch.adapters.base import Adapter, StreamDecoder
+from services.dispatch.adapters.base import Adapter, Reply, StreamDecoder
 from services.dispatch.backend import Batch
 from services.dispatch.failure import Failure, Kind
 from services.dispatch.retry import retry_after_s
@@ -24,6 +25,7 @@ from services.runtime.clock import Clock
 MAX_ERROR_BYTES = 64 * 1024
 MAX_LISTING_BYTES = 16 * 1024 * 1024
 KEEP_ALIVE_S = 60.0
+MAX_URLS = 1024
 # How long the end of a body that is complete already may take, so that its connection can be used again.
 DRAIN_S = 0.1
 # aiohttp writes a body in one piece, and warns above 1 MiB that this holds up the loop.
@@ -84,7 +86,10 @@ class HttpBackend:
         """Sends a request; gives the answer once its headers are here."""
         url = self._urls.get(path)
         if url is None:
-            url = self._urls[path] = URL(self._base_url + path)
+            url = URL(self._base_url + path)
+            # In some dialects the path names the model, and a client may name any.
+            if len(self._urls) < MAX_URLS:
+                self._urls[path] = url
         sent = {**self._headers, **headers}
         data: bytes | AsyncIterator[bytes] | None = body
         if body is not None and len(body) > PIECE_BYTES:
@@ -193,6 +198,7 @@ class HttpAnswer:
         self._request = request
         self._model = model
         self._headers = headers
+        self.warnings: Sequence[str] = ()
         self._exchange: Exchange | None = None
         self._decoder: StreamDecoder | None = None
         self._failure: Failure | None = None
@@ -209,12 +215,14 @@ class HttpAnswer:
     async def _open(self) -> StreamDecoder:
         backend, timeouts, request = self._backend, self._backend.timeouts, self._request
         wire = backend.adapter.encode(request, self._model)
+        self.warnings = wire.warnings
         headers = {**wire.headers, **self._headers}
         total_s = timeouts.stream_total_s if request.stream else timeouts.total_s
         self._exchange = Exchange(backend, total_s)
         self._wait_s = timeouts.first_byte_s if request.stream else timeouts.total_s
         response = await self._exchange.open("POST", wire.path, headers, wire.body, self._wait_s)
-        self._decoder = backend.adapter.decoder(request, response.headers.get("content-type", ""))
+        reply = Reply(response.headers.get("content-type", ""), f"chatcmpl-{secrets.token_hex(12)}", int(backend.clock.now()))
+        self._decoder = backend.adapter.decoder(request, reply)
         return self._decoder
 
     async def _read(self, decoder: StreamDecoder) -> Batch:

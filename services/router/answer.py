@@ -26,6 +26,8 @@ class Source:
     failed_attempts: int = 0
     # For humans.
     decision: str = ""
+    # What the provider's dialect could not be told.
+    warnings: Sequence[str] = ()
 
 
 class Answer(Protocol):

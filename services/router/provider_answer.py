@@ -71,7 +71,14 @@ class ProviderAnswer:
     def source(self) -> Source:
         assert self._selected is not None
         target = self._selected.target
-        return Source(target.provider, target.model, self._status, failed_attempts=len(self._failed), decision=self._decision)
+        return Source(
+            target.provider,
+            target.model,
+            self._status,
+            failed_attempts=len(self._failed),
+            decision=self._decision,
+            warnings=self._selected.warnings,
+        )
 
     async def __aenter__(self) -> "ProviderAnswer":
         try:

@@ -34,8 +34,8 @@ def source_headers(question: Question, source: Source) -> Headers:
         headers.append(("x-joulegate-cache-similarity", f"{source.similarity:.3f}"))
     if source.age_s is not None:
         headers.append(("age", str(source.age_s)))
-    if question.warnings:
-        headers.append(("x-joulegate-warnings", ", ".join(question.warnings)))
+    if question.warnings or source.warnings:
+        headers.append(("x-joulegate-warnings", _header_text(", ".join([*question.warnings, *source.warnings]))))
     return headers
 
 

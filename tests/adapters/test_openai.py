@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulegate.chat.v1 import chat_pb2
-from services.dispatch.adapters.openai import MAX_COMPLETION_BYTES, OpenAIAdapter
+from services.dispatch.adapters.base import Reply
+from services.dispatch.adapters.bodies import MAX_COMPLETION_BYTES
+from services.dispatch.adapters.openai import OpenAIAdapter
 from services.dispatch.failure import Failure, Kind
 from services.wire.openai import decode_request
 from tests.fakes.openai_upstream import chunk, completion_json, event, usage_json
@@ -25,7 +27,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 def read(request: chat_pb2.ChatRequest, pieces: list[bytes], content_type: str = SSE) -> tuple[list[chat_pb2.ChatEvent], Failure | None]:
-    decoder = ADAPTER.decoder(request, content_type)
+    decoder = ADAPTER.decoder(request, Reply(content_type, "", 0))
     events: list[chat_pb2.ChatEvent] = []
     try:
         for piece in pieces:
@@ -136,7 +138,7 @@ def test_an_answer_cut_at_any_byte_is_broken() -> None:
 
 
 def test_an_answer_without_end_is_given_up() -> None:
-    decoder = ADAPTER.decoder(ASK, "application/json")
+    decoder = ADAPTER.decoder(ASK, Reply("application/json", "", 0))
     piece = bytes(MAX_COMPLETION_BYTES // 4)
     with pytest.raises(Failure, match="larger than"):
         for _ in range(5):
@@ -185,12 +187,12 @@ def test_where_reads_are_cut_does_not_matter(cuts: list[int]) -> None:
 
 
 def test_events_that_arrived_together_are_given_together() -> None:
-    decoder = ADAPTER.decoder(ASK_STREAM, SSE)
+    decoder = ADAPTER.decoder(ASK_STREAM, Reply(SSE, "", 0))
     assert len(list(decoder.feed(chunk({"content": "a"}) + chunk({"content": "b"}) + b"data: {"))) == 2
 
 
 def test_done_ends_a_stream_and_what_follows_is_ignored() -> None:
-    decoder = ADAPTER.decoder(ASK_STREAM, SSE)
+    decoder = ADAPTER.decoder(ASK_STREAM, Reply(SSE, "", 0))
     assert len(list(decoder.feed(chunk({"content": "a"}) + DONE + b"data: nonsense\n\n"))) == 1
     assert decoder.is_done
     assert list(decoder.close()) == []

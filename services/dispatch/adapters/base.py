@@ -16,6 +16,17 @@ class WireRequest:
     path: str
     headers: Mapping[str, str]
     body: bytes
+    # What was left out because the dialect has no word for it and the answer is as good without: for `x-joulegate-warnings`.
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What is known of an answer before its body. `id` and `created` (seconds since 1970) are for dialects whose answers have none."""
+
+    content_type: str
+    id: str
+    created: int
 
 
 class StreamDecoder(Protocol):
@@ -48,10 +59,13 @@ class Adapter(Protocol):
         ...
 
     def encode(self, request: chat_pb2.ChatRequest, model: str) -> WireRequest:
-        """The request for `model`; its own model may be a name that only the gateway knows."""
+        """The request for `model`; its own model may be a name that only the gateway knows.
+
+        Raises Failure of kind UNSUPPORTED, with `param`, for what the dialect cannot say and that matters.
+        """
         ...
 
-    def decoder(self, request: chat_pb2.ChatRequest, content_type: str) -> StreamDecoder:
+    def decoder(self, request: chat_pb2.ChatRequest, reply: Reply) -> StreamDecoder:
         """For the answer to `request`, once its headers came."""
         ...
 

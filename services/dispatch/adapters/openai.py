@@ -8,22 +8,19 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from joulegate.chat.v1 import chat_pb2
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
-from services.dispatch.adapters.base import StreamDecoder, WireRequest
+from services.dispatch.adapters.base import Reply, StreamDecoder, WireRequest
+from services.dispatch.adapters.bodies import WholeDecoder, json_or_none, plain_text, word
 from services.dispatch.failure import Failure, Kind
 from services.wire.errors import InvalidAnswer
 from services.wire.fields import NULL, decode_members, encode
 from services.wire.openai import decode_chunk, decode_completion, request_members
 from services.wire.sse import EventTooLarge, SseDecoder
 
-MAX_COMPLETION_BYTES = 64 * 1024 * 1024
 _HEADERS: Mapping[str, Mapping[str, str]] = {
     accept: {"content-type": "application/json", "accept": accept} for accept in ("application/json", "text/event-stream")
 }
-_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 
 # An error inside an answer of status 200 carries its status in `code`, or only its type.
 _STATUS_OF_TYPE = {
@@ -54,49 +51,33 @@ class OpenAIAdapter:
         accept = "text/event-stream" if request.stream else "application/json"
         return WireRequest("/chat/completions", _HEADERS[accept], encode(members))
 
-    def decoder(self, request: chat_pb2.ChatRequest, content_type: str) -> StreamDecoder:
+    def decoder(self, request: chat_pb2.ChatRequest, reply: Reply) -> StreamDecoder:
         # Some answer with JSON although a stream was asked for.
-        if not request.stream or "json" in content_type:
-            return _WholeDecoder()
+        if not request.stream or "json" in reply.content_type:
+            return WholeDecoder(_completion)
         return _ChunkDecoder(request.n or 1)
 
     def decode_error(self, status: int, body: bytes) -> Failure:
-        return _vendor_failure(_json(body), status) or Failure(Kind.REFUSED, _plain_text(body) or f"HTTP {status}", http_status=status)
+        said = plain_text(body) or f"HTTP {status}"
+        return _vendor_failure(json_or_none(body), status) or Failure(Kind.REFUSED, said, http_status=status)
 
     def decode_models(self, body: bytes) -> Sequence[pb.Model]:
-        listed = _json(body)
+        listed = json_or_none(body)
         entries = listed.get("data") if isinstance(listed, dict) else listed
         if not isinstance(entries, list):
             raise Failure(Kind.BROKEN, "the list of models is not one")
         return [_model(entry) for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
 
 
-class _WholeDecoder:
-    """A JSON body."""
-
-    is_done = False
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self._size = 0
-
-    def feed(self, data: bytes) -> Iterator[chat_pb2.ChatEvent]:
-        self._size += len(data)
-        if self._size > MAX_COMPLETION_BYTES:
-            raise Failure(Kind.BROKEN, f"the answer is larger than {MAX_COMPLETION_BYTES} bytes")
-        self._pieces.append(data)
-        return iter(())
-
-    def close(self) -> Iterator[chat_pb2.ChatEvent]:
-        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        try:
-            completion = decode_completion(body)
-        except InvalidAnswer as invalid:
-            raise Failure(Kind.BROKEN, str(invalid)) from None
-        _raise_error_member(completion.extra_json)
-        if not completion.choices:
-            raise Failure(Kind.BROKEN, "the provider's answer has no choices")
-        yield chat_pb2.ChatEvent(completion=completion)
+def _completion(body: bytes) -> chat_pb2.ChatCompletion:
+    try:
+        completion = decode_completion(body)
+    except InvalidAnswer as invalid:
+        raise Failure(Kind.BROKEN, str(invalid)) from None
+    _raise_error_member(completion.extra_json)
+    if not completion.choices:
+        raise Failure(Kind.BROKEN, "the provider's answer has no choices")
+    return completion
 
 
 class _ChunkDecoder:
@@ -121,7 +102,7 @@ class _ChunkDecoder:
             if text == b"[DONE]":
                 self.is_done = True
             elif event.event == "error":
-                raise _vendor_failure(_json(text), 0) or Failure(Kind.REFUSED, _plain_text(text))
+                raise _vendor_failure(json_or_none(text), 0) or Failure(Kind.REFUSED, plain_text(text))
             else:
                 yield self._chunk(text)
 
@@ -153,7 +134,7 @@ def _has_member(extra_json: bytes, name: str) -> bool:
 
 def _raise_error_member(extra_json: bytes) -> None:
     """Some say `{"error": ...}` with status 200, in a body or in the middle of a stream."""
-    if b'"error"' in extra_json and (failure := _vendor_failure(_json(extra_json), 0)):
+    if b'"error"' in extra_json and (failure := _vendor_failure(json_or_none(extra_json), 0)):
         raise failure
 
 
@@ -169,7 +150,7 @@ def _vendor_failure(body: Any, status: int) -> Failure | None:
     if not isinstance(error, dict):
         return None
     message = error.get("message") or error.get("detail")
-    type, param, code = (_word(error.get(name)) for name in ("type", "param", "code"))
+    type, param, code = (word(error.get(name)) for name in ("type", "param", "code"))
     text = message if isinstance(message, str) else encode(message or body).decode()
     return Failure(Kind.REFUSED, text, http_status=status or _status_of(code, type), type=type, param=param, code=code)
 
@@ -180,28 +161,7 @@ def _status_of(code: str, type: str) -> int:
     return _STATUS_OF_TYPE.get(type) or _STATUS_OF_TYPE.get(code, 0)
 
 
-def _word(value: Any) -> str:
-    return value if isinstance(value, str) else str(value) if isinstance(value, int) else ""
-
-
 def _model(entry: dict[str, Any]) -> pb.Model:
     created = entry.get("created")
     known = created if isinstance(created, int) and 0 <= created < 1 << 63 else 0
-    return pb.Model(id=entry["id"], owned_by=_word(entry.get("owned_by")), created=known)
-
-
-def _plain_text(body: bytes) -> str:
-    """A body that is not JSON, for humans: of a page only its title."""
-    text = body.decode("utf-8", "replace").strip()
-    if text.startswith("<"):
-        title = _TITLE.search(text)
-        text = title.group(1) if title else ""
-    return " ".join(text.split())
-
-
-def _json(document: bytes) -> Any:
-    """The decoded document; None when it is no JSON."""
-    try:
-        return msgspec.json.decode(document)
-    except (msgspec.DecodeError, RecursionError):
-        return None
+    return pb.Model(id=entry["id"], owned_by=word(entry.get("owned_by")), created=known)

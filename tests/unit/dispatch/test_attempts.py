@@ -43,6 +43,8 @@ class FakeClock:
 
 
 class ScriptedAnswer:
+    warnings = ()
+
     def __init__(self, script: Script) -> None:
         self._script = list(script)
         self.is_closed = False

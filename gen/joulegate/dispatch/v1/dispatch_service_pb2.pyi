@@ -176,6 +176,7 @@ class SelectedTarget(_message.Message):
     TARGET_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     TIME_TO_FIRST_EVENT_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     attempt: _builtins.int
     """Counts from 1 over all calls of the request."""
     @_builtins.property
@@ -184,16 +185,23 @@ class SelectedTarget(_message.Message):
     def time_to_first_event(self) -> _duration_pb2.Duration:
         """From the call to its first event."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What of the request was left out because the provider's dialect has no word for it and the answer is as good without.
+        `parameter: why`, for humans.
+        """
+
     def __init__(
         self,
         *,
         target: Global___Target | None = ...,
         attempt: _builtins.int = ...,
         time_to_first_event: _duration_pb2.Duration | None = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target", "time_to_first_event", b"time_to_first_event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "target", b"target", "time_to_first_event", b"time_to_first_event"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "target", b"target", "time_to_first_event", b"time_to_first_event", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,57 @@
+"""What the dialects share in reading bodies: whole answers, text that should be JSON, and errors that are pages."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from joulegate.chat.v1 import chat_pb2
+from services.dispatch.failure import Failure, Kind
+
+MAX_COMPLETION_BYTES = 64 * 1024 * 1024
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+
+
+class WholeDecoder:
+    """A JSON body. `decode` makes the completion of it and raises Failure when it is none."""
+
+    is_done = False
+
+    def __init__(self, decode: Callable[[bytes], chat_pb2.ChatCompletion]) -> None:
+        self._decode = decode
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> Iterator[chat_pb2.ChatEvent]:
+        self._size += len(data)
+        if self._size > MAX_COMPLETION_BYTES:
+            raise Failure(Kind.BROKEN, f"the answer is larger than {MAX_COMPLETION_BYTES} bytes")
+        self._pieces.append(data)
+        return iter(())
+
+    def close(self) -> Iterator[chat_pb2.ChatEvent]:
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        yield chat_pb2.ChatEvent(completion=self._decode(body))
+
+
+def json_or_none(document: bytes) -> Any:
+    """The decoded document; None when it is no JSON."""
+    try:
+        return msgspec.json.decode(document)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def plain_text(body: bytes) -> str:
+    """A body that is not JSON, for humans: of a page only its title."""
+    text = body.decode("utf-8", "replace").strip()
+    if text.startswith("<"):
+        title = _TITLE.search(text)
+        text = title.group(1) if title else ""
+    return " ".join(text.split())
+
+
+def word(value: Any) -> str:
+    """A vendor's type or code, whichever way it is written; empty for anything else."""
+    return value if isinstance(value, str) else str(value) if isinstance(value, int) else ""
