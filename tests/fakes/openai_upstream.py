@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tests.fakes.upstream import Call, Fault, Reply, Step, Upstream, answer, hang, reset, sse
+from tests.fakes.upstream import Call, Fault, Reply, Step, StreamParts, Upstream, answer, hang, reset, sse
 
 __all__ = ["Call", "Fault", "OpenAIUpstream", "Reply", "answer", "chunk", "completion", "error", "event", "hang", "reset", "sse", "stream"]
 
@@ -69,3 +69,20 @@ def event(data: Mapping[str, Any]) -> bytes:
 
 def _chunk_json(model: str) -> dict[str, Any]:
     return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1_700_000_000, "model": model}
+
+
+def whole(text: str) -> bytes:
+    """The body of a whole answer."""
+    return json.dumps(completion_json(text)).encode()
+
+
+def stream_parts(*texts: str) -> StreamParts:
+    """A streamed answer in its parts."""
+    ending = chunk({}, finish="stop") + event(_chunk_json("small") | {"choices": [], "usage": usage_json()}) + b"data: [DONE]\n\n"
+    opening = chunk({"role": "assistant", "content": ""})
+    return StreamParts(opening, [chunk({"content": text}) for text in texts], ending, "text/event-stream")
+
+
+def error_body(status: int, message: str) -> bytes:
+    """The body of an error."""
+    return json.dumps({"error": {"message": message, "type": "fake_error", "param": None, "code": str(status)}}).encode()

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from aiohttp import web
 
@@ -45,6 +45,15 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     # Steps before the headers; bytes have no place there.
     before: Sequence[asyncio.Event | Fault] = ()
+
+
+class StreamParts(NamedTuple):
+    """A streamed answer, cut where faults may happen: before the first token, each token, and all that ends it."""
+
+    opening: bytes
+    pieces: list[bytes]
+    ending: bytes
+    content_type: str
 
 
 @dataclass(frozen=True, slots=True)
