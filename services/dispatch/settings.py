@@ -33,3 +33,8 @@ class DispatchSettings:
     ollama_host: str | None = setting("OLLAMA_HOST", text, None, "Where Ollama is; it is looked for at 127.0.0.1:11434 when unset.")
     enable_ollama: bool = setting("ENABLE_OLLAMA", boolean, "true", _SWITCH)
     enable_demo: bool = setting("ENABLE_DEMO", boolean, "true", "Whether the built-in demo provider answers for the model `demo`.")
+    gateway_api_key: str | None = setting(
+        "GATEWAY_API_KEY", text, None, "When set, clients must present it as bearer token or x-api-key to see the providers."
+    )
+    auth_required: bool = setting("AUTH_REQUIRED", boolean, "false", "Whether anonymous clients are refused.")
+    admin_api_key: str | None = setting("ADMIN_API_KEY", text, None, "Key of the admin endpoints; they answer 403 until it is set.")

@@ -1,35 +1,12 @@
 """AdminService over gRPC: the books for operators, behind the admin key."""
 
-import hmac
-from typing import Any
-
-import grpc
-
-from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from joulegate.ledger.v1 import admin_service_pb2 as pb
 from joulegate.ledger.v1 import admin_service_pb2_grpc as pb_grpc
 from services.ledger.paging import PageTokens, page_size
 from services.ledger.reads import Reads
 from services.ledger.records import entry
-from services.runtime.errors import GatewayError
-from services.runtime.interceptors import metadata_value
-
-Context = grpc.aio.ServicerContext[Any, Any]
-
-
-class AdminKey:
-    """The operator's key. None: the admin API is switched off."""
-
-    def __init__(self, key: str | None) -> None:
-        self._key = key
-
-    def check(self, authorization: str | None) -> None:
-        """Raises GatewayError unless `authorization` is `Bearer` and the key. Takes the same time for every wrong key."""
-        if self._key is None:
-            raise GatewayError(ErrorReason.ERROR_REASON_PERMISSION_DENIED, "the admin API is off: ADMIN_API_KEY is not set")
-        scheme, _, given = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._key.encode()):
-            raise GatewayError(ErrorReason.ERROR_REASON_INVALID_API_KEY, "the admin key is missing or wrong")
+from services.runtime.admin_key import AdminKey
+from services.runtime.interceptors import Context, metadata_value
 
 
 class AdminServicer(pb_grpc.AdminServiceServicer):

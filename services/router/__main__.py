@@ -14,7 +14,6 @@ from joulegate.ops.v1.ops_service_pb2_grpc import add_OpsServiceServicer_to_serv
 from joulegate.router.v1.router_service_pb2_grpc import add_RouterServiceServicer_to_server
 from services.router.books import open_books
 from services.router.chat_servicer import ChatServicer
-from services.router.identity import Identities
 from services.router.intake import Intake
 from services.router.near_cache import NearCache
 from services.router.openai_servicer import OpenAIServicer
@@ -25,6 +24,7 @@ from services.router.router_servicer import RouterServicer
 from services.router.settings import RouterSettings
 from services.runtime import app
 from services.runtime.clock import SystemClock
+from services.runtime.identity import Identities
 from services.runtime.mesh import Mesh
 from services.runtime.settings import SettingsError
 

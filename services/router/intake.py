@@ -5,10 +5,10 @@ import time
 from joulegate.chat.v1 import chat_pb2
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from services.router.controls import cache_controls, preferred_provider, unmet_wishes
-from services.router.identity import Caller, Identities
 from services.router.question import Question, entry_key, extensions, for_providers
 from services.runtime import interceptors
 from services.runtime.errors import GatewayError
+from services.runtime.identity import Caller, Identities
 from services.runtime.interceptors import Context
 from services.runtime.tracing import CARRIED
 from services.wire import openai

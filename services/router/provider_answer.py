@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, cast
 
@@ -35,6 +35,11 @@ _AFTER_THE_LAST_CALL = frozenset(
         ErrorReason.ERROR_REASON_MODEL_NOT_FOUND,
     )
 )
+# What became of a call that gave no event; with any other code the provider refused it or was not there.
+_OUTCOME_OF_CODE: Mapping[int, entry_pb2.Outcome.ValueType] = {
+    code_pb2.DEADLINE_EXCEEDED: entry_pb2.OUTCOME_TIMED_OUT,
+    code_pb2.DATA_LOSS: entry_pb2.OUTCOME_STREAM_CUT,
+}
 Keep = Callable[[chat_pb2.ChatCompletion, Source, ledger_service_pb2.SettlementAck | None], None]
 
 
@@ -246,8 +251,7 @@ class ProviderAnswer:
         )
 
     def _failed_attempt(self, failed: dispatch_pb.FailedAttempt) -> ledger_service_pb2.Attempt:
-        timed_out = failed.code == code_pb2.DEADLINE_EXCEEDED
-        outcome = entry_pb2.OUTCOME_TIMED_OUT if timed_out else entry_pb2.OUTCOME_FAILED
+        outcome = _OUTCOME_OF_CODE.get(failed.code, entry_pb2.OUTCOME_FAILED)
         return ledger_service_pb2.Attempt(
             attempt=failed.attempt,
             provider=failed.target.provider,

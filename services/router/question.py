@@ -8,7 +8,7 @@ import msgspec
 from joulegate.cache.v1 import cache_service_pb2 as cache_pb
 from joulegate.chat.v1 import chat_pb2
 from services.router.controls import CacheControls
-from services.router.identity import Caller
+from services.runtime.identity import Caller
 from services.wire.extensions import EXTENSION_FIELDS
 from services.wire.fields import without_extra
 from services.wire.fingerprint import exact_digest

@@ -16,10 +16,10 @@ from joulegate.dispatch.v1 import dispatch_service_pb2 as dispatch_pb
 from joulegate.ledger.v1 import entry_pb2, ledger_service_pb2
 from services.router.books import Books
 from services.router.controls import CacheControls
-from services.router.identity import ANONYMOUS
 from services.router.provider_answer import ProviderAnswer
 from services.router.question import Question
 from services.runtime.errors import STATUS_DETAILS_KEY, GatewayError
+from services.runtime.identity import ANONYMOUS
 
 TARGET = dispatch_pb.Target(provider="lab", model="small")
 SPARE = dispatch_pb.Target(provider="spare", model="small")

@@ -1,7 +1,7 @@
 import pytest
 
-from services.router.identity import ANONYMOUS, Identities
 from services.runtime.errors import GatewayError
+from services.runtime.identity import ANONYMOUS, Identities
 
 
 def test_without_a_key_everybody_may_come() -> None:

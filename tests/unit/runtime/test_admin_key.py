@@ -3,7 +3,7 @@
 import pytest
 
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
-from services.ledger.admin import AdminKey
+from services.runtime.admin_key import AdminKey
 from services.runtime.errors import GatewayError
 
 
