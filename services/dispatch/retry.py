@@ -140,6 +140,8 @@ def status_code(failure: Failure) -> int:
     code = code_pb2.UNAVAILABLE
     if failure.kind in _TIMEOUTS:
         code = code_pb2.DEADLINE_EXCEEDED
+    elif failure.kind is Kind.BROKEN:
+        code = code_pb2.DATA_LOSS
     elif 400 <= failure.http_status < 500:
         code = _CODE_OF_STATUS.get(failure.http_status, code_pb2.INVALID_ARGUMENT)
     return int(code)

@@ -6,7 +6,24 @@ from typing import Any
 
 from tests.fakes.upstream import Call, Fault, Reply, Step, StreamParts, Upstream, answer, hang, reset, sse
 
-__all__ = ["Call", "Fault", "OpenAIUpstream", "Reply", "answer", "chunk", "completion", "error", "event", "hang", "reset", "sse", "stream"]
+__all__ = [
+    "Call",
+    "Fault",
+    "OpenAIUpstream",
+    "Reply",
+    "answer",
+    "chunk",
+    "completion",
+    "error",
+    "error_body",
+    "event",
+    "hang",
+    "reset",
+    "sse",
+    "stream",
+    "stream_parts",
+    "whole",
+]
 
 
 class OpenAIUpstream(Upstream):

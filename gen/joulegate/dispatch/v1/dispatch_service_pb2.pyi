@@ -138,7 +138,7 @@ class FailedAttempt(_message.Message):
     attempt: _builtins.int
     """Counts from 1 over all calls of the request."""
     code: _builtins.int
-    """A google.rpc.Code."""
+    """A google.rpc.Code: DATA_LOSS for an answer that was cut or makes no sense, so that its prompt was read."""
     http_status: _builtins.int
     """The provider's HTTP status; 0 when there was none."""
     message: _builtins.str
