@@ -9,17 +9,28 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from services.dispatch import metrics
 from services.dispatch.backend import Backend
+from services.dispatch.breaker import Breakers
 from services.dispatch.figures import Figures
 
 
 class Provider:
     """One provider: who answers for it, its models and its figures."""
 
-    def __init__(self, name: str, kind: str, backend: Backend, models: Sequence[pb.Model] = (), *, is_present: bool = True) -> None:
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        backend: Backend,
+        models: Sequence[pb.Model] = (),
+        *,
+        is_present: bool = True,
+        breakers: Breakers | None = None,
+    ) -> None:
         self.name = name
         self.kind = kind
         self.backend = backend
         self.figures = Figures()
+        self.breakers = breakers or Breakers()
         self.models = models
         # Without a configured list, models are asked from the provider; until it answered, any may be there.
         self.is_listed_by_itself = not models
