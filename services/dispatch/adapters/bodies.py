@@ -39,7 +39,7 @@ def json_or_none(document: bytes) -> Any:
     """The decoded document; None when it is no JSON."""
     try:
         return msgspec.json.decode(document)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

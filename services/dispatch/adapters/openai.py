@@ -163,5 +163,5 @@ def _status_of(code: str, type: str) -> int:
 
 def _model(entry: dict[str, Any]) -> pb.Model:
     created = entry.get("created")
-    known = created if isinstance(created, int) and 0 <= created < 1 << 63 else 0
+    known = created if type(created) is int and 0 <= created < 1 << 63 else 0  # true is an int to isinstance
     return pb.Model(id=entry["id"], owned_by=word(entry.get("owned_by")), created=known)
