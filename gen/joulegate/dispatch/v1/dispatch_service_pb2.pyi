@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from joulegate.chat.v1 import chat_pb2 as _chat_pb2
+from joulegate.ops.v1 import breaker_pb2 as _breaker_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -328,6 +329,7 @@ class Provider(_message.Message):
     LAST_SUCCESS_TIME_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
     IN_FLIGHT_COUNT_FIELD_NUMBER: _builtins.int
+    BREAKER_STATE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     kind: _builtins.str
     """`openai`, `demo`, ...: the dialect."""
@@ -340,6 +342,8 @@ class Provider(_message.Message):
     last_error: _builtins.str
     """For humans, without secrets. Empty when there was none."""
     in_flight_count: _builtins.int
+    breaker_state: _breaker_pb2.BreakerState.ValueType
+    """The worst of its models' breakers; unset while no model has been called."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]: ...
     @_builtins.property
@@ -362,10 +366,11 @@ class Provider(_message.Message):
         last_success_time: _timestamp_pb2.Timestamp | None = ...,
         last_error: _builtins.str = ...,
         in_flight_count: _builtins.int = ...,
+        breaker_state: _breaker_pb2.BreakerState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_success_time", b"last_success_time", "time_to_first_event", b"time_to_first_event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_unlisted_models", b"accepts_unlisted_models", "failure_count", b"failure_count", "healthy", b"healthy", "in_flight_count", b"in_flight_count", "kind", b"kind", "last_error", b"last_error", "last_success_time", b"last_success_time", "models", b"models", "name", b"name", "success_count", b"success_count", "time_to_first_event", b"time_to_first_event"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_unlisted_models", b"accepts_unlisted_models", "breaker_state", b"breaker_state", "failure_count", b"failure_count", "healthy", b"healthy", "in_flight_count", b"in_flight_count", "kind", b"kind", "last_error", b"last_error", "last_success_time", b"last_success_time", "models", b"models", "name", b"name", "success_count", b"success_count", "time_to_first_event", b"time_to_first_event"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
