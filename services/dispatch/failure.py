@@ -1,8 +1,7 @@
 """Why a call to a provider gave no answer, or only a piece of one: a value that decisions and error messages are made from."""
 
+from collections.abc import Callable
 from enum import Enum, auto
-
-from services.dispatch.secret import Secret
 
 MAX_TEXT = 600
 MAX_WORD = 100
@@ -17,6 +16,11 @@ class Kind(Enum):
     REFUSED = auto()  # the provider said no; `http_status` says how, 0 where it did not say
     BROKEN = auto()  # the answer was cut, or makes no sense
     UNSUPPORTED = auto()  # the dialect cannot say what `param` asks for; no call was made
+    WITHHELD = auto()  # no call was made: an open circuit (`http_status` 503) or a full limit (429), until `retry_after_s`
+
+
+# Where no call was made, there is nothing to report or to book.
+CALLLESS = frozenset({Kind.UNSUPPORTED, Kind.WITHHELD})
 
 
 class Failure(Exception):  # noqa: N818 - a value that is raised, named for what it is
@@ -51,11 +55,11 @@ class Failure(Exception):  # noqa: N818 - a value that is raised, named for what
             return self.message
         return f"HTTP {self.http_status}" if self.http_status else "an error instead of an answer"
 
-    def presentable(self, secret: Secret | None, retry_after_s: float | None = None) -> "Failure":
+    def presentable(self, redact: Callable[[str], str], retry_after_s: float | None = None) -> "Failure":
         """The same, fit to be shown: providers echo keys in their errors, and bodies of any length."""
 
         def fit(text: str, most: int) -> str:
-            text = text if secret is None else secret.redact(text)
+            text = redact(text)
             return text if len(text) <= most else text[: most - 1] + "…"
 
         return Failure(

@@ -2,9 +2,10 @@
 
 import asyncio
 import os
+import random
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -16,8 +17,8 @@ from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from services.dispatch.adapters.base import Adapter, Reply, StreamDecoder
 from services.dispatch.backend import Batch
 from services.dispatch.failure import Failure, Kind
+from services.dispatch.keys import REFUSALS, Key, KeyRing
 from services.dispatch.retry import retry_after_s
-from services.dispatch.secret import Secret
 from services.dispatch.timeouts import Timeouts
 from services.dispatch.watchdog import Watchdog
 from services.runtime.clock import Clock
@@ -31,6 +32,8 @@ DRAIN_S = 0.1
 # aiohttp writes a body in one piece, and warns above 1 MiB that this holds up the loop.
 PIECE_BYTES = 256 * 1024
 
+# Stands for the model where keys are refused for a listing.
+_LISTING = "\0listing"
 _TRANSPORT_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError)
 
 
@@ -49,22 +52,29 @@ async def pool() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 class HttpBackend:
-    """A provider at an address, in a dialect."""
+    """A provider at an address, in a dialect. `draw` gives the random numbers in [0, 1) that keys are chosen by."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, adapter: Adapter, base_url: str, secret: Secret | None, timeouts: Timeouts, clock: Clock
+        self,
+        session: aiohttp.ClientSession,
+        adapter: Adapter,
+        base_url: str,
+        keys: Sequence[Key],
+        timeouts: Timeouts,
+        clock: Clock,
+        draw: Callable[[], float] = random.random,
     ) -> None:
         self.session = session
         self.adapter = adapter
-        self.secret = secret
+        self.keys = KeyRing(keys)
         self.timeouts = timeouts
         self.clock = clock
         self._base_url = base_url
+        self._draw = draw
         self._connect_timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect_s)
         self._urls: dict[str, URL] = {}
-        self._headers = {"user-agent": "joulegate", "accept-encoding": "identity"} | dict(
-            {} if secret is None else adapter.authorization(secret.reveal())
-        )
+        common = {"user-agent": "joulegate", "accept-encoding": "identity"}
+        self._headers = [{**common, **adapter.authorization(key.secret.reveal())} for key in keys] or [common]
 
     def call(self, request: chat_pb2.ChatRequest, model: str, headers: Mapping[str, str]) -> "HttpAnswer":
         # What cannot stand in a header must not break the call: it is only the trace.
@@ -73,29 +83,56 @@ class HttpBackend:
 
     async def list_models(self) -> Sequence[pb.Model]:
         exchange = Exchange(self, self.timeouts.total_s)
+        headers, within_s = {"accept": "application/json"}, self.timeouts.first_byte_s
         try:
-            await exchange.open("GET", self.adapter.models_path, {"accept": "application/json"}, None, self.timeouts.first_byte_s)
+            await self.open(exchange, _LISTING, "GET", self.adapter.models_path, headers, None, within_s)
             body = await exchange.read_all(self.timeouts.idle_s, MAX_LISTING_BYTES)
             return self.adapter.decode_models(body)
         except Failure as failure:
-            raise failure.presentable(self.secret) from None
+            raise failure.presentable(self.keys.redact) from None
         finally:
             await exchange.close()
 
+    async def open(
+        self, exchange: "Exchange", model: str, method: str, path: str, headers: Mapping[str, str], body: bytes | None, within_s: float
+    ) -> aiohttp.ClientResponse:
+        """Sends a request with one key, and with another as long as that is refused and another is usable. Raises Failure."""
+        tried: list[int] = []
+        refusal: Failure | None = None
+        while (key := self.keys.choose(self.clock.monotonic(), self._draw(), model, tried)) is not None:
+            try:
+                response = await exchange.open(method, path, {**self._headers[key], **headers}, body, within_s)
+            except Failure as failure:
+                if failure.http_status not in REFUSALS:
+                    raise
+                refusal = failure
+                tried.append(key)
+                self.keys.refused(key, model, self.clock.monotonic(), failure.http_status, failure.retry_after_s, failure.code)
+                continue
+            if model != _LISTING:
+                # A listing shows nothing of an account without money.
+                self.keys.accepted(key, model, self.clock.monotonic())
+            return response
+        now = self.clock.monotonic()
+        if refusal is None:
+            raise Failure(Kind.WITHHELD, "it asked to be left alone", http_status=429, retry_after_s=self.keys.wait_s(now, model))
+        if len(self.keys.keys) > 1 and self.keys.choose(now, 0, model) is None:
+            refusal.retry_after_s = self.keys.wait_s(now, model)
+        raise refusal
+
     async def request(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> aiohttp.ClientResponse:
-        """Sends a request; gives the answer once its headers are here."""
+        """Sends a request with all its headers; gives the answer once its own headers are here."""
         url = self._urls.get(path)
         if url is None:
             url = URL(self._base_url + path)
             # In some dialects the path names the model, and a client may name any.
             if len(self._urls) < MAX_URLS:
                 self._urls[path] = url
-        sent = {**self._headers, **headers}
         data: bytes | AsyncIterator[bytes] | None = body
         if body is not None and len(body) > PIECE_BYTES:
-            sent["content-length"] = str(len(body))
+            headers = {**headers, "content-length": str(len(body))}
             data = _pieces(body)
-        return await self.session.request(method, url, headers=sent, data=data, timeout=self._connect_timeout, allow_redirects=False)
+        return await self.session.request(method, url, headers=headers, data=data, timeout=self._connect_timeout, allow_redirects=False)
 
 
 async def _pieces(body: bytes) -> AsyncIterator[bytes]:
@@ -106,7 +143,7 @@ async def _pieces(body: bytes) -> AsyncIterator[bytes]:
 
 
 class Exchange:
-    """One HTTP request and the body of its answer, within deadlines. Every fault is a Failure."""
+    """One HTTP request and the body of its answer, within deadlines; after a refusal, another one. Every fault is a Failure."""
 
     def __init__(self, backend: HttpBackend, total_s: float) -> None:
         self._backend = backend
@@ -118,6 +155,9 @@ class Exchange:
 
     async def open(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, within_s: float) -> aiohttp.ClientResponse:
         """Sends the request. Raises Failure unless the status is one of success, with what the error's body says."""
+        if self._response is not None:
+            self._response.release()
+            self._response, self._has_bytes = None, False
         try:
             with self._watchdog.until(self._deadline(within_s)):
                 response = await self._backend.request(method, path, headers, body)
@@ -130,7 +170,7 @@ class Exchange:
         if not 200 <= response.status < 300:
             error_body = await self.read_all(within_s, MAX_ERROR_BYTES, is_prefix_enough=True)
             failure = self._backend.adapter.decode_error(response.status, error_body)
-            raise failure.presentable(self._backend.secret, retry_after_s(response.headers, self._backend.clock.now()))
+            raise failure.presentable(self._backend.keys.redact, retry_after_s(response.headers, self._backend.clock.now()))
         return response
 
     async def read(self, within_s: float) -> bytes | None:
@@ -210,7 +250,7 @@ class HttpAnswer:
             decoder = self._decoder or await self._open()
             return await self._read(decoder)
         except Failure as failure:
-            raise failure.presentable(self._backend.secret) from None
+            raise failure.presentable(self._backend.keys.redact) from None
 
     async def _open(self) -> StreamDecoder:
         backend, timeouts, request = self._backend, self._backend.timeouts, self._request
@@ -220,7 +260,7 @@ class HttpAnswer:
         total_s = timeouts.stream_total_s if request.stream else timeouts.total_s
         self._exchange = Exchange(backend, total_s)
         self._wait_s = timeouts.first_byte_s if request.stream else timeouts.total_s
-        response = await self._exchange.open("POST", wire.path, headers, wire.body, self._wait_s)
+        response = await backend.open(self._exchange, self._model, "POST", wire.path, headers, wire.body, self._wait_s)
         reply = Reply(response.headers.get("content-type", ""), f"chatcmpl-{secrets.token_hex(12)}", int(backend.clock.now()))
         self._decoder = backend.adapter.decoder(request, reply)
         return self._decoder

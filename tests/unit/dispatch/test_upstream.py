@@ -16,6 +16,7 @@ from services.dispatch import upstream
 from services.dispatch.adapters.openai import OpenAIAdapter
 from services.dispatch.backend import Batch
 from services.dispatch.failure import Failure, Kind
+from services.dispatch.keys import Key
 from services.dispatch.secret import Secret
 from services.dispatch.timeouts import Timeouts
 from services.dispatch.upstream import HttpAnswer, HttpBackend
@@ -56,11 +57,11 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture
 def backend(fake: OpenAIUpstream, session: aiohttp.ClientSession) -> HttpBackend:
-    return HttpBackend(session, OpenAIAdapter(), fake.base_url, Secret(KEY), PATIENT, SystemClock())
+    return HttpBackend(session, OpenAIAdapter(), fake.base_url, [Key(Secret(KEY))], PATIENT, SystemClock())
 
 
 def impatient(backend: HttpBackend, **seconds: float) -> HttpBackend:
-    return HttpBackend(backend.session, OpenAIAdapter(), backend._base_url, backend.secret, replace(PATIENT, **seconds), backend.clock)
+    return HttpBackend(backend.session, OpenAIAdapter(), backend._base_url, backend.keys.keys, replace(PATIENT, **seconds), backend.clock)
 
 
 async def read_all(call: HttpAnswer) -> list[Batch]:
@@ -109,7 +110,7 @@ async def test_a_request_arrives_as_it_was_with_key_and_trace(fake: OpenAIUpstre
 
 async def test_no_key_means_no_authorization(fake: OpenAIUpstream, backend: HttpBackend) -> None:
     fake.script(completion())
-    keyless = HttpBackend(backend.session, OpenAIAdapter(), fake.base_url, None, PATIENT, SystemClock())
+    keyless = HttpBackend(backend.session, OpenAIAdapter(), fake.base_url, (), PATIENT, SystemClock())
     await read_all(keyless.call(ASK, "small", {}))
     assert "authorization" not in {name.lower() for name in fake.calls[0].headers}
 
@@ -244,7 +245,7 @@ async def test_a_stream_that_breaks_gives_its_events_first(fake: OpenAIUpstream,
 async def test_nobody_at_the_address_is_unreachable(backend: HttpBackend) -> None:
     async with OpenAIUpstream() as gone:
         address = gone.base_url
-    nobody = HttpBackend(backend.session, OpenAIAdapter(), address, None, PATIENT, SystemClock())
+    nobody = HttpBackend(backend.session, OpenAIAdapter(), address, (), PATIENT, SystemClock())
     failure = await failure_of(nobody.call(ASK, "small", {}))
     assert (failure.kind, failure.message) == (Kind.UNREACHABLE, "the provider cannot be reached: Connection refused")
 
@@ -285,7 +286,7 @@ async def test_a_connection_that_is_not_accepted_times_out(backend: HttpBackend)
             filler.connect_ex(listener.getsockname())
         timeouts = replace(PATIENT, connect_s=SHORT)
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        stuck = HttpBackend(backend.session, OpenAIAdapter(), address, None, timeouts, SystemClock())
+        stuck = HttpBackend(backend.session, OpenAIAdapter(), address, (), timeouts, SystemClock())
         assert (await failure_of(stuck.call(ASK, "small", {}))).kind is Kind.TIMEOUT
 
 
@@ -343,6 +344,62 @@ async def test_a_key_that_the_provider_echoes_goes_no_further(fake: OpenAIUpstre
     failure = raised.value
     assert "***" in failure.message
     assert KEY not in repr((failure, failure.message, failure.type, failure.param, failure.code, failure.summary))
+
+
+def with_keys(backend: HttpBackend, *keys: Key) -> HttpBackend:
+    """Draws are 0: the first usable key is chosen."""
+    return HttpBackend(backend.session, OpenAIAdapter(), backend._base_url, keys, PATIENT, backend.clock, lambda: 0.0)
+
+
+def keys_shown(fake: OpenAIUpstream) -> list[str]:
+    return [call.headers["Authorization"].removeprefix("Bearer ") for call in fake.calls]
+
+
+A, B, C = Key(Secret("sk-a")), Key(Secret("sk-b")), Key(Secret("sk-c"))
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 429])
+async def test_a_key_that_is_refused_is_followed_by_another_within_the_call(
+    fake: OpenAIUpstream, backend: HttpBackend, status: int
+) -> None:
+    fake.script(error(status, "not with this key"), completion("Hello!"), completion())
+    ringed = with_keys(backend, A, B)
+    [batch] = await read_all(ringed.call(ASK, "small", {}))
+    assert batch.events[0].completion.choices[0].message.text == "Hello!"
+    await read_all(ringed.call(ASK, "small", {}))
+    assert keys_shown(fake) == ["sk-a", "sk-b", "sk-b"]
+
+
+async def test_each_key_is_tried_once_and_the_soonest_back_is_told(fake: OpenAIUpstream, backend: HttpBackend) -> None:
+    fake.script(*(error(429, "slow down", {"retry-after": wait}) for wait in ("30", "9", "20")))
+    ringed = with_keys(backend, A, B, C)
+    failure = await failure_of(ringed.call(ASK, "small", {}))
+    assert keys_shown(fake) == ["sk-a", "sk-b", "sk-c"]
+    assert (failure.kind, failure.http_status) == (Kind.REFUSED, 429)
+    assert failure.retry_after_s == pytest.approx(9, abs=0.5)
+    withheld = await failure_of(ringed.call(ASK, "small", {}))
+    assert (withheld.kind, len(fake.calls)) == (Kind.WITHHELD, 3)
+    assert withheld.retry_after_s == pytest.approx(9, abs=0.5)
+
+
+@pytest.mark.parametrize("status", [400, 404, 408, 500, 503])
+async def test_what_is_not_the_keys_fault_is_not_tried_with_another(fake: OpenAIUpstream, backend: HttpBackend, status: int) -> None:
+    fake.script(error(status, "no"))
+    assert (await failure_of(with_keys(backend, A, B).call(ASK, "small", {}))).http_status == status
+    assert keys_shown(fake) == ["sk-a"]
+
+
+async def test_a_stream_that_hangs_with_the_second_key_is_a_timeout_not_a_late_answer(fake: OpenAIUpstream, backend: HttpBackend) -> None:
+    fake.script(error(401, "no"), hang())
+    ringed = with_keys(backend, A, B)
+    ringed.timeouts = replace(PATIENT, first_byte_s=SHORT)
+    assert (await failure_of(ringed.call(ASK_STREAM, "small", {}))).kind is Kind.TIMEOUT
+
+
+async def test_none_of_a_providers_keys_is_told(fake: OpenAIUpstream, backend: HttpBackend) -> None:
+    fake.script(error(401, "neither sk-a"), error(400, "nor sk-b, nor sk-c"))
+    failure = await failure_of(with_keys(backend, A, B, C).call(ASK, "small", {}))
+    assert failure.message == "nor ***, nor ***"
 
 
 async def test_models_are_listed(fake: OpenAIUpstream, backend: HttpBackend) -> None:
