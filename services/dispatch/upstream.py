@@ -261,7 +261,8 @@ class HttpAnswer:
         self._exchange = Exchange(backend, total_s)
         self._wait_s = timeouts.first_byte_s if request.stream else timeouts.total_s
         response = await backend.open(self._exchange, self._model, "POST", wire.path, headers, wire.body, self._wait_s)
-        reply = Reply(response.headers.get("content-type", ""), f"chatcmpl-{secrets.token_hex(12)}", int(backend.clock.now()))
+        content_type, id = response.headers.get("content-type", ""), f"chatcmpl-{secrets.token_hex(12)}"
+        reply = Reply(content_type, id, int(backend.clock.now()), self._model)
         self._decoder = backend.adapter.decoder(request, reply)
         return self._decoder
 

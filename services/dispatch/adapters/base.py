@@ -22,11 +22,14 @@ class WireRequest:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What is known of an answer before its body. `id` and `created` (seconds since 1970) are for dialects whose answers have none."""
+    """What is known of an answer before its body; all but the type is for dialects whose answers do not say it."""
 
     content_type: str
     id: str
+    # Seconds since 1970.
     created: int
+    # The target's, as it was asked; empty where the caller cannot tell.
+    model: str = ""
 
 
 class StreamDecoder(Protocol):

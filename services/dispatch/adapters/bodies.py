@@ -55,3 +55,17 @@ def plain_text(body: bytes) -> str:
 def word(value: Any) -> str:
     """A vendor's type or code, whichever way it is written; empty for anything else."""
     return value if isinstance(value, str) else str(value) if isinstance(value, int) else ""
+
+
+def refusal(body: bytes, status: int) -> Failure:
+    """The error that a body is, whatever its shape: the vendor's message and words where it has them, else its text."""
+    said = json_or_none(body)
+    if isinstance(said, list):
+        said = said[0] if said else None
+    error = (said.get("error") or said) if isinstance(said, dict) else said
+    if not isinstance(error, dict):
+        error = {"message": error}
+    texts = (text for name in ("message", "detail") if isinstance(text := error.get(name), str) and text.strip())
+    type, param, code = (word(error.get(name)) for name in ("type", "param", "code"))
+    message = next(texts, "") or plain_text(body) or f"HTTP {status}"
+    return Failure(Kind.REFUSED, message, http_status=status, type=type, param=param, code=code)

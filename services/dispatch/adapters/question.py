@@ -97,6 +97,10 @@ class Question:
         """Warns that something harmless does not reach the provider."""
         self._warnings.append(f"{param}: {why} in {self._dialect}, left out")
 
+    def approximate(self, param: str, said: str) -> None:
+        """Warns that the provider is told the nearest that it has a word for."""
+        self._warnings.append(f"{param}: has no counterpart in {self._dialect}, sent as {said}")
+
     def refusal(self, param: str, why: str = "has no counterpart") -> Failure:
         """The error for what cannot be said and matters. `param` is the path from the top, as in `messages[2].content[0]`."""
         return Failure(
