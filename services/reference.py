@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from services.cache.settings import CacheSettings
-from services.dispatch.catalog import DEMO, KINDS, read_catalog
-from services.dispatch.secret import Secret
+from services.dispatch.breaker import BreakerPolicy
+from services.dispatch.dialects import KINDS
+from services.dispatch.retry import RetryPolicy
 from services.dispatch.settings import DispatchSettings
+from services.dispatch.vendors import VENDORS, variables_of
 from services.ledger.settings import LedgerSettings
 from services.router.settings import RouterSettings
 from services.runtime.app import RuntimeSettings
-from services.runtime.settings import load, variables
+from services.runtime.settings import Variable, variables
 from services.up.settings import UpSettings
 
 
@@ -43,12 +45,16 @@ PROCESSES: Final = (
 
 # What joulegate.toml may hold. services/dispatch/catalog.py and services/ledger/overrides.py read it; a test compares the names.
 PROVIDER_KEYS: Final = {
-    "kind": f"The protocol: {' or '.join(f'`{kind}`' for kind in sorted(KINDS))}. Not needed under the name of a provider above.",
-    "base_url": "Its API's address up to and with `/v1`. Not needed for an Ollama on this machine.",
-    "api_key_env": "The variable that holds its key. While that is unset, the provider is left out. Without this line no key is sent.",
+    "kind": f"The protocol: {', '.join(f'`{kind}`' for kind in sorted(KINDS))}. Not needed under the name of a provider above.",
+    "base_url": "Its API's address; of kind `openai` up to and with `/v1`. Not needed for an Ollama on this machine.",
+    "api_key_env": "The variable that holds its key, or several with commas between. While it is unset, the provider is left out.",
+    "api_keys": "Instead of `api_key_env`: several variables, each with a `weight`: its share of the calls, 1 if not said.",
+    "api_version": "For kind `azure`: the API version, a date or `v1`.",
+    "deployments": "For kind `azure`: which deployment serves each model. Without an entry, a model's own name is the deployment.",
     "models": "Names of its models. Without them they are asked of the provider, every minute.",
     "zone": "Where its machines draw their power, for carbon: an ISO 3166 alpha-3 code. Else the vendor's home, or the world's average.",
     "timeouts": "See below.",
+    "breaker": "As `[breaker]` below, for this provider alone.",
 }
 TIMEOUT_KEYS: Final = {
     "connect": "Until the connection stands.",
@@ -62,17 +68,33 @@ MODEL_KEYS: Final = {
     "input_usd_per_million": "Its price in US dollars per million input tokens. Beats the catalogue.",
     "output_usd_per_million": "Likewise for output tokens. The one is not accepted without the other.",
 }
-RETRY_KEYS: Final = {"attempts": "Calls of one provider before the next is tried, 1 to 10."}
-RESERVED_TABLES: Final = {"breaker": "for breakers"}
+RETRY_KEYS: Final = {"attempts": f"Calls of one provider before the next is tried, 1 to 10. Default: {RetryPolicy().attempts}."}
+_BREAKER: Final = BreakerPolicy()
+BREAKER_KEYS: Final = {
+    "failures": f"So many failures in a row open the breaker. Default: {_BREAKER.failures}.",
+    "failure_rate": f"So large a share of failures opens it too, from 0 to 1. Default: {_BREAKER.failure_rate:g}.",
+    "minimum_calls": f"Calls within the window before the share counts. Default: {_BREAKER.minimum_calls}.",
+    "window_seconds": f"The time over which the share is taken. Default: {_BREAKER.window_s:g}.",
+    "open_seconds": f"How long no call goes out before one is tried. Default: {_BREAKER.open_s:g}.",
+    "probes": f"Calls that may be tried at a time then; as many successes close the breaker. Default: {_BREAKER.probes}.",
+}
 
 EXAMPLE: Final = """\
 [providers.lab]                  # any name
 kind = "openai"
 base_url = "http://127.0.0.1:9000/v1"
-api_key_env = "LAB_API_KEY"
+api_keys = [{ env = "LAB_KEY_1", weight = 2 }, { env = "LAB_KEY_2" }]
 models = ["small", "large"]
 zone = "FRA"
 timeouts = { connect = 5, first_byte = 30, idle = 30, total = 600 }
+breaker = { failures = 10, open_seconds = 5 }
+
+[providers.work]
+kind = "azure"
+base_url = "https://work.openai.azure.com"
+api_key_env = "WORK_API_KEY"
+api_version = "v1"
+deployments = { "gpt-4o" = "gpt-4o-for-all" }
 
 [[models]]
 provider = "lab"
@@ -82,6 +104,14 @@ output_usd_per_million = 8.0
 
 [retry]
 attempts = 2
+
+[breaker]
+failures = 5
+failure_rate = 0.5
+minimum_calls = 20
+window_seconds = 60
+open_seconds = 30
+probes = 3
 """
 
 HEAD: Final = """\
@@ -106,31 +136,28 @@ def document() -> str:
     """The whole of docs/configuration.md."""
     parts = [HEAD]
     for process in PROCESSES:
-        parts += [f"## {process.title}\n", *([f"{process.about}\n"] if process.about else []), settings_table(process.settings)]
+        parts += [f"## {process.title}\n", *([f"{process.about}\n"] if process.about else []), settings_table(variables(process.settings))]
         if process.settings is DispatchSettings:
-            parts.append(_providers())
+            parts += [_providers(), settings_table(each for vendor in VENDORS for each in variables_of(vendor))]
     parts.append(_file())
     return "\n".join(parts)
 
 
-def settings_table(cls: type[Any]) -> str:
-    """A row for each variable that a settings class reads."""
+def settings_table(read: Iterable[Variable]) -> str:
+    """A row for each variable."""
     return _table(
         ("variable", "default", "meaning"),
-        ((f"`{each.name}`", f"`{each.default}`" if each.default else "-", each.meaning) for each in variables(cls)),
+        ((f"`{each.name}`", f"`{each.default}`" if each.default else "-", each.meaning) for each in read),
     )
 
 
 def _providers() -> str:
     """What the environment can enable, and from which values each starts."""
-    keys = {each.name: "key" for each in variables(DispatchSettings) if each.parse is Secret}
-    catalog = read_catalog(load(DispatchSettings, keys), {}, {})
     rows = []
-    for spec in catalog.providers:
-        if spec.kind != DEMO:
-            t = spec.timeouts
-            bounds = (t.connect_s, t.first_byte_s, t.idle_s, t.total_s, t.stream_total_s)
-            rows.append((f"`{spec.name}`", f"`{spec.kind}`", spec.base_url, *(f"{bound:g} s" for bound in bounds)))
+    for vendor in VENDORS:
+        t = vendor.timeouts
+        bounds = (t.connect_s, t.first_byte_s, t.idle_s, t.total_s, t.stream_total_s)
+        rows.append((f"`{vendor.name}`", f"`{vendor.kind}`", vendor.base_url or "-", *(f"{bound:g} s" for bound in bounds)))
     head = ("provider", "kind", "address", "connect", "first byte", "idle", "total", "total of a stream")
     text = (
         "The environment enables these, each with its own address and time limits. A model is asked of the first provider that serves it,\n"
@@ -140,25 +167,28 @@ def _providers() -> str:
 
 
 def _file() -> str:
-    reserved = " and ".join(f"`[{name}]` ({why})" for name, why in RESERVED_TABLES.items())
     return "\n".join(
         [
             FILE_HEAD,
             f"```toml\n{EXAMPLE}```\n",
             "### `[providers.<name>]`\n",
-            "Under the name of a provider above, a table changes that one: its key and address from the environment win over the file's.\n"
+            "Under the name of a provider above, a table changes that one. Its address from the environment wins over the\n"
+            "file's; keys that the file names count instead of those in the provider's own variable.\n"
             "Any other name is a new provider. Letters, digits, `.`, `_` and `-` make a name; `demo` is taken.\n",
             _keys(PROVIDER_KEYS),
             "### `timeouts`\n",
-            "In seconds. What is not said is as in the table of providers; for a new provider, as for the provider `openai` or `ollama`.\n",
+            "In seconds. What is not said is as in the table of providers; for a new provider, as for `ollama` if it is of that\n"
+            "kind, else as for `openai`.\n",
             _keys(TIMEOUT_KEYS),
             "### `[[models]]`\n",
             _keys(MODEL_KEYS),
             "`tier` and `context_tokens` are accepted for routing, which does not read them yet. Any other key stops the start.\n",
             "### `[retry]`\n",
             _keys(RETRY_KEYS),
-            "### Reserved\n",
-            f"Accepted, said in a warning at the start, and without effect yet: {reserved}. Any other table stops the start.\n",
+            "### `[breaker]`\n",
+            "Each model at each provider has its own. What is not said is as here:\n",
+            _keys(BREAKER_KEYS),
+            "Any other table stops the start.\n",
         ]
     )
 

@@ -11,19 +11,25 @@ import aiohttp
 
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from joulegate.dispatch.v1 import dispatch_service_pb2_grpc as pb_grpc
+from joulegate.ops.v1.providers_service_pb2_grpc import add_ProvidersServiceServicer_to_server
 from services.dispatch import upstream
-from services.dispatch.adapters.openai import OpenAIAdapter
 from services.dispatch.attempts import Attempts
 from services.dispatch.backend import Backend
-from services.dispatch.catalog import DEMO, ProviderSpec, read_catalog
+from services.dispatch.breaker import Breakers
+from services.dispatch.catalog import read_catalog
 from services.dispatch.demo import DemoBackend
+from services.dispatch.dialects import adapter_for
 from services.dispatch.listing import keep_listed
+from services.dispatch.ops_servicer import ProvidersServicer
+from services.dispatch.provider_spec import DEMO, ProviderSpec
 from services.dispatch.roster import Provider, Roster
 from services.dispatch.servicer import DispatchServicer
 from services.dispatch.settings import DispatchSettings
 from services.runtime import app, logs
+from services.runtime.admin_key import AdminKey
 from services.runtime.clock import Clock, SystemClock
 from services.runtime.config_file import read_config
+from services.runtime.identity import Identities
 from services.runtime.mesh import Mesh
 from services.runtime.settings import read_environment
 
@@ -33,8 +39,7 @@ log = logs.get(__name__)
 @asynccontextmanager
 async def build(settings: DispatchSettings, mesh: Mesh) -> AsyncIterator[None]:
     # Keys of providers in joulegate.toml are in variables that the file names.
-    config = read_config(settings.config)
-    catalog = read_catalog(settings, config, read_environment(os.environ))
+    catalog = read_catalog(settings, read_config(settings.config), read_environment(os.environ))
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(upstream.pool())
@@ -42,9 +47,10 @@ async def build(settings: DispatchSettings, mesh: Mesh) -> AsyncIterator[None]:
         attempts = Attempts(roster, catalog.retry, clock, random.random)
         servicer = DispatchServicer(attempts, roster, mesh.draining, mesh.tracing.outgoing_headers)
         pb_grpc.add_DispatchServiceServicer_to_server(servicer, mesh.registry)
+        identities = Identities(settings.gateway_api_key, settings.auth_required)
+        ops = ProvidersServicer(roster, identities, AdminKey(settings.admin_api_key), clock)
+        add_ProvidersServiceServicer_to_server(ops, mesh.registry)
         await stack.enter_async_context(_background(keep_listed(roster)))
-        if "breaker" in config:
-            log.warning("table_not_supported_yet", table="breaker")
         log.info("providers", enabled=[spec.name for spec in catalog.providers if spec.is_certain], disabled=dict(catalog.disabled))
         yield
 
@@ -54,9 +60,9 @@ def _provider(spec: ProviderSpec, session: aiohttp.ClientSession, clock: Clock) 
     if spec.kind == DEMO:
         backend = DemoBackend(clock)
     else:
-        # Both kinds there are speak OpenAI's dialect.
-        backend = upstream.HttpBackend(session, OpenAIAdapter(), spec.base_url, spec.secret, spec.timeouts, clock)
-    return Provider(spec.name, spec.kind, backend, [pb.Model(id=model) for model in spec.models], is_present=spec.is_certain)
+        backend = upstream.HttpBackend(session, adapter_for(spec), spec.base_url, spec.keys, spec.timeouts, clock)
+    models = [pb.Model(id=model) for model in spec.models]
+    return Provider(spec.name, spec.kind, backend, models, is_present=spec.is_certain, breakers=Breakers(spec.breaker))
 
 
 @asynccontextmanager

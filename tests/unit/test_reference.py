@@ -5,14 +5,16 @@ from pathlib import Path
 import pytest
 
 from services import reference
-from services.dispatch import catalog
+from services.dispatch import catalog, policies
 from services.dispatch.settings import DispatchSettings
+from services.dispatch.vendors import VENDORS, variables_of
 from services.ledger.overrides import read_overrides
 from services.runtime.config_file import TABLES
 from services.runtime.settings import Variable, load, variables
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = [variable for process in reference.PROCESSES for variable in variables(process.settings)]
+SETTINGS += [variable for vendor in VENDORS for variable in variables_of(vendor)]
 
 
 def test_configuration_page_is_what_the_code_says() -> None:
@@ -33,21 +35,25 @@ def test_no_service_is_forgotten() -> None:
 
 
 def test_file_is_documented_as_it_is_read() -> None:
-    assert reference.PROVIDER_KEYS.keys() == catalog._PROVIDER_KEYS
-    assert reference.TIMEOUT_KEYS.keys() == catalog._TIMEOUT_FIELDS.keys()
-    assert {"providers", "models", "retry", *reference.RESERVED_TABLES} == TABLES
+    assert reference.PROVIDER_KEYS.keys() == catalog.PROVIDER_KEYS
+    assert reference.TIMEOUT_KEYS.keys() == policies.TIMEOUT_FIELDS.keys()
+    assert reference.RETRY_KEYS.keys() == policies.RETRY_KEYS
+    assert reference.BREAKER_KEYS.keys() == policies.BREAKER_KEYS
+    assert {"providers", "models", "retry", "breaker"} == TABLES
 
 
 def test_example_is_accepted_and_uses_every_key() -> None:
     example = tomllib.loads(reference.EXAMPLE)
-    read = catalog.read_catalog(load(DispatchSettings, {}), example, {"LAB_API_KEY": "secret"})
+    environment = dict.fromkeys(("LAB_KEY_1", "LAB_KEY_2", "WORK_API_KEY"), "secret")
+    read = catalog.read_catalog(load(DispatchSettings, {}), example, environment)
     overrides = read_overrides(example)
-    assert read.providers[0].name == "lab" and not read.disabled
+    assert [provider.name for provider in read.providers[:2]] == ["lab", "work"] and not read.disabled
     assert overrides.provider("lab").zone == "FRA" and ("lab", "large") in overrides.prices
-    assert example["providers"]["lab"].keys() == reference.PROVIDER_KEYS.keys()
+    assert example["providers"]["lab"].keys() | example["providers"]["work"].keys() == reference.PROVIDER_KEYS.keys()
     assert example["providers"]["lab"]["timeouts"].keys() == reference.TIMEOUT_KEYS.keys()
     assert example["models"][0].keys() == reference.MODEL_KEYS.keys()
     assert example["retry"].keys() == reference.RETRY_KEYS.keys()
+    assert example["breaker"].keys() == reference.BREAKER_KEYS.keys()
 
 
 def test_page_is_printed_or_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,7 @@ _STATUS_OF_TYPE = {
 class OpenAIAdapter:
     """The dialect; it has no state."""
 
-    models_path = "/models"
+    models_path: str = "/models"
 
     def authorization(self, key: str) -> Mapping[str, str]:
         return {"authorization": f"Bearer {key}"}

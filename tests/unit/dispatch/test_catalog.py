@@ -5,7 +5,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from services.dispatch.catalog import Catalog, ProviderSpec, read_catalog
+from services.dispatch.breaker import BreakerPolicy
+from services.dispatch.catalog import Catalog, read_catalog, read_deployments
+from services.dispatch.keys import Key
+from services.dispatch.provider_spec import ProviderSpec
 from services.dispatch.secret import Secret
 from services.dispatch.settings import DispatchSettings
 from services.runtime.settings import SettingsError, load
@@ -20,6 +23,10 @@ def catalog(environment: Mapping[str, str] = NO_OLLAMA, toml: str = "") -> Catal
 
 def names(found: Catalog) -> list[str]:
     return [spec.name for spec in found.providers]
+
+
+def keys(*texts: str) -> tuple[Key, ...]:
+    return tuple(Key(Secret(text)) for text in texts)
 
 
 def only(found: Catalog) -> ProviderSpec:
@@ -53,12 +60,18 @@ def test_the_demo_can_be_switched_off() -> None:
         ({"GROQ_API_KEY": KEY, "GROQ_BASE_URL": "https://groq.test"}, "groq", "https://groq.test/openai/v1"),
         ({"GROQ_API_KEY": KEY, "GROQ_BASE_URL": "http://127.0.0.1:9/v1"}, "groq", "http://127.0.0.1:9/v1"),
         ({"TOGETHER_API_KEY": KEY}, "together", "https://api.together.xyz/v1"),
+        ({"TOGETHER_API_KEY": KEY, "TOGETHER_BASE_URL": "http://127.0.0.1:9"}, "together", "http://127.0.0.1:9"),
+        ({"MISTRAL_API_KEY": KEY}, "mistral", "https://api.mistral.ai/v1"),
+        ({"MISTRAL_API_KEY": KEY, "MISTRAL_BASE_URL": "http://127.0.0.1:9"}, "mistral", "http://127.0.0.1:9/v1"),
+        ({"DEEPSEEK_API_KEY": KEY}, "deepseek", "https://api.deepseek.com"),
+        ({"XAI_API_KEY": KEY}, "xai", "https://api.x.ai/v1"),
+        ({"OPENROUTER_API_KEY": KEY}, "openrouter", "https://openrouter.ai/api/v1"),
         ({"GITHUB_TOKEN": KEY}, "github", "https://models.github.ai/inference"),
     ],
 )
 def test_a_key_in_the_environment_enables_its_vendor(environment: dict[str, str], name: str, base_url: str) -> None:
     found = only(catalog(NO_OLLAMA | environment))
-    assert (found.name, found.kind, found.base_url, found.secret, found.is_certain) == (name, "openai", base_url, Secret(KEY), True)
+    assert (found.name, found.kind, found.base_url, found.keys, found.is_certain) == (name, "openai", base_url, keys(KEY), True)
 
 
 def test_a_switch_turns_a_vendor_off() -> None:
@@ -107,7 +120,7 @@ timeouts = { connect = 1, first_byte = 2.5, idle = 3, total = 4 }
 
 def test_a_table_of_the_file_is_a_provider() -> None:
     found = only(catalog(NO_OLLAMA | {"LAB_API_KEY": KEY}, LAB))
-    assert (found.name, found.base_url, found.secret, found.models) == ("lab", "http://127.0.0.1:9000/v1", Secret(KEY), ("small", "large"))
+    assert (found.name, found.base_url, found.keys, found.models) == ("lab", "http://127.0.0.1:9000/v1", keys(KEY), ("small", "large"))
     timeouts = found.timeouts
     assert (timeouts.connect_s, timeouts.first_byte_s, timeouts.idle_s, timeouts.total_s, timeouts.stream_total_s) == (1, 2.5, 3, 4, 4)
 
@@ -144,6 +157,74 @@ def test_ollamas_of_the_file_have_ollamas_defaults() -> None:
     assert only(catalog(NO_OLLAMA, '[providers.gpu]\nkind = "ollama"')).base_url == "http://127.0.0.1:11434/v1"
 
 
+def test_a_variable_may_hold_several_keys() -> None:
+    assert only(catalog(NO_OLLAMA | {"GROQ_API_KEY": "gsk-a, gsk-b,gsk-a,"})).keys == keys("gsk-a", "gsk-b")
+
+
+KEYS = """
+[providers.lab]
+kind = "openai"
+base_url = "http://127.0.0.1:9000/v1"
+api_keys = [{ env = "LAB_KEY_1", weight = 2 }, { env = "LAB_KEY_2" }]
+"""
+
+
+def test_a_table_may_name_several_keys_with_their_shares() -> None:
+    both = only(catalog(NO_OLLAMA | {"LAB_KEY_1": "k1,k2", "LAB_KEY_2": "k3"}, KEYS))
+    assert both.keys == (Key(Secret("k1"), 2), Key(Secret("k2"), 2), Key(Secret("k3"), 1))
+    assert only(catalog(NO_OLLAMA | {"LAB_KEY_2": "k3"}, KEYS)).keys == keys("k3")
+    assert catalog(NO_OLLAMA, KEYS).disabled["lab"] == "LAB_KEY_1 and LAB_KEY_2 are not set"
+
+
+def test_keys_that_a_table_names_count_instead_of_the_vendors_variable() -> None:
+    toml = '[providers.openai]\napi_keys = [{ env = "TEAM_KEY" }]'
+    assert only(catalog(NO_OLLAMA | {"OPENAI_API_KEY": KEY, "TEAM_KEY": "sk-team"}, toml)).keys == keys("sk-team")
+    assert only(catalog(NO_OLLAMA | {"OPENAI_API_KEY": KEY}, toml)).keys == keys(KEY)
+
+
+def test_breakers_are_read_for_all_and_for_one() -> None:
+    toml = LAB + "breaker = { failures = 2 }\n[breaker]\nopen_seconds = 7\nfailure_rate = 0.25\nprobes = 1"
+    found = {spec.name: spec.breaker for spec in catalog(NO_OLLAMA | {"LAB_API_KEY": KEY, "OPENAI_API_KEY": KEY}, toml).providers}
+    assert found["openai"] == BreakerPolicy(failure_rate=0.25, open_s=7, probes=1)
+    assert found["lab"] == BreakerPolicy(failures=2, failure_rate=0.25, open_s=7, probes=1)
+
+
+AZURE = {"AZURE_OPENAI_API_KEY": KEY, "AZURE_OPENAI_ENDPOINT": "https://work.openai.azure.com/openai/"}
+
+
+def test_azure_is_enabled_by_its_key_and_its_address_and_serves_what_is_deployed() -> None:
+    terms = {"AZURE_OPENAI_API_VERSION": "2024-10-21", "AZURE_OPENAI_DEPLOYMENT_MAP": "gpt-4o=prod"}
+    found = only(catalog(NO_OLLAMA | AZURE | terms))
+    assert (found.name, found.kind, found.base_url, found.keys) == ("azure", "azure", "https://work.openai.azure.com", keys(KEY))
+    assert (found.api_version, found.deployments, found.models) == ("2024-10-21", {"gpt-4o": "prod"}, ("gpt-4o",))
+    assert catalog(NO_OLLAMA | {"AZURE_OPENAI_API_KEY": KEY}).disabled["azure"] == "AZURE_OPENAI_ENDPOINT is not set"
+
+
+def test_a_table_of_kind_azure_says_its_terms_and_the_environment_wins() -> None:
+    toml = """
+    [providers.azure]
+    base_url = "https://file.test"
+    api_version = "2023-05-15"
+    deployments = { large = "big" }
+    """
+    own = only(catalog(NO_OLLAMA | {"TEAM_KEY": KEY}, toml.replace("azure", "work") + 'kind = "azure"\napi_key_env = "TEAM_KEY"'))
+    assert (own.base_url, own.api_version, own.deployments, own.models) == ("https://file.test", "2023-05-15", {"large": "big"}, ("large",))
+    both = only(catalog(NO_OLLAMA | AZURE, toml))
+    assert (both.base_url, both.api_version, both.deployments) == ("https://work.openai.azure.com", "2023-05-15", {"large": "big"})
+
+
+@pytest.mark.parametrize("text", ["gpt-4o=prod, mini = small", '{"gpt-4o": "prod", "mini": "small"}'])
+def test_deployments_are_read_in_both_ways_of_writing(text: str) -> None:
+    assert read_deployments(text) == {"gpt-4o": "prod", "mini": "small"}
+
+
+@pytest.mark.parametrize("text", [KEY, f"gpt={KEY},x=", '{"a": 3}', f'{{"a": "{KEY}"', '{"a": ["b"]}'])
+def test_a_wrong_deployment_map_is_not_quoted(text: str) -> None:
+    with pytest.raises(ValueError) as raised:
+        read_deployments(text)
+    assert KEY not in str(raised.value)
+
+
 def test_the_sequence_comes_first_then_the_file_then_the_environment() -> None:
     environment = {"OPENAI_API_KEY": KEY, "GROQ_API_KEY": KEY, "LAB_API_KEY": KEY}
     other = '[providers.other]\nkind = "openai"\nbase_url = "http://127.0.0.1:9/v1"'
@@ -164,9 +245,8 @@ def test_retries_are_read() -> None:
         ("[providers]\nlab = 3", "[providers.lab]: must be a table"),
         ('[providers."a/b"]\nkind = "openai"', "[providers.a/b]: this name cannot be used"),
         ('[providers.demo]\nkind = "openai"', "[providers.demo]: this name cannot be used"),
-        ("[providers.lab]\nbase_url = 'http://x.test'", "[providers.lab]: kind must be one of ollama, openai"),
-        ('[providers.lab]\nkind = ["openai"]', "[providers.lab]: kind must be one of ollama, openai"),
-        ('[providers.lab]\nkind = "anthropic"', "[providers.lab]: kind 'anthropic' is not supported yet"),
+        ("[providers.lab]\nbase_url = 'http://x.test'", "[providers.lab]: kind must be one of "),
+        ('[providers.lab]\nkind = ["openai"]', "[providers.lab]: kind must be one of "),
         ('[providers.lab]\nkind = "openai"', "[providers.lab]: the address must be an http or https URL"),
         ('[providers.lab]\nkind = "openai"\nbase_url = "ftp://x.test"', "[providers.lab]: the address must be"),
         ('[providers.lab]\nkind = "openai"\nbase_url = "http://x.test:99999"', "[providers.lab]: the address is not a URL"),
@@ -176,6 +256,16 @@ def test_retries_are_read() -> None:
         (LAB.replace("zone", "zones"), "[providers.lab]: unknown key 'zones'"),
         (LAB.replace('["small", "large", "small"]', '["small", 3]'), "[providers.lab]: models must be a list of names"),
         (LAB.replace("connect", "conect"), "[providers.lab]: timeouts: unknown key 'conect'"),
+        (LAB + "api_keys = [3]", "[providers.lab]: api_keys[0]: must be a table"),
+        (LAB + "api_keys = [{ weight = 2 }]", "[providers.lab]: api_keys[0]: env must be text"),
+        (LAB + 'api_keys = [{ env = "LAB_KEY_1" }]', "[providers.lab]: say either api_key_env or api_keys"),
+        (KEYS.replace("weight = 2", "weight = 0"), "[providers.lab]: api_keys[0]: weight must be"),
+        (KEYS.replace("weight", "wait"), "[providers.lab]: api_keys[0]: unknown key 'wait'"),
+        (LAB + "breaker = { probes = 0 }", "[providers.lab]: breaker: probes must be"),
+        (LAB + 'api_version = "2024 10"', "[providers.lab]: api_version must be"),
+        (LAB + "deployments = { a = 3 }", "[providers.lab]: deployments must be"),
+        ("[breaker]\nfailure_rate = 1.5", "[breaker]: failure_rate must be a number above 0 to 1"),
+        ("[breaker]\nopen = 3", "[breaker]: unknown key 'open'"),
         (LAB.replace("2.5", "0"), "[providers.lab]: timeouts: first_byte must be"),
         (LAB.replace("2.5", "true"), "[providers.lab]: timeouts: first_byte must be"),
         (LAB.replace("2.5", "nan"), "[providers.lab]: timeouts: first_byte must be"),
@@ -189,7 +279,7 @@ def test_mistakes_in_the_file_are_named(toml: str, problem: str) -> None:
 
 
 def test_all_problems_are_told_at_once() -> None:
-    assert len(problems('[providers.a]\nkind = "cohere"\n[providers.b]\nkind = "what"\n[retry]\nattempts = "x"')) == 3
+    assert len(problems('[providers.a]\nkind = "grok"\n[providers.b]\nkind = "what"\n[retry]\nattempts = "x"')) == 3
 
 
 @pytest.mark.parametrize(
@@ -197,6 +287,11 @@ def test_all_problems_are_told_at_once() -> None:
     [
         ({"OPENAI_API_KEY": f"{KEY}\nX: y"}, ""),
         ({"LAB_API_KEY": f"{KEY}ü"}, LAB),
+        ({"LAB_KEY_1": f"{KEY}ü"}, KEYS),
+        ({"AZURE_OPENAI_DEPLOYMENT_MAP": KEY}, ""),
+        ({"AZURE_OPENAI_API_VERSION": f"{KEY}/"}, ""),
+        ({}, f"[providers.lab]\nkind = '{KEY}'"),
+        ({}, f'[providers.lab]\nkind = "openai"\nbase_url = "http://x.test"\nbreaker = "{KEY}"'),
         ({"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"http://user:{KEY}@x.test/v1"}, ""),
         ({}, f'[providers.lab]\nkind = "openai"\nbase_url = "http://x.test/?key={KEY}"'),
         ({}, f'[providers.lab]\nkind = "openai"\nbase_url = "http://x.test:{KEY}"'),

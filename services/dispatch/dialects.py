@@ -1,0 +1,22 @@
+"""Which dialect each kind of provider speaks."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from services.dispatch.adapters.azure import NEWEST, AzureAdapter
+from services.dispatch.adapters.base import Adapter
+from services.dispatch.adapters.openai import OpenAIAdapter
+from services.dispatch.provider_spec import ProviderSpec
+
+_DIALECTS: Final[Mapping[str, Callable[[ProviderSpec], Adapter]]] = {
+    "azure": lambda spec: AzureAdapter(spec.api_version or NEWEST, spec.deployments),
+    "ollama": lambda _: OpenAIAdapter(),
+    "openai": lambda _: OpenAIAdapter(),
+}
+KINDS: Final = frozenset(_DIALECTS)
+PLANNED_KINDS: Final = frozenset({"anthropic", "cohere", "gemini"}) - KINDS
+
+
+def adapter_for(spec: ProviderSpec) -> Adapter:
+    """The dialect of a provider, with the provider's own terms."""
+    return _DIALECTS[spec.kind](spec)
