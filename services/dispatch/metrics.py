@@ -9,4 +9,7 @@ FIRST_EVENT_SECONDS = Histogram(
     ["provider"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
 )
+BREAKER_TRANSITIONS = Counter(
+    "joulegate_circuit_breaker_transitions", "Changes of the circuit breakers' states, by the new state.", ["provider", "state"]
+)
 LISTING_FAILURES = Counter("joulegate_provider_listing_failures", "Attempts to list a provider's models that failed.", ["provider"])

@@ -1,10 +1,10 @@
 """Which target is called next, and when: the course of one request through its targets."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from services.dispatch import retry
-from services.dispatch.failure import Failure
+from services.dispatch.failure import CALLLESS, Failure
 from services.dispatch.retry import Again, RetryPolicy, Stop
 from services.runtime.errors import GatewayError
 
@@ -16,10 +16,11 @@ class Plan:
         self._left = list(reversed(targets))
         self._policy = policy
         self._tries = 1
+        # Of the present target, while it is repeated.
+        self._failure: Failure | None = None
         self._last_failures: list[tuple[str, Failure]] = []
         self._error: GatewayError | None = None
-        # Counts all calls of the request.
-        self.number = 1
+        self._calls = 0
         # How long to wait before the call.
         self.delay_s = 0.0
 
@@ -32,17 +33,31 @@ class Plan:
     def error(self) -> GatewayError:
         return self._error or retry.exhausted(self._last_failures)
 
-    def failed(self, failure: Failure, jitter: float, remaining_s: float | None) -> None:
-        """Notes that the call to `target` failed."""
+    def begin(self) -> int:
+        """Counts a call that goes out; gives its number over all calls of the request."""
+        self._calls += 1
+        return self._calls
+
+    def passed_over(self, failure: Failure) -> None:
+        """Notes that `target` was not called. What it said when it was called before, if it was, is the better account."""
+        self._move_on(self._failure or failure)
+
+    def failed(self, failure: Failure, jitter: float, remaining_s: float | None, may_repeat: Callable[[], bool]) -> None:
+        """Notes that the call to `target` failed. `may_repeat` pays for a repeat, if it says yes."""
+        if failure.kind in CALLLESS:
+            self._calls -= 1
         decision = retry.decide(failure, self._tries, self._policy, jitter, remaining_s)
-        self.number += 1
-        if isinstance(decision, Again):
+        if isinstance(decision, Again) and may_repeat():
             self._tries += 1
+            self._failure = failure
             self.delay_s = decision.delay_s
             return
-        provider = self._left.pop().provider
-        self._last_failures.append((provider, failure))
-        self._tries, self.delay_s = 1, 0.0
+        provider = self._left[-1].provider
+        self._move_on(failure)
         if isinstance(decision, Stop):
             self._left.clear()
             self._error = retry.rejected(provider, failure)
+
+    def _move_on(self, failure: Failure) -> None:
+        self._last_failures.append((self._left.pop().provider, failure))
+        self._tries, self.delay_s, self._failure = 1, 0.0, None

@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 from google.rpc import code_pb2
 
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
-from services.dispatch.failure import Failure, Kind
+from services.dispatch.failure import CALLLESS, Failure, Kind
 from services.runtime.errors import GatewayError
 
 _OVERLOADED = frozenset({408, 409, 429})
@@ -33,6 +33,9 @@ class RetryPolicy:
     most_s: float = 2.0
     # A provider that asks for more patience than this is left for the next one.
     patience_s: float = 5.0
+    # Repeats that all requests together may make (retry_budget.py): this share of the requests, and so many a second in any case.
+    budget: float = 0.2
+    budget_floor_per_s: float = 1.0
 
     def backoff_s(self, tries: int, jitter: float) -> float:
         """The wait after so many tries: exponential with full jitter, so that clients that failed together do not come back together."""
@@ -80,6 +83,13 @@ def is_callers_fault(failure: Failure) -> bool:
     return 400 <= failure.http_status < 500 and failure.http_status not in _OVERLOADED | _NOT_HERE
 
 
+def counts_against_health(failure: Failure) -> bool:
+    """Whether it says that the provider does not do its work. Its limits, our keys and a caller's faults say nothing about that."""
+    if failure.kind is Kind.REFUSED:
+        return failure.http_status >= 500 or failure.http_status in (0, 408)
+    return failure.kind not in CALLLESS
+
+
 def _is_passing(failure: Failure) -> bool:
     """Whether the same call may succeed a moment later."""
     if failure.kind is Kind.REFUSED:
@@ -94,13 +104,13 @@ def rejected(provider: str, failure: Failure) -> GatewayError:
 
 def exhausted(failures: Sequence[tuple[str, Failure]]) -> GatewayError:
     """The error when no target is left, from each target's last failure, in order."""
-    called = [(provider, failure) for provider, failure in failures if failure.kind is not Kind.UNSUPPORTED]
+    called = [(provider, failure) for provider, failure in failures if failure.kind not in CALLLESS]
     if not called:
-        provider, failure = failures[0]
-        return GatewayError(ErrorReason.ERROR_REASON_UNSUPPORTED_PARAMETER, failure.message, {"provider": provider, "param": failure.param})
+        return _not_called(failures)
+    provider, last = called[-1]
+    was_asked_of_all = not any(failure.kind is Kind.WITHHELD for _, failure in failures)
     failures = called
-    provider, last = failures[-1]
-    if len(failures) == 1 and _is_unknown_model(last):
+    if was_asked_of_all and len(failures) == 1 and _is_unknown_model(last):
         return GatewayError(ErrorReason.ERROR_REASON_MODEL_NOT_FOUND, last.message, _vendor_metadata(provider, last))
     if all(failure.http_status == 429 for _, failure in failures):
         waits = [failure.retry_after_s for _, failure in failures if failure.retry_after_s is not None]
@@ -117,6 +127,22 @@ def exhausted(failures: Sequence[tuple[str, Failure]]) -> GatewayError:
         f"every provider failed; the last was {provider}: {last.message}",
         {"provider": provider},
     )
+
+
+def _not_called(failures: Sequence[tuple[str, Failure]]) -> GatewayError:
+    """The error when no target was called: what would be the first to change, or what none of them can do."""
+    withheld = [(provider, failure) for provider, failure in failures if failure.kind is Kind.WITHHELD]
+    if not withheld:
+        provider, failure = failures[0]
+        return GatewayError(ErrorReason.ERROR_REASON_UNSUPPORTED_PARAMETER, failure.message, {"provider": provider, "param": failure.param})
+    provider, soonest = min(withheld, key=lambda one: one[1].retry_after_s or 0.0)
+    if soonest.http_status == 429:
+        reason, metadata = ErrorReason.ERROR_REASON_PROVIDER_RATE_LIMITED, {"provider": provider}
+    else:
+        reason = ErrorReason.ERROR_REASON_PROVIDERS_EXHAUSTED
+        metadata = {"provider": provider, "http_status": "503", "code": "circuit_open"}
+    message = f"no provider can be called now; the first to come back is {provider}: {soonest.message}"
+    return GatewayError(reason, message, metadata, retry_after_s=soonest.retry_after_s)
 
 
 def cut(provider: str, failure: Failure) -> GatewayError:

@@ -1,101 +1,20 @@
 """Targets in order until one answers: what is told, what is waited for, what is counted."""
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
 
 import pytest
+import structlog
+from prometheus_client import REGISTRY
 
-from joulegate.chat.v1 import chat_pb2
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
-from services.dispatch.attempts import Attempts
 from services.dispatch.backend import Batch
+from services.dispatch.breaker import BreakerPolicy, State
 from services.dispatch.failure import Failure, Kind
 from services.dispatch.figures import UNHEALTHY_AFTER
 from services.dispatch.retry import RetryPolicy
-from services.dispatch.roster import Provider, Roster
 from services.runtime.errors import GatewayError
-
-DOWN = Failure(Kind.REFUSED, "down", http_status=503)
-BAD = Failure(Kind.REFUSED, "bad", http_status=400, param="n")
-LIMITED = Failure(Kind.REFUSED, "slow down", http_status=429, retry_after_s=3.0)
-CUT = Failure(Kind.BROKEN, "cut")
-EVENT = chat_pb2.ChatEvent(chunk=chat_pb2.ChatCompletionChunk(id="1"))
-Script = Sequence[Batch | Failure]
-ANSWER: Script = [Batch([EVENT], is_last=True)]
-
-
-class FakeClock:
-    """Moves when told to, or slept on."""
-
-    def __init__(self) -> None:
-        self.time = 1000.0
-        self.slept: list[float] = []
-
-    def monotonic(self) -> float:
-        return self.time
-
-    def now(self) -> float:
-        return self.time
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.time += seconds
-
-
-class ScriptedAnswer:
-    warnings = ()
-
-    def __init__(self, script: Script) -> None:
-        self._script = list(script)
-        self.is_closed = False
-
-    async def read(self) -> Batch:
-        step = self._script.pop(0)
-        if isinstance(step, Failure):
-            raise step
-        return step
-
-    async def close(self) -> None:
-        self.is_closed = True
-
-
-class ScriptedBackend:
-    def __init__(self, *scripts: Script) -> None:
-        self._scripts = list(scripts)
-        self.answers: list[ScriptedAnswer] = []
-
-    def call(self, request: chat_pb2.ChatRequest, model: str, headers: Mapping[str, str]) -> ScriptedAnswer:
-        self.answers.append(ScriptedAnswer(self._scripts.pop(0)))
-        return self.answers[-1]
-
-    async def list_models(self) -> Sequence[pb.Model]:
-        return []
-
-
-class Scene:
-    """Providers a, b, ... with scripted calls."""
-
-    def __init__(self, *backends: ScriptedBackend, policy: RetryPolicy | None = None) -> None:
-        self.clock = FakeClock()
-        self.providers = [Provider(chr(ord("a") + index), "openai", backend) for index, backend in enumerate(backends)]
-        self.roster = Roster(self.providers)
-        self.attempts = Attempts(self.roster, policy or RetryPolicy(), self.clock, lambda: 0.5, self.clock.sleep)
-        self.responses: list[pb.DispatchResponse] = []
-
-    async def run(self, remaining_s: float | None = None, on_response: Callable[[], None] = lambda: None) -> list[pb.DispatchResponse]:
-        targets = [pb.Target(provider=provider.name, model="m") for provider in self.providers]
-        async for response in self.attempts.dispatch(pb.DispatchRequest(request_id="r", targets=targets), {}, remaining_s):
-            self.responses.append(response)
-        return self.responses
-
-    async def error(self, remaining_s: float | None = None) -> GatewayError:
-        with pytest.raises(GatewayError) as raised:
-            await self.run(remaining_s)
-        return raised.value
-
-    @property
-    def failed(self) -> list[tuple[str, int, int]]:
-        return [(one.target.provider, one.attempt, one.http_status) for response in self.responses for one in response.failed_attempts]
+from tests.unit.dispatch.scene import ANSWER, BAD, CUT, DOWN, EVENT, LIMITED, Scene, Script, ScriptedBackend
 
 
 async def test_a_whole_answer_is_one_message() -> None:
@@ -207,6 +126,141 @@ async def test_the_last_error_has_none_of_the_vendors_words() -> None:
     assert (described.last_error, described.failure_count, described.success_count) == ("HTTP 503", 1, 1)
     assert described.HasField("time_to_first_event")
     assert described.last_success_time.seconds == 1000
+
+
+DELICATE = BreakerPolicy(failures=1, open_s=10.0, probes=1)
+ONCE = RetryPolicy(attempts=1)
+
+
+async def test_an_open_circuit_is_passed_over_without_a_call() -> None:
+    scene = Scene(ScriptedBackend([DOWN]), ScriptedBackend(ANSWER, ANSWER), policy=ONCE, breaker=DELICATE)
+    await scene.run()
+    scene.responses.clear()
+    [response] = await scene.run()
+    assert (response.selected.target.provider, response.selected.attempt) == ("b", 1)
+    assert scene.failed == []
+
+
+async def test_when_all_circuits_are_open_the_answer_is_immediate_and_says_when_to_come_back() -> None:
+    scene = Scene(ScriptedBackend([DOWN]), ScriptedBackend([DOWN]), policy=ONCE, breaker=DELICATE)
+    await scene.error()
+    scene.clock.time += 4.0
+    scene.responses.clear()
+    error = await scene.error()
+    assert (error.reason, error.http_status) == (ErrorReason.ERROR_REASON_PROVIDERS_EXHAUSTED, 503)
+    assert (error.retry_after_s, error.metadata["code"]) == (6.0, "circuit_open")
+    assert scene.responses == []
+
+
+async def test_the_first_call_after_the_pause_goes_out_and_its_success_closes_the_circuit() -> None:
+    scene = Scene(ScriptedBackend([DOWN], ANSWER, ANSWER), policy=ONCE, breaker=DELICATE)
+    await scene.error()
+    scene.clock.time += DELICATE.open_s
+    [response] = (await scene.run())[-1:]
+    assert response.selected.target.provider == "a"
+    [(_, breaker)] = scene.providers[0].breakers
+    assert [change.state for change in breaker.history] == [State.OPEN, State.HALF_OPEN, State.CLOSED]
+
+
+async def test_while_a_probe_is_out_others_are_withheld_until_its_first_event() -> None:
+    stream: Script = [Batch([EVENT], is_last=False), Batch([EVENT], is_last=True)]
+    scene = Scene(ScriptedBackend([DOWN], stream, ANSWER), policy=ONCE, breaker=DELICATE)
+    await scene.error()
+    scene.clock.time += DELICATE.open_s
+    breaker = scene.providers[0].breakers.of("m")
+    ticket = breaker.begin(scene.clock.time)
+    error = await scene.error()
+    assert (error.http_status, error.retry_after_s) == (503, 1.0)
+    breaker.abandoned(scene.clock.time, ticket)
+    responses = scene.attempts.dispatch(pb.DispatchRequest(targets=[pb.Target(provider="a", model="m")]), {}, None)
+    await anext(responses)
+    assert breaker.state(scene.clock.time) is State.CLOSED
+    await responses.aclose()
+
+
+async def test_other_models_of_the_provider_are_not_withheld() -> None:
+    scene = Scene(ScriptedBackend([DOWN], ANSWER), policy=ONCE, breaker=DELICATE)
+    await scene.error()
+    responses = scene.attempts.dispatch(pb.DispatchRequest(targets=[pb.Target(provider="a", model="other")]), {}, None)
+    assert (await anext(responses)).selected.target.model == "other"
+    await responses.aclose()
+
+
+@pytest.mark.parametrize("failure", [BAD, LIMITED, Failure(Kind.REFUSED, "", http_status=404), Failure(Kind.REFUSED, "", http_status=401)])
+async def test_what_does_not_speak_against_the_provider_leaves_its_circuit_closed(failure: Failure) -> None:
+    scene = Scene(ScriptedBackend([failure]), policy=ONCE, breaker=DELICATE)
+    await scene.error()
+    [(_, breaker)] = scene.providers[0].breakers
+    assert (breaker.state(scene.clock.time), breaker.call_count, breaker.failure_count) == (State.CLOSED, 1, 0)
+
+
+async def test_a_cut_answer_speaks_against_the_provider() -> None:
+    scene = Scene(ScriptedBackend([Batch([EVENT], is_last=False), CUT]), policy=ONCE, breaker=DELICATE)
+    await scene.error()
+    assert scene.providers[0].breakers.of("m").state(scene.clock.time) is State.OPEN
+
+
+async def test_a_client_that_leaves_gives_the_probe_back() -> None:
+    scene = Scene(ScriptedBackend([DOWN], [asyncio.Event()]), policy=ONCE, breaker=DELICATE)
+    await scene.error()
+    scene.clock.time += DELICATE.open_s
+    waiting = asyncio.create_task(scene.run())
+    await asyncio.sleep(0)
+    breaker = scene.providers[0].breakers.of("m")
+    assert (breaker.state(scene.clock.time), breaker.admits(scene.clock.time)) == (State.HALF_OPEN, False)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert (breaker.state(scene.clock.time), breaker.admits(scene.clock.time)) == (State.HALF_OPEN, True)
+
+
+async def test_changes_of_a_circuit_are_announced_logged_and_counted() -> None:
+    scene = Scene(ScriptedBackend([DOWN], ANSWER), policy=ONCE, breaker=DELICATE)
+
+    def counted(state: str) -> float:
+        return REGISTRY.get_sample_value("joulegate_circuit_breaker_transitions_total", {"provider": "a", "state": state}) or 0.0
+
+    before = [counted(state) for state in ("open", "half_open", "closed")]
+    change = scene.roster.change
+    with structlog.testing.capture_logs() as logged:
+        await scene.error()
+        assert change.is_set()
+        scene.clock.time += DELICATE.open_s
+        change = scene.roster.change
+        await scene.run()
+    assert change.is_set()
+    assert [counted(state) for state in ("open", "half_open", "closed")] == [count + 1 for count in before]
+    changes = [entry for entry in logged if entry["event"] == "circuit_changed"]
+    assert [(entry["provider"], entry["model"], entry["state"]) for entry in changes] == [
+        ("a", "m", "open"),
+        ("a", "m", "half_open"),
+        ("a", "m", "closed"),
+    ]
+
+
+UNSAYABLE = Failure(Kind.UNSUPPORTED, "the dialect has no word for logprobs", param="logprobs")
+
+
+async def test_what_a_dialect_cannot_say_goes_to_the_next_target_without_a_word() -> None:
+    scene = Scene(ScriptedBackend([UNSAYABLE]), ScriptedBackend(ANSWER))
+    [response] = await scene.run()
+    assert (response.selected.target.provider, response.selected.attempt) == ("b", 1)
+    assert (scene.failed, scene.providers[0].figures.failure_count) == ([], 0)
+
+
+async def test_what_no_dialect_can_say_is_refused_by_name() -> None:
+    scene = Scene(ScriptedBackend([UNSAYABLE]), ScriptedBackend([UNSAYABLE]))
+    error = await scene.error()
+    assert (error.reason, error.metadata["param"]) == (ErrorReason.ERROR_REASON_UNSUPPORTED_PARAMETER, "logprobs")
+    assert scene.responses == []
+
+
+async def test_repeats_end_with_their_budget_and_the_next_target_follows() -> None:
+    scene = Scene(
+        ScriptedBackend(*[[DOWN]] * 3), ScriptedBackend(ANSWER, ANSWER), policy=RetryPolicy(attempts=2, budget=0.0, budget_floor_per_s=0.1)
+    )
+    await scene.run()
+    await scene.run()
+    assert scene.failed == [("a", 1, 503), ("a", 2, 503), ("a", 1, 503)]
 
 
 @pytest.mark.parametrize(

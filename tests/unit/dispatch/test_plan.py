@@ -10,12 +10,18 @@ A, B = pb.Target(provider="a", model="m"), pb.Target(provider="b", model="m")
 DOWN = Failure(Kind.REFUSED, "down", http_status=503)
 
 
-def course(plan: Plan, *failures: Failure) -> list[tuple[str, int, float]]:
+OPEN = Failure(Kind.WITHHELD, "open", http_status=503, retry_after_s=7.0)
+
+
+def course(plan: Plan, *failures: Failure, may_repeat: bool = True) -> list[tuple[str, int, float]]:
     steps = []
     for failure in failures:
         assert plan.target is not None
-        steps.append((plan.target.provider, plan.number, plan.delay_s))
-        plan.failed(failure, 1.0, None)
+        if failure.kind is Kind.WITHHELD:
+            plan.passed_over(failure)
+            continue
+        steps.append((plan.target.provider, plan.begin(), plan.delay_s))
+        plan.failed(failure, 1.0, None, lambda: may_repeat)
     return steps
 
 
@@ -43,3 +49,40 @@ def test_the_last_failure_of_each_target_decides_the_error() -> None:
     plan = Plan([A, B], RetryPolicy(attempts=2))
     course(plan, DOWN, limited, DOWN, limited)
     assert plan.error.reason == ErrorReason.ERROR_REASON_PROVIDER_RATE_LIMITED
+
+
+def test_without_leave_to_repeat_the_next_target_follows() -> None:
+    plan = Plan([A, B], RetryPolicy(attempts=3))
+    assert course(plan, DOWN, DOWN, may_repeat=False) == [("a", 1, 0.0), ("b", 2, 0.0)]
+    assert plan.target is None
+
+
+def test_leave_is_only_asked_for_a_repeat() -> None:
+    asked = []
+
+    def may_repeat() -> bool:
+        asked.append(plan.target)
+        return True
+
+    plan = Plan([A, B], RetryPolicy(attempts=2))
+    for failure in (DOWN, DOWN, Failure(Kind.REFUSED, "", http_status=401)):
+        plan.begin()
+        plan.failed(failure, 1.0, None, may_repeat)
+    assert asked == [A]
+
+
+def test_what_was_not_called_is_not_counted() -> None:
+    plan = Plan([A, B], RetryPolicy())
+    assert course(plan, Failure(Kind.UNSUPPORTED, "", param="seed"), DOWN) == [("a", 1, 0.0), ("b", 1, 0.0)]
+
+
+def test_a_target_that_is_withheld_after_a_failure_is_remembered_for_the_failure() -> None:
+    plan = Plan([A], RetryPolicy(attempts=2))
+    course(plan, DOWN, OPEN)
+    assert (plan.error.http_status, plan.error.message) == (502, "every provider failed; the last was a: down")
+
+
+def test_targets_withheld_from_the_start_are_no_failure_of_theirs() -> None:
+    plan = Plan([A, B], RetryPolicy())
+    assert course(plan, OPEN, OPEN) == []
+    assert (plan.error.http_status, plan.error.retry_after_s) == (503, 7.0)

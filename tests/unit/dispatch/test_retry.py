@@ -4,7 +4,20 @@ import pytest
 
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from services.dispatch.failure import Failure, Kind
-from services.dispatch.retry import Again, Decision, Next, RetryPolicy, Stop, cut, decide, exhausted, rejected, retry_after_s, status_code
+from services.dispatch.retry import (
+    Again,
+    Decision,
+    Next,
+    RetryPolicy,
+    Stop,
+    counts_against_health,
+    cut,
+    decide,
+    exhausted,
+    rejected,
+    retry_after_s,
+    status_code,
+)
 
 POLICY = RetryPolicy(attempts=3, base_s=1.0, most_s=8.0, patience_s=5.0)
 AGAIN, NEXT, STOP = Again(0.5), Next(), Stop()
@@ -88,6 +101,48 @@ def test_what_the_caller_is_told_when_no_target_is_left(failures: list[Failure],
 
 def test_the_shortest_of_the_asked_waits_is_told() -> None:
     assert exhausted([("a", limited(7.0)), ("b", limited(3.0)), ("c", limited(None))]).retry_after_s == 3.0
+
+
+def withheld(status: int, wait_s: float) -> Failure:
+    return Failure(Kind.WITHHELD, "not now", http_status=status, retry_after_s=wait_s)
+
+
+@pytest.mark.parametrize(
+    ("failures", "reason", "http_status", "wait_s", "provider"),
+    [
+        ([withheld(503, 9.0), withheld(503, 4.0)], ErrorReason.ERROR_REASON_PROVIDERS_EXHAUSTED, 503, 4.0, "p1"),
+        ([withheld(429, 3.0)], ErrorReason.ERROR_REASON_PROVIDER_RATE_LIMITED, 429, 3.0, "p0"),
+        # Who comes back first decides.
+        ([withheld(429, 3.0), withheld(503, 4.0)], ErrorReason.ERROR_REASON_PROVIDER_RATE_LIMITED, 429, 3.0, "p0"),
+        ([withheld(429, 5.0), withheld(503, 4.0)], ErrorReason.ERROR_REASON_PROVIDERS_EXHAUSTED, 503, 4.0, "p1"),
+        ([Failure(Kind.UNSUPPORTED, "", param="seed"), withheld(503, 4.0)], ErrorReason.ERROR_REASON_PROVIDERS_EXHAUSTED, 503, 4.0, "p1"),
+        # Who was called says more than who was not.
+        ([refused(500), withheld(503, 4.0)], ErrorReason.ERROR_REASON_PROVIDERS_EXHAUSTED, 502, None, "p0"),
+        ([limited(7.0), withheld(503, 4.0)], ErrorReason.ERROR_REASON_PROVIDER_RATE_LIMITED, 429, 7.0, "p0"),
+        # Another may have had the model.
+        ([refused(404, code="model_not_found"), withheld(503, 4.0)], ErrorReason.ERROR_REASON_PROVIDERS_EXHAUSTED, 502, None, "p0"),
+    ],
+)
+def test_what_the_caller_is_told_when_calls_were_withheld(
+    failures: list[Failure], reason: ErrorReason.ValueType, http_status: int, wait_s: float | None, provider: str
+) -> None:
+    error = exhausted([(f"p{index}", failure) for index, failure in enumerate(failures)])
+    assert (error.reason, error.http_status, error.retry_after_s, error.metadata["provider"]) == (reason, http_status, wait_s, provider)
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [
+        *((refused(status), True) for status in (500, 502, 503, 504, 529, 408, 0)),
+        *((refused(status), False) for status in (400, 401, 402, 403, 404, 409, 422, 429)),
+        *((Failure(kind, ""), True) for kind in (Kind.UNREACHABLE, Kind.TIMEOUT, Kind.LATE, Kind.BROKEN)),
+        (Failure(Kind.UNSUPPORTED, ""), False),
+        (withheld(503, 1.0), False),
+    ],
+    ids=lambda value: f"{value.kind.name}-{value.http_status}" if isinstance(value, Failure) else str(value),
+)
+def test_what_speaks_against_a_providers_health(failure: Failure, expected: bool) -> None:
+    assert counts_against_health(failure) is expected
 
 
 def test_a_rejection_keeps_the_vendors_status_and_words() -> None:

@@ -1,0 +1,137 @@
+"""One call of a provider, from its start to its end, with the provider's figures and its breaker kept."""
+
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Literal
+
+from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
+from services.dispatch import metrics, retry
+from services.dispatch.backend import Answer, Batch
+from services.dispatch.breaker import State
+from services.dispatch.failure import CALLLESS, Failure
+from services.dispatch.roster import Provider, Roster, duration
+from services.runtime import logs
+from services.runtime.clock import Clock
+
+log = logs.get(__name__)
+
+
+class Attempt:
+    """Entered around the use of `responses`. Whoever enters it has asked whether a call may go out, with nothing awaited in between."""
+
+    def __init__(self, roster: Roster, provider: Provider, target: pb.Target, number: int, answer: Answer, clock: Clock) -> None:
+        self._roster = roster
+        self._provider = provider
+        self._target = target
+        self._number = number
+        self._answer = answer
+        self._clock = clock
+        self._breaker = provider.breakers.of(target.model)
+        # For the breaker, until it has been told how the call ended.
+        self._ticket: int | None = None
+        self._began = clock.monotonic()
+        self._outcome: Literal["cancelled", "success", "failure", "rejected"] = "cancelled"
+        # Why there was no first event.
+        self.failure: Failure | None = None
+
+    async def responses(self) -> AsyncIterator[pb.DispatchResponse]:
+        """The answer. Ends at once with `failure` set when there is no first event. Raises GatewayError when it is cut after that."""
+        is_selected = False
+        is_last = False
+        while not is_last:
+            try:
+                batch = await self._answer.read()
+            except Failure as failure:
+                self._fail(failure)
+                if is_selected:
+                    raise retry.cut(self._target.provider, failure) from None
+                self.failure = failure
+                return
+            is_last = batch.is_last
+            yield self._response(batch, is_first=not is_selected)
+            is_selected = True
+
+    def report(self, failure: Failure) -> pb.FailedAttempt:
+        return pb.FailedAttempt(
+            target=self._target,
+            attempt=self._number,
+            code=retry.status_code(failure),
+            http_status=failure.http_status,
+            message=failure.message,
+            elapsed=duration(self._clock.monotonic() - self._began),
+        )
+
+    async def __aenter__(self) -> "Attempt":
+        self._provider.figures.in_flight_count += 1
+        period = self._breaker.period
+        self._ticket = self._breaker.begin(self._began)
+        if self._breaker.period != period:
+            self._announce()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None) -> None:
+        self._provider.figures.in_flight_count -= 1
+        self._provider.calls[self._outcome].inc()
+        self._tell_breaker(self._breaker.abandoned)
+        await self._answer.close()
+
+    def _response(self, batch: Batch, *, is_first: bool) -> pb.DispatchResponse:
+        elapsed = self._clock.monotonic() - self._began
+        selected = finished = None
+        if is_first:
+            self._saw_first_event(elapsed)
+            selected = pb.SelectedTarget(
+                target=self._target, attempt=self._number, time_to_first_event=duration(elapsed), warnings=self._answer.warnings
+            )
+        if batch.is_last:
+            finished = pb.Finished(elapsed=duration(elapsed))
+            self._succeed()
+        return pb.DispatchResponse(selected=selected, events=batch.events, finished=finished)
+
+    def _saw_first_event(self, elapsed: float) -> None:
+        self._provider.figures.saw_first_event(elapsed)
+        self._provider.first_event_seconds.observe(elapsed)
+        if self._breaker.retry_at is not None:
+            # What a probe is for is shown by now; its answer may take minutes, and the other calls would wait for it.
+            self._tell_breaker(self._breaker.succeeded)
+
+    def _succeed(self) -> None:
+        self._outcome = "success"
+        self._tell_breaker(self._breaker.succeeded)
+        was_healthy = self._provider.figures.is_healthy
+        self._provider.figures.succeeded(self._clock.now())
+        if not was_healthy:
+            self._roster.touch()
+
+    def _fail(self, failure: Failure) -> None:
+        if retry.counts_against_health(failure):
+            self._tell_breaker(self._breaker.failed)
+        # A provider that refuses a bad request, or does not have a model, does its work.
+        if retry.is_callers_fault(failure) or failure.http_status == 404 or failure.kind in CALLLESS:
+            self._outcome = "rejected"
+            return
+        self._outcome = "failure"
+        was_healthy = self._provider.figures.is_healthy
+        self._provider.figures.failed(failure.summary)
+        if was_healthy != self._provider.figures.is_healthy:
+            self._roster.touch()
+
+    def _tell_breaker(self, tell: Callable[[float, int], None]) -> None:
+        """Once for each call: what comes after a probe's first event is no second outcome."""
+        if self._ticket is None:
+            return
+        ticket, self._ticket, period = self._ticket, None, self._breaker.period
+        tell(self._clock.monotonic(), ticket)
+        if self._breaker.period != period:
+            self._announce()
+
+    def _announce(self) -> None:
+        """Tells operators and routers that the breaker has changed."""
+        state: State = self._breaker.history[-1].state
+        provider, model = self._target.provider, self._target.model
+        metrics.BREAKER_TRANSITIONS.labels(provider, state.name.lower()).inc()
+        write = log.warning if state is State.OPEN else log.info
+        write(
+            "circuit_changed", provider=provider, model=model, state=state.name.lower(), failures_in_a_row=self._breaker.failures_in_a_row
+        )
+        self._roster.touch()
