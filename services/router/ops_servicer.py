@@ -8,7 +8,6 @@ import grpc
 from google.api import httpbody_pb2
 
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
-from joulegate.dispatch.v1 import dispatch_service_pb2 as dispatch_pb
 from joulegate.ledger.v1 import ledger_service_pb2 as ledger_pb
 from joulegate.ledger.v1 import ledger_service_pb2_grpc as ledger_grpc
 from joulegate.ops.v1 import ops_service_pb2 as pb
@@ -19,6 +18,7 @@ from services.router.provider_watch import ProviderWatch
 from services.runtime.clock import Clock
 from services.runtime.errors import GatewayError
 from services.runtime.interceptors import Context
+from services.wire import provider_shapes
 
 TOTALS_TIMEOUT_S = 2.0
 
@@ -95,7 +95,7 @@ class OpsServicer(pb_grpc.OpsServiceServicer):
             "uptime_seconds": round(self._clock.monotonic() - self._started_at, 1),
             "active_providers": healthy,
             "total_requests": await self._total_requests(),
-            "providers": {provider.name: _provider(provider) for provider in providers},
+            "providers": {provider.name: provider_shapes.union(provider) for provider in providers},
             "ledger_connected": self._books.is_connected,
             "cache_enabled": self._cache_enabled,
             "rate_limiting_enabled": False,
@@ -107,23 +107,3 @@ class OpsServicer(pb_grpc.OpsServiceServicer):
         except grpc.aio.AioRpcError:
             return None
         return response.totals.request_count
-
-
-def _provider(provider: dispatch_pb.Provider) -> dict[str, object]:
-    calls = provider.success_count + provider.failure_count
-    latency_ms = provider.time_to_first_event.ToMicroseconds() / 1000 if provider.HasField("time_to_first_event") else None
-    error_rate = provider.failure_count / calls if calls else 0.0
-    return {
-        # Each earlier gateway had its own name for the same thing.
-        "healthy": provider.healthy,
-        "is_healthy": provider.healthy,
-        "available": provider.healthy,
-        "latency_ms": latency_ms,
-        "latencyMs": latency_ms,
-        "success_rate": 1.0 - error_rate,
-        "error_rate": error_rate,
-        "error_count": provider.failure_count,
-        "active_requests": provider.in_flight_count,
-        "last_success": provider.last_success_time.ToJsonString() if provider.HasField("last_success_time") else None,
-        "last_error": provider.last_error or None,
-    }

@@ -1,4 +1,4 @@
-"""The services that Envoy sees, with scripted answers: a router, a ledger, and a dispatch that only has a health.
+"""The services that Envoy sees, with scripted answers: a router, a ledger, and a dispatch that shows its providers.
 
 As a program it is one service, or `up` with this program as every service: `python -m tests.fakes.edge_services router | up`. There the
 router's chat answer is a stream that ends when its folder has a file `finish`.
@@ -27,6 +27,8 @@ from joulegate.openai.v1 import openai_service_pb2 as pb
 from joulegate.openai.v1 import openai_service_pb2_grpc as pb_grpc
 from joulegate.ops.v1 import ops_service_pb2 as ops_pb
 from joulegate.ops.v1 import ops_service_pb2_grpc as ops_pb_grpc
+from joulegate.ops.v1 import providers_service_pb2 as providers_pb
+from joulegate.ops.v1 import providers_service_pb2_grpc as providers_pb_grpc
 from services.up import gateway
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -76,6 +78,46 @@ class FakeOps(ops_pb_grpc.OpsServiceServicer):
         return HttpBody(content_type="application/json", data=b'{"page": "health"}')
 
 
+class FakeProviders(providers_pb_grpc.ProvidersServiceServicer):
+    """Says which method was called for which provider."""
+
+    async def ListBreakers(self, request: providers_pb.ListBreakersRequest, context: Context) -> providers_pb.ListBreakersResponse:
+        response = providers_pb.ListBreakersResponse()
+        response.breakers.add(provider=request.provider)
+        return response
+
+    async def GetBreaker(self, request: providers_pb.GetBreakerRequest, context: Context) -> providers_pb.GetBreakerResponse:
+        return providers_pb.GetBreakerResponse()
+
+    async def ResetBreaker(self, request: providers_pb.ResetBreakerRequest, context: Context) -> providers_pb.ResetBreakerResponse:
+        return providers_pb.ResetBreakerResponse()
+
+    async def ListProviderStatuses(self, request: providers_pb.ListProviderStatusesRequest, context: Context) -> HttpBody:
+        return _said("statuses")
+
+    async def ListProviderSummaries(self, request: providers_pb.ListProviderSummariesRequest, context: Context) -> HttpBody:
+        return _said("summaries")
+
+    async def ListProviders(self, request: providers_pb.ListProvidersRequest, context: Context) -> HttpBody:
+        return _said("providers")
+
+    async def GetProviderHealth(self, request: providers_pb.GetProviderHealthRequest, context: Context) -> HttpBody:
+        return _said(f"health of {request.provider}")
+
+    async def ListCircuitBreakers(self, request: providers_pb.ListCircuitBreakersRequest, context: Context) -> HttpBody:
+        return _said("breakers")
+
+    async def GetCircuitBreaker(self, request: providers_pb.GetCircuitBreakerRequest, context: Context) -> HttpBody:
+        return _said(f"breaker of {request.provider}")
+
+    async def ResetCircuitBreaker(self, request: providers_pb.ResetCircuitBreakerRequest, context: Context) -> HttpBody:
+        return _said(f"reset of {request.provider}")
+
+
+def _said(text: str) -> HttpBody:
+    return HttpBody(content_type="text/plain", data=text.encode())
+
+
 class FakeChat(chat_pb_grpc.ChatServiceServicer):
     """Echoes the model as the completion's id; a model named `fail` aborts as a real service does."""
 
@@ -122,6 +164,8 @@ class FakeMesh:
             pb_grpc.add_OpenAIServiceServicer_to_server(self.openai, server)
             ops_pb_grpc.add_OpsServiceServicer_to_server(FakeOps(), server)
             chat_pb_grpc.add_ChatServiceServicer_to_server(FakeChat(), server)
+        if name in ("dispatch", "all"):
+            providers_pb_grpc.add_ProvidersServiceServicer_to_server(FakeProviders(), server)
         if name in ("ledger", "all"):
             admin_pb_grpc.add_AdminServiceServicer_to_server(self.admin, server)
         server.add_insecure_port(f"unix:{self.socket(name)}")

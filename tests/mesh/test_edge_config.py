@@ -3,11 +3,7 @@
 import asyncio
 import json
 import subprocess
-import sys
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -28,71 +24,18 @@ from joulegate.ledger.v1 import admin_service_pb2_grpc as admin_pb_grpc
 from joulegate.ledger.v1 import ledger_service_pb2 as ledger_pb
 from joulegate.ledger.v1 import ledger_service_pb2_grpc as ledger_pb_grpc
 from joulegate.openai.v1 import openai_service_pb2 as pb
+from joulegate.ops.v1 import providers_service_pb2 as providers_pb
+from joulegate.ops.v1 import providers_service_pb2_grpc as providers_pb_grpc
 from joulegate.session.v1 import session_service_pb2_grpc as session_pb_grpc
 from services.up import edge
-from tests.fakes.edge_services import SERVICES, ChatAnswer, Context, FakeMesh, fake_mesh
+from tests.fakes.edge_services import SERVICES, ChatAnswer, Context
+from tests.mesh.edge import ENVOY, RunningEdge, eventually, has_status, running_edge
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ORIGIN = "https://app.example"
 CHAT = "/v1/chat/completions"
-ENVOY = str(Path(sys.executable).with_name("envoy"))
 ERROR_BODY = '{"error": {"message": "caf\\u00e9 \\"x\\"", "type": "t", "param": null, "code": "c"}}'
-
-
-@dataclass(frozen=True, slots=True)
-class RunningEdge:
-    """Envoy, the services behind it, a client in front of it, and what it wrote."""
-
-    mesh: FakeMesh
-    http: httpx.AsyncClient
-    channel: grpc.aio.Channel
-    log: Path
-
-    def answer(self, *answers: ChatAnswer) -> None:
-        self.mesh.openai.answers.extend(answers)
-
-
-async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
-    """Waits until `check` holds, 20 seconds at most."""
-    async with asyncio.timeout(20):
-        while not await check():
-            await asyncio.sleep(0.01)
-
-
-async def has_status(http: httpx.AsyncClient, path: str, status: int) -> bool:
-    try:
-        return (await http.get(path)).status_code == status
-    except httpx.TransportError:
-        return False
-
-
-async def public_port(admin_socket: Path) -> int:
-    """The port that Envoy chose for its only listener."""
-    async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(admin_socket)), base_url="http://admin") as admin:
-        await eventually(lambda: has_status(admin, "/ready", 200))
-        listeners = (await admin.get("/listeners?format=json")).json()["listener_statuses"]
-    return int(listeners[0]["local_address"]["socket_address"]["port_value"])
-
-
-@asynccontextmanager
-async def running_edge(cors_origins: tuple[str, ...]) -> AsyncIterator[RunningEdge]:
-    with tempfile.TemporaryDirectory(prefix="edge-") as name:
-        folder = Path(name)
-        async with fake_mesh(folder) as mesh:
-            sockets = {service: mesh.socket(service) for service in SERVICES}
-            here = edge.Edge(folder, "127.0.0.1", 0, folder / "admin.sock", "sockets", cors_origins, sockets)
-            with (folder / "log").open("wb") as log:
-                process = await asyncio.create_subprocess_exec(*edge.command(ENVOY, edge.write(here, folder), 1), stdout=log, stderr=log)
-            try:
-                address = f"127.0.0.1:{await public_port(here.admin_socket)}"
-                client = httpx.AsyncClient(base_url=f"http://{address}", timeout=20)
-                async with client as http, grpc.aio.insecure_channel(address) as channel:
-                    await eventually(lambda: has_status(http, "/healthz", 200))
-                    yield RunningEdge(mesh, http, channel, folder / "log")
-            finally:
-                process.terminate()
-                await process.wait()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -258,7 +201,19 @@ async def test_large_headers_are_refused(gateway: RunningEdge) -> None:
     assert_openai_error(response, 431, "invalid_request_error", "headers_too_large")
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/v2/chat/completions", "/v1/chat/completions/x", "/api/admin", '/a"b', "/healthz/x"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/nothing",
+        "/v2/chat/completions",
+        "/v1/chat/completions/x",
+        "/api/admin",
+        '/a"b',
+        "/healthz/x",
+        "/v1/providers/lab",
+        "/admin/providers",
+    ],
+)
 async def test_unknown_path_is_not_found(gateway: RunningEdge, path: str) -> None:
     assert_openai_error(await gateway.http.get(path), 404, "invalid_request_error", "not_found")
 
@@ -274,6 +229,13 @@ async def test_unknown_path_is_not_found(gateway: RunningEdge, path: str) -> Non
         ("POST", "/v1/models", "GET"),
         ("DELETE", "/v1/models/a/b", "GET"),
         ("POST", "/api/admin/entries", "GET"),
+        ("POST", "/providers", "GET"),
+        ("POST", "/api/providers", "GET"),
+        ("DELETE", "/v1/providers", "GET"),
+        ("PUT", "/v1/providers/lab/health", "GET"),
+        ("POST", "/api/circuit-breakers", "GET"),
+        ("DELETE", "/admin/providers/lab/circuit-breaker", "GET"),
+        ("GET", "/admin/providers/lab/circuit-breaker/reset", "POST"),
     ],
 )
 async def test_wrong_method_says_which_is_right(gateway: RunningEdge, method: str, path: str, allow: str) -> None:
@@ -296,6 +258,37 @@ async def test_wrong_method_says_which_is_right(gateway: RunningEdge, method: st
 async def test_reading_paths_reach_the_router(gateway: RunningEdge, path: str, text: str) -> None:
     response = await gateway.http.get(str(gateway.http.base_url).rstrip("/") + path)
     assert (response.status_code, response.text) == (200, text)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "text"),
+    [
+        ("GET", "/providers", "statuses"),
+        ("GET", "/api/providers?x=1", "summaries"),
+        ("GET", "/v1/providers", "providers"),
+        ("GET", "/v1/providers/my-lab.2/health", "health of my-lab.2"),
+        ("GET", "/v1/providers/a%20b/health", "health of a b"),
+        ("GET", "/api/circuit-breakers", "breakers"),
+        ("GET", "/admin/providers/lab/circuit-breaker", "breaker of lab"),
+        ("POST", "/admin/providers/lab/circuit-breaker/reset", "reset of lab"),
+    ],
+)
+async def test_providers_are_shown_by_dispatch(gateway: RunningEdge, method: str, path: str, text: str) -> None:
+    response = await gateway.http.request(method, path)
+    assert (response.status_code, response.text) == (200, text)
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"no JSON", b'{"provider": "other"}'], ids=repr)
+async def test_reset_takes_any_body_and_reads_none(gateway: RunningEdge, body: bytes) -> None:
+    headers = {"content-type": "application/json"}
+    response = await gateway.http.post("/admin/providers/lab/circuit-breaker/reset", content=body, headers=headers)
+    assert (response.status_code, response.text) == (200, "reset of lab")
+
+
+async def test_grpc_clients_reach_the_providers_too(gateway: RunningEdge) -> None:
+    stub = providers_pb_grpc.ProvidersServiceStub(gateway.channel)
+    response = await stub.ListBreakers(providers_pb.ListBreakersRequest(provider="lab"))
+    assert [breaker.provider for breaker in response.breakers] == ["lab"]
 
 
 async def test_admin_is_typed_and_prints_every_field_by_its_proto_name(gateway: RunningEdge) -> None:
@@ -405,6 +398,8 @@ async def test_internals_are_not_reachable(gateway: RunningEdge) -> None:
     calls: list[Any] = [
         cache_pb_grpc.CacheServiceStub(channel).LookUp(cache_pb.LookUpRequest()),
         dispatch_pb_grpc.DispatchServiceStub(channel).ListProviders(dispatch_pb.ListProvidersRequest()),
+        anext(aiter(dispatch_pb_grpc.DispatchServiceStub(channel).WatchProviders(dispatch_pb.WatchProvidersRequest()))),
+        anext(aiter(dispatch_pb_grpc.DispatchServiceStub(channel).Dispatch(dispatch_pb.DispatchRequest()))),
         ledger_pb_grpc.LedgerServiceStub(channel).GetTotals(ledger_pb.GetTotalsRequest()),
     ]
     for call in calls:
