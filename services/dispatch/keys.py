@@ -60,21 +60,29 @@ class KeyRing:
         """How many keys are not set aside."""
         return sum(self.is_usable(index, now, model) for index in self.indexes)
 
-    def choose(self, now: float, draw: float, model: str, tried: Collection[int] = ()) -> int | None:
-        """The key of the next call, by weight; `draw` is in [0, 1). None: there is none, and `wait_s` says for how long.
+    def choose(self, now: float, draw: float, model: str, tried: Collection[int] = (), full: Collection[int] = ()) -> int | None:
+        """The key of the next call, by weight; `draw` is in [0, 1). None: there is none.
 
-        For a call that was refused with the keys `tried`, only a usable key will do.
+        Keys that are `full` have reached a limit. For a call that was refused with the keys `tried`, only a usable key will do.
         """
-        usable = [index for index in self.indexes if index not in tried and self.is_usable(index, now, model)]
+        indexes = [index for index in self.indexes if index not in tried and index not in full] if tried or full else self.indexes
+        usable = [index for index in indexes if self.is_usable(index, now, model)]
         if usable:
             return usable[0] if len(usable) == 1 else self._weighted(usable, draw)
-        guessed = [index for index in self.indexes if not self._is_told(index, model, now)]
+        guessed = [index for index in indexes if not self.told_wait_s(index, now, model)]
         if tried or not guessed:
             return None
         return min(guessed, key=lambda index: self._back_at(index, model, now))
 
+    def told_wait_s(self, index: int, now: float, model: str = _ALL_MODELS) -> float:
+        """For how long the provider wants none of this key's calls."""
+        if not self._pauses:
+            return 0.0
+        found = (self._pauses.get((index, _ALL_MODELS)), self._pauses.get((index, model)))
+        return max((pause.until - now for pause in found if pause is not None and pause.is_told and pause.until > now), default=0.0)
+
     def wait_s(self, now: float, model: str = _ALL_MODELS) -> float:
-        """Until the first key is back; 0 when one is there."""
+        """Until the first key is back from whatever set it aside; 0 when one is there."""
         return max(0.0, min(self._back_at(index, model, now) for index in self.indexes) - now)
 
     def refused(self, index: int, model: str, now: float, http_status: int, retry_after_s: float | None = None, code: str = "") -> None:
@@ -121,10 +129,6 @@ class KeyRing:
     def _back_at(self, index: int, model: str, now: float) -> float:
         found = (self._pauses.get((index, _ALL_MODELS)), self._pauses.get((index, model)))
         return max((pause.until for pause in found if pause is not None), default=now)
-
-    def _is_told(self, index: int, model: str, now: float) -> bool:
-        found = (self._pauses.get((index, _ALL_MODELS)), self._pauses.get((index, model)))
-        return any(pause is not None and pause.is_told and pause.until > now for pause in found)
 
     def _forget_some(self, now: float) -> None:
         """Clients may name any model."""
