@@ -7,6 +7,7 @@ import secrets
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
@@ -18,6 +19,8 @@ from services.dispatch.adapters.base import Adapter, Reply, StreamDecoder
 from services.dispatch.backend import Batch
 from services.dispatch.failure import Failure, Kind
 from services.dispatch.keys import REFUSALS, Key, KeyRing
+from services.dispatch.limits import NO_LIMITS, Limiter, ProviderLimits
+from services.dispatch.rate_headers import Rates, read_rates
 from services.dispatch.retry import retry_after_s
 from services.dispatch.timeouts import Timeouts
 from services.dispatch.watchdog import Watchdog
@@ -29,6 +32,8 @@ KEEP_ALIVE_S = 60.0
 MAX_URLS = 1024
 # How long the end of a body that is complete already may take, so that its connection can be used again.
 DRAIN_S = 0.1
+# What a provider says beyond this it took, it did not.
+MAX_TOKENS = 10_000_000
 # aiohttp writes a body in one piece, and warns above 1 MiB that this holds up the loop.
 PIECE_BYTES = 256 * 1024
 
@@ -62,11 +67,13 @@ class HttpBackend:
         keys: Sequence[Key],
         timeouts: Timeouts,
         clock: Clock,
+        limits: ProviderLimits = NO_LIMITS,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.session = session
         self.adapter = adapter
         self.keys = KeyRing(keys)
+        self.limiter = Limiter(limits, self.keys)
         self.timeouts = timeouts
         self.clock = clock
         self._base_url = base_url
@@ -83,9 +90,9 @@ class HttpBackend:
 
     async def list_models(self) -> Sequence[pb.Model]:
         exchange = Exchange(self, self.timeouts.total_s)
-        headers, within_s = {"accept": "application/json"}, self.timeouts.first_byte_s
+        sent = Sent("GET", self.adapter.models_path, {"accept": "application/json"}, None, self.timeouts.first_byte_s)
         try:
-            await self.open(exchange, _LISTING, "GET", self.adapter.models_path, headers, None, within_s)
+            await self.open(exchange, sent, _LISTING)
             body = await exchange.read_all(self.timeouts.idle_s, MAX_LISTING_BYTES)
             return self.adapter.decode_models(body)
         except Failure as failure:
@@ -93,31 +100,39 @@ class HttpBackend:
         finally:
             await exchange.close()
 
-    async def open(
-        self, exchange: "Exchange", model: str, method: str, path: str, headers: Mapping[str, str], body: bytes | None, within_s: float
-    ) -> aiohttp.ClientResponse:
+    async def open(self, exchange: "Exchange", sent: "Sent", model: str) -> aiohttp.ClientResponse:
         """Sends a request with one key, and with another as long as that is refused and another is usable. Raises Failure."""
+        limiter, now = self.limiter, self.clock.monotonic()
+        # A listing counts nowhere, and shows nothing of an account without money.
+        is_call = model != _LISTING
+        wait_s = limiter.wait_s(now, sent.tokens, model) if is_call else 0.0
         tried: list[int] = []
         refusal: Failure | None = None
-        while (key := self.keys.choose(self.clock.monotonic(), self._draw(), model, tried)) is not None:
+        while not wait_s and (key := limiter.choose(now, self._draw(), sent.tokens, model, tried)) is not None:
+            if is_call:
+                limiter.take(now, sent.tokens, model, key)
             try:
-                response = await exchange.open(method, path, {**self._headers[key], **headers}, body, within_s)
+                response = await exchange.open(sent, self._headers[key])
             except Failure as failure:
+                now = self.clock.monotonic()
+                if exchange.is_refused:
+                    limiter.settle(now, sent.tokens, 0)
                 if failure.http_status not in REFUSALS:
                     raise
                 refusal = failure
                 tried.append(key)
-                self.keys.refused(key, model, self.clock.monotonic(), failure.http_status, failure.retry_after_s, failure.code)
+                self.keys.refused(key, model, now, failure.http_status, failure.retry_after_s, failure.code)
                 continue
-            if model != _LISTING:
-                # A listing shows nothing of an account without money.
+            finally:
+                limiter.learn(self.clock.monotonic(), exchange.rates(), model, key)
+            if is_call:
                 self.keys.accepted(key, model, self.clock.monotonic())
             return response
-        now = self.clock.monotonic()
+        wait_s = limiter.wait_s(now, sent.tokens, model)
         if refusal is None:
-            raise Failure(Kind.WITHHELD, "it asked to be left alone", http_status=429, retry_after_s=self.keys.wait_s(now, model))
-        if len(self.keys.keys) > 1 and self.keys.choose(now, 0, model) is None:
-            refusal.retry_after_s = self.keys.wait_s(now, model)
+            raise Failure(Kind.WITHHELD, "it is at its rate limit", http_status=429, retry_after_s=wait_s)
+        if len(self.keys.keys) > 1 and wait_s:
+            refusal.retry_after_s = wait_s
         raise refusal
 
     async def request(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> aiohttp.ClientResponse:
@@ -142,6 +157,17 @@ async def _pieces(body: bytes) -> AsyncIterator[bytes]:
         yield bytes(view[start : start + PIECE_BYTES])
 
 
+class Sent(NamedTuple):
+    """An HTTP request less address and key, how long its headers may be waited for, and what it may take of a limit on tokens."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes | None
+    within_s: float
+    tokens: int = 0
+
+
 class Exchange:
     """One HTTP request and the body of its answer, within deadlines; after a refusal, another one. Every fault is a Failure."""
 
@@ -153,14 +179,14 @@ class Exchange:
         self._response: aiohttp.ClientResponse | None = None
         self._has_bytes = False
 
-    async def open(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, within_s: float) -> aiohttp.ClientResponse:
+    async def open(self, sent: Sent, key_headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         """Sends the request. Raises Failure unless the status is one of success, with what the error's body says."""
         if self._response is not None:
             self._response.release()
             self._response, self._has_bytes = None, False
         try:
-            with self._watchdog.until(self._deadline(within_s)):
-                response = await self._backend.request(method, path, headers, body)
+            with self._watchdog.until(self._deadline(sent.within_s)):
+                response = await self._backend.request(sent.method, sent.path, {**key_headers, **sent.headers}, sent.body)
         except TimeoutError as error:
             what = "could not be reached in time" if isinstance(error, aiohttp.ConnectionTimeoutError) else "did not answer in time"
             raise self._late(what) from None
@@ -168,10 +194,19 @@ class Exchange:
             raise self._broken(error) from None
         self._response = response
         if not 200 <= response.status < 300:
-            error_body = await self.read_all(within_s, MAX_ERROR_BYTES, is_prefix_enough=True)
+            error_body = await self.read_all(sent.within_s, MAX_ERROR_BYTES, is_prefix_enough=True)
             failure = self._backend.adapter.decode_error(response.status, error_body)
             raise failure.presentable(self._backend.keys.redact, retry_after_s(response.headers, self._backend.clock.now()))
         return response
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the provider said no, in so many words."""
+        return self._response is not None and self._response.status >= 400
+
+    def rates(self) -> Rates:
+        """What the answer's headers say of limits."""
+        return {} if self._response is None else read_rates(self._response.headers, self._backend.clock.now())
 
     async def read(self, within_s: float) -> bytes | None:
         """The next bytes of the body; None at its end."""
@@ -242,6 +277,8 @@ class HttpAnswer:
         self._exchange: Exchange | None = None
         self._decoder: StreamDecoder | None = None
         self._failure: Failure | None = None
+        # Of the provider's limit on tokens; 0 where there is none.
+        self._reserved = backend.limiter.estimate(request)
 
     async def read(self) -> Batch:
         try:
@@ -260,7 +297,8 @@ class HttpAnswer:
         total_s = timeouts.stream_total_s if request.stream else timeouts.total_s
         self._exchange = Exchange(backend, total_s)
         self._wait_s = timeouts.first_byte_s if request.stream else timeouts.total_s
-        response = await backend.open(self._exchange, self._model, "POST", wire.path, headers, wire.body, self._wait_s)
+        sent = Sent("POST", wire.path, headers, wire.body, self._wait_s, self._reserved)
+        response = await backend.open(self._exchange, sent, self._model)
         content_type, id = response.headers.get("content-type", ""), f"chatcmpl-{secrets.token_hex(12)}"
         reply = Reply(content_type, id, int(backend.clock.now()), self._model)
         self._decoder = backend.adapter.decoder(request, reply)
@@ -280,12 +318,23 @@ class HttpAnswer:
                     raise
                 self._failure = failure
                 break
+            if self._reserved:
+                self._settle(events)
             if data is None:
                 return Batch(events, is_last=True)
             if decoder.is_done:
                 await exchange.drain()
                 return Batch(events, is_last=True)
         return Batch(events, is_last=False)
+
+    def _settle(self, events: Sequence[chat_pb2.ChatEvent]) -> None:
+        """Corrects the reservation once the answer says what it took. One that does not end keeps it: nobody knows better."""
+        for event in events:
+            source = event.chunk if event.HasField("chunk") else event.completion
+            if source.HasField("usage"):
+                used = min(max(0, source.usage.total_tokens), MAX_TOKENS)
+                self._backend.limiter.settle(self._backend.clock.monotonic(), self._reserved, used)
+                self._reserved = used
 
     async def close(self) -> None:
         if self._exchange is not None:

@@ -17,6 +17,7 @@ from services.dispatch.adapters.openai import OpenAIAdapter
 from services.dispatch.backend import Batch
 from services.dispatch.failure import Failure, Kind
 from services.dispatch.keys import Key
+from services.dispatch.limits import ProviderLimits
 from services.dispatch.secret import Secret
 from services.dispatch.timeouts import Timeouts
 from services.dispatch.upstream import HttpAnswer, HttpBackend
@@ -348,7 +349,7 @@ async def test_a_key_that_the_provider_echoes_goes_no_further(fake: OpenAIUpstre
 
 def with_keys(backend: HttpBackend, *keys: Key) -> HttpBackend:
     """Draws are 0: the first usable key is chosen."""
-    return HttpBackend(backend.session, OpenAIAdapter(), backend._base_url, keys, PATIENT, backend.clock, lambda: 0.0)
+    return HttpBackend(backend.session, OpenAIAdapter(), backend._base_url, keys, PATIENT, backend.clock, draw=lambda: 0.0)
 
 
 def keys_shown(fake: OpenAIUpstream) -> list[str]:
@@ -400,6 +401,53 @@ async def test_none_of_a_providers_keys_is_told(fake: OpenAIUpstream, backend: H
     fake.script(error(401, "neither sk-a"), error(400, "nor sk-b, nor sk-c"))
     failure = await failure_of(with_keys(backend, A, B, C).call(ASK, "small", {}))
     assert failure.message == "nor ***, nor ***"
+
+
+def limited(backend: HttpBackend, **limits: float) -> HttpBackend:
+    return HttpBackend(backend.session, OpenAIAdapter(), backend._base_url, (A,), PATIENT, backend.clock, ProviderLimits(**limits))
+
+
+async def test_a_call_beyond_the_providers_limit_does_not_go_out(fake: OpenAIUpstream, backend: HttpBackend) -> None:
+    fake.script(completion())
+    bounded = limited(backend, requests_per_minute=1)
+    await read_all(bounded.call(ASK, "small", {}))
+    failure = await failure_of(bounded.call(ASK, "small", {}))
+    assert (failure.kind, failure.http_status, len(fake.calls)) == (Kind.WITHHELD, 429, 1)
+    assert failure.retry_after_s == pytest.approx(60, abs=1)
+    assert await bounded.list_models(), "a listing is free"
+
+
+@pytest.mark.parametrize("reply", [completion(), stream("a")], ids=["whole", "stream"])
+async def test_tokens_that_an_answer_did_not_take_come_back(fake: OpenAIUpstream, backend: HttpBackend, reply: Reply) -> None:
+    fake.script(reply)
+    request = ASK_STREAM if reply.headers["content-type"].startswith("text/event-stream") else ASK
+    asked = chat_pb2.ChatRequest(messages=ASK.messages, stream=request.stream, max_tokens=500)
+    bounded = limited(backend, tokens_per_minute=600)
+    await read_all(bounded.call(asked, "small", {}))
+    assert bounded.limiter.wait_s(bounded.clock.monotonic(), 590) == 0
+    assert bounded.limiter.wait_s(bounded.clock.monotonic(), 600) == pytest.approx(0.7, abs=0.2), "7 tokens were taken"
+
+
+async def test_tokens_of_a_refused_call_come_back(fake: OpenAIUpstream, backend: HttpBackend) -> None:
+    fake.script(error(400, "no"))
+    bounded = limited(backend, tokens_per_minute=600)
+    await failure_of(bounded.call(ASK, "small", {}))
+    assert bounded.limiter.wait_s(bounded.clock.monotonic(), 600) == 0
+
+
+@pytest.mark.parametrize("status", [200, 503])
+async def test_what_the_headers_say_is_kept_to_by_key_and_model(fake: OpenAIUpstream, backend: HttpBackend, status: int) -> None:
+    said = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "40s"}
+    body = json.dumps(completion_json("Hi"))
+    fake.script(answer(body, status=status, headers=said), completion(), answer(body, status=status, headers=said))
+    ringed = with_keys(backend, A, B)
+    for model in ("small", "large", "small"):
+        with contextlib.suppress(Failure):
+            await read_all(ringed.call(ASK, model, {}))
+    assert keys_shown(fake) == ["sk-a", "sk-a", "sk-b"]
+    withheld = await failure_of(ringed.call(ASK, "small", {}))
+    assert withheld.kind is Kind.WITHHELD
+    assert withheld.retry_after_s == pytest.approx(40, abs=1)
 
 
 async def test_models_are_listed(fake: OpenAIUpstream, backend: HttpBackend) -> None:
