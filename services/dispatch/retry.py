@@ -13,6 +13,8 @@ from services.runtime.errors import GatewayError
 _OVERLOADED = frozenset({408, 409, 429})
 # Our key is bad there, our account is empty, or the model is not there: that is between the gateway and this provider.
 _NOT_HERE = frozenset({401, 402, 403, 404})
+# Beside 5xx. Not 403: some say it of what this caller asks.
+_SERVES_NOBODY = frozenset({0, 401, 402, 408})
 _TIMEOUTS = frozenset({Kind.TIMEOUT, Kind.LATE})
 _CODE_OF_STATUS: Mapping[int, code_pb2.Code.ValueType] = {
     401: code_pb2.UNAUTHENTICATED,
@@ -84,9 +86,9 @@ def is_callers_fault(failure: Failure) -> bool:
 
 
 def counts_against_health(failure: Failure) -> bool:
-    """Whether it says that the provider does not do its work. Its limits, our keys and a caller's faults say nothing about that."""
+    """Whether it says that nobody would be served. A provider's limits and a caller's faults do not say it, a gateway's bad key does."""
     if failure.kind is Kind.REFUSED:
-        return failure.http_status >= 500 or failure.http_status in (0, 408)
+        return failure.http_status >= 500 or failure.http_status in _SERVES_NOBODY
     return failure.kind not in CALLLESS
 
 

@@ -186,7 +186,7 @@ async def test_other_models_of_the_provider_are_not_withheld() -> None:
     await responses.aclose()
 
 
-@pytest.mark.parametrize("failure", [BAD, LIMITED, Failure(Kind.REFUSED, "", http_status=404), Failure(Kind.REFUSED, "", http_status=401)])
+@pytest.mark.parametrize("failure", [BAD, LIMITED, Failure(Kind.REFUSED, "", http_status=404), Failure(Kind.REFUSED, "", http_status=403)])
 async def test_what_does_not_speak_against_the_provider_leaves_its_circuit_closed(failure: Failure) -> None:
     scene = Scene(ScriptedBackend([failure]), policy=ONCE, breaker=DELICATE)
     await scene.error()
@@ -261,6 +261,22 @@ async def test_repeats_end_with_their_budget_and_the_next_target_follows() -> No
     await scene.run()
     await scene.run()
     assert scene.failed == [("a", 1, 503), ("a", 2, 503), ("a", 1, 503)]
+
+
+async def test_each_request_pays_its_share_into_the_budget() -> None:
+    policy = RetryPolicy(attempts=2, budget=0.5, budget_floor_per_s=0.0)
+    scene = Scene(ScriptedBackend(ANSWER, [DOWN], ANSWER), policy=policy)
+    await scene.run()
+    await scene.run()
+    assert scene.failed == [("a", 1, 503)]
+
+
+async def test_a_repeat_that_could_not_go_out_is_not_paid_for() -> None:
+    policy = RetryPolicy(attempts=2, budget=0.0, budget_floor_per_s=0.1)
+    scene = Scene(ScriptedBackend([DOWN]), ScriptedBackend([LIMITED], ANSWER), policy=policy, breaker=DELICATE)
+    await scene.run()
+    assert scene.failed == [("a", 1, 503), ("b", 2, 429)]
+    assert scene.responses[-1].selected.attempt == 3
 
 
 @pytest.mark.parametrize(

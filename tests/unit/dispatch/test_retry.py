@@ -133,8 +133,8 @@ def test_what_the_caller_is_told_when_calls_were_withheld(
 @pytest.mark.parametrize(
     ("failure", "expected"),
     [
-        *((refused(status), True) for status in (500, 502, 503, 504, 529, 408, 0)),
-        *((refused(status), False) for status in (400, 401, 402, 403, 404, 409, 422, 429)),
+        *((refused(status), True) for status in (500, 502, 503, 504, 529, 408, 401, 402, 0)),
+        *((refused(status), False) for status in (400, 403, 404, 409, 422, 429)),
         *((Failure(kind, ""), True) for kind in (Kind.UNREACHABLE, Kind.TIMEOUT, Kind.LATE, Kind.BROKEN)),
         (Failure(Kind.UNSUPPORTED, ""), False),
         (withheld(503, 1.0), False),
