@@ -82,7 +82,7 @@ class ProvidersServicer(pb_grpc.ProvidersServiceServicer):
         if provider is None:
             message = f"Provider '{request.provider}' not found"
             raise UnknownProviderError(request.provider, {"error": "not_found", "message": message})
-        return _json(provider_shapes.health(provider.describe()))
+        return _json(provider_shapes.health(provider.describe(self._clock.monotonic())))
 
     async def ListCircuitBreakers(self, request: pb.ListCircuitBreakersRequest, context: Context) -> HttpBody:
         self._check_caller(context)

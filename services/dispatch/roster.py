@@ -1,13 +1,14 @@
 """The enabled providers, in order of preference, with what is known of each."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
-from services.dispatch import metrics
+from services.dispatch import breaker_views, metrics
 from services.dispatch.backend import Backend
 from services.dispatch.breaker import Breakers
 from services.dispatch.figures import Figures
@@ -40,7 +41,8 @@ class Provider:
         self.calls = {outcome: metrics.CALLS.labels(name, outcome) for outcome in ("success", "failure", "rejected", "cancelled")}
         self.first_event_seconds = metrics.FIRST_EVENT_SECONDS.labels(name)
 
-    def describe(self) -> pb.Provider:
+    def describe(self, now: float) -> pb.Provider:
+        """As it is at `now`, in monotonic seconds."""
         figures = self.figures
         provider = pb.Provider(
             name=self.name,
@@ -53,6 +55,9 @@ class Provider:
             last_error=figures.last_error,
             in_flight_count=figures.in_flight_count,
         )
+        state = breaker_views.worst_state(self.breakers, now)
+        if state is not None:
+            provider.breaker_state = breaker_views.STATES[state]
         if figures.first_event_s is not None:
             provider.time_to_first_event.CopyFrom(duration(figures.first_event_s))
         if figures.last_success_time is not None:
@@ -69,8 +74,9 @@ def duration(seconds: float) -> Duration:
 class Roster:
     """All providers. Whoever changes what a watcher must learn at once, models or health, calls `touch`."""
 
-    def __init__(self, providers: Iterable[Provider]) -> None:
+    def __init__(self, providers: Iterable[Provider], now: Callable[[], float] = time.monotonic) -> None:
         self._providers = {provider.name: provider for provider in providers}
+        self._now = now
         self._change = asyncio.Event()
 
     def __iter__(self) -> Iterator[Provider]:
@@ -81,7 +87,8 @@ class Roster:
         return provider if provider is not None and provider.is_present else None
 
     def describe(self) -> list[pb.Provider]:
-        return [provider.describe() for provider in self._providers.values() if provider.is_present]
+        now = self._now()
+        return [provider.describe(now) for provider in self._providers.values() if provider.is_present]
 
     @property
     def change(self) -> asyncio.Event:
