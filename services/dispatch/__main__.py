@@ -12,7 +12,7 @@ import aiohttp
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from joulegate.dispatch.v1 import dispatch_service_pb2_grpc as pb_grpc
 from joulegate.ops.v1.providers_service_pb2_grpc import add_ProvidersServiceServicer_to_server
-from services.dispatch import upstream
+from services.dispatch import breaker_gauge, upstream
 from services.dispatch.attempts import Attempts
 from services.dispatch.backend import Backend
 from services.dispatch.breaker import Breakers
@@ -50,6 +50,7 @@ async def build(settings: DispatchSettings, mesh: Mesh) -> AsyncIterator[None]:
         identities = Identities(settings.gateway_api_key, settings.auth_required)
         ops = ProvidersServicer(roster, identities, AdminKey(settings.admin_api_key), clock)
         add_ProvidersServiceServicer_to_server(ops, mesh.registry)
+        stack.enter_context(breaker_gauge.exported(roster, clock))
         await stack.enter_async_context(_background(keep_listed(roster)))
         log.info("providers", enabled=[spec.name for spec in catalog.providers if spec.is_certain], disabled=dict(catalog.disabled))
         yield
