@@ -12,6 +12,7 @@ _BROUGHT: Final[Mapping[str, re.Pattern[str]]] = {
     "azure": re.compile(r"/openai(/v1|/deployments)?$"),
     "cohere": re.compile(r"/v[12]$"),
     "gemini": re.compile(r"/v1(alpha|beta)?(/openai)?$"),
+    "ollama": re.compile(r"/(v1|api)$"),
 }
 
 
@@ -52,5 +53,4 @@ def _ollama(host: str) -> str:
     netloc = parts.netloc.replace("0.0.0.0", "127.0.0.1")
     if "://" not in host and not re.search(r":\d+$", netloc):
         netloc = f"{netloc}:{_OLLAMA_PORT}"
-    path = parts.path.rstrip("/")
-    return SplitResult(parts.scheme, netloc, path if path.endswith("/v1") else f"{path}/v1", parts.query, parts.fragment).geturl()
+    return SplitResult(parts.scheme, netloc, parts.path, parts.query, parts.fragment).geturl()

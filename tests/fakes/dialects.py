@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.dispatch.adapters.base import Adapter
+from services.dispatch.adapters.ollama import OllamaAdapter
 from services.dispatch.adapters.openai import OpenAIAdapter
-from tests.fakes import openai_upstream
+from tests.fakes import ollama_upstream, openai_upstream
 from tests.fakes.upstream import StreamParts, Upstream
 
 
@@ -33,4 +34,5 @@ class Dialect:
 
 DIALECTS = [
     Dialect("openai", OpenAIAdapter(), openai_upstream, openai_upstream.OpenAIUpstream, b"stop"),
+    Dialect("ollama", OllamaAdapter(), ollama_upstream, ollama_upstream.OllamaUpstream, b"stop"),
 ]

@@ -42,7 +42,7 @@ def problems(toml: str, environment: Mapping[str, str] = NO_OLLAMA) -> list[str]
 def test_without_settings_there_is_the_demo_and_ollama_is_looked_for() -> None:
     found = catalog({})
     assert [(spec.name, spec.base_url, spec.is_certain) for spec in found.providers] == [
-        ("ollama", "http://127.0.0.1:11434/v1", False),
+        ("ollama", "http://127.0.0.1:11434", False),
         ("demo", "", True),
     ]
 
@@ -83,13 +83,14 @@ def test_a_switch_turns_a_vendor_off() -> None:
 @pytest.mark.parametrize(
     ("host", "base_url"),
     [
-        ("localhost", "http://localhost:11434/v1"),
-        ("127.0.0.1:9", "http://127.0.0.1:9/v1"),
-        ("0.0.0.0:9", "http://127.0.0.1:9/v1"),
-        ("http://gpu.test:80", "http://gpu.test:80/v1"),
-        ("https://gpu.test/ollama/", "https://gpu.test/ollama/v1"),
-        ("http://gpu.test:9/v1", "http://gpu.test:9/v1"),
-        ("[::1]:9", "http://[::1]:9/v1"),
+        ("localhost", "http://localhost:11434"),
+        ("127.0.0.1:9", "http://127.0.0.1:9"),
+        ("0.0.0.0:9", "http://127.0.0.1:9"),
+        ("http://gpu.test:80", "http://gpu.test:80"),
+        ("https://gpu.test/ollama/", "https://gpu.test/ollama"),
+        ("http://gpu.test:9/v1", "http://gpu.test:9"),
+        ("http://gpu.test:9/api/", "http://gpu.test:9"),
+        ("[::1]:9", "http://[::1]:9"),
     ],
 )
 def test_ollama_is_found_where_its_variable_says(host: str, base_url: str) -> None:
@@ -153,8 +154,8 @@ def test_a_table_named_after_a_vendor_does_not_make_up_a_key() -> None:
 
 def test_ollamas_of_the_file_have_ollamas_defaults() -> None:
     found = only(catalog(NO_OLLAMA, '[providers.gpu]\nkind = "ollama"\nbase_url = "http://gpu.test:11434"'))
-    assert (found.base_url, found.timeouts.total_s) == ("http://gpu.test:11434/v1", 120)
-    assert only(catalog(NO_OLLAMA, '[providers.gpu]\nkind = "ollama"')).base_url == "http://127.0.0.1:11434/v1"
+    assert (found.base_url, found.timeouts.total_s) == ("http://gpu.test:11434", 120)
+    assert only(catalog(NO_OLLAMA, '[providers.gpu]\nkind = "ollama"')).base_url == "http://127.0.0.1:11434"
 
 
 def test_a_variable_may_hold_several_keys() -> None:
@@ -187,6 +188,11 @@ def test_breakers_are_read_for_all_and_for_one() -> None:
     found = {spec.name: spec.breaker for spec in catalog(NO_OLLAMA | {"LAB_API_KEY": KEY, "OPENAI_API_KEY": KEY}, toml).providers}
     assert found["openai"] == BreakerPolicy(failure_rate=0.25, open_s=7, probes=1)
     assert found["lab"] == BreakerPolicy(failures=2, failure_rate=0.25, open_s=7, probes=1)
+
+
+def test_a_vendor_and_a_table_say_whose_words_are_spoken() -> None:
+    found = catalog(NO_OLLAMA | {"MISTRAL_API_KEY": KEY, "OPENAI_API_KEY": KEY, "LAB_API_KEY": KEY}, LAB + 'variant = "groq"')
+    assert {spec.name: spec.variant for spec in found.providers[:3]} == {"lab": "groq", "openai": "openai", "mistral": "mistral"}
 
 
 AZURE = {"AZURE_OPENAI_API_KEY": KEY, "AZURE_OPENAI_ENDPOINT": "https://work.openai.azure.com/openai/"}
@@ -262,6 +268,7 @@ def test_retries_are_read() -> None:
         (KEYS.replace("weight = 2", "weight = 0"), "[providers.lab]: api_keys[0]: weight must be"),
         (KEYS.replace("weight", "wait"), "[providers.lab]: api_keys[0]: unknown key 'wait'"),
         (LAB + "breaker = { probes = 0 }", "[providers.lab]: breaker: probes must be"),
+        (LAB + 'variant = "grok"', "[providers.lab]: variant must be one of deepseek, "),
         (LAB + 'api_version = "2024 10"', "[providers.lab]: api_version must be"),
         (LAB + "deployments = { a = 3 }", "[providers.lab]: deployments must be"),
         ("[breaker]\nfailure_rate = 1.5", "[breaker]: failure_rate must be a number above 0 to 1"),
