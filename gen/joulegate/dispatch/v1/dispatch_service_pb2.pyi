@@ -55,6 +55,7 @@ class DispatchRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
     TARGETS_FIELD_NUMBER: _builtins.int
+    HEDGE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     @_builtins.property
     def request(self) -> _chat_pb2.ChatRequest:
@@ -64,24 +65,55 @@ class DispatchRequest(_message.Message):
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Target]:
         """Best first. At least one."""
 
+    @_builtins.property
+    def hedge(self) -> Global___Hedge:
+        """Set where a second provider may be called when the first event is late. The first to give an event answers, the other call is broken
+        off and told as a failed attempt with CANCELLED. Dispatch bounds such calls to 2 % of the requests.
+        """
+
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         request: _chat_pb2.ChatRequest | None = ...,
         targets: _abc.Iterable[Global___Target] | None = ...,
+        hedge: Global___Hedge | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hedge", b"hedge", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request", "request_id", b"request_id", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hedge", b"hedge", "request", b"request", "request_id", b"request_id", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DispatchRequest: _TypeAlias = DispatchRequest  # noqa: Y015
 
 @_typing.final
+class Hedge(_message.Message):
+    """Hedge says when a second provider is called."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def after(self) -> _duration_pb2.Duration:
+        """How long the first event is waited for. Unset: as long as 95 % of this target's first events have taken."""
+
+    def __init__(
+        self,
+        *,
+        after: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hedge: _TypeAlias = Hedge  # noqa: Y015
+
+@_typing.final
 class DispatchResponse(_message.Message):
-    """DispatchResponse: failed attempts (any number, maybe none), then the selected target with the first events, then events,
+    """DispatchResponse: begun and failed attempts (any number, maybe none), then the selected target with the first events, then events,
     then exactly one message with `finished`, which is the last; it may carry events too.
     A stream that ends without `finished` ended with an error status.
     """
@@ -92,6 +124,7 @@ class DispatchResponse(_message.Message):
     SELECTED_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    BEGUN_ATTEMPTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def failed_attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailedAttempt]:
         """Attempts that ended since the last message without giving an event."""
@@ -108,6 +141,12 @@ class DispatchResponse(_message.Message):
     def finished(self) -> Global___Finished:
         """Set on the last message."""
 
+    @_builtins.property
+    def begun_attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___BegunAttempt]:
+        """Attempts that are about to begin: each that is neither failed nor selected is running. Attempt 1 at the first target goes without
+        saying, until another attempt 1 is told. An attempt that turns out to need no call is not told as failed; its number is used again.
+        """
+
     def __init__(
         self,
         *,
@@ -115,14 +154,41 @@ class DispatchResponse(_message.Message):
         selected: Global___SelectedTarget | None = ...,
         events: _abc.Iterable[_chat_pb2.ChatEvent] | None = ...,
         finished: Global___Finished | None = ...,
+        begun_attempts: _abc.Iterable[Global___BegunAttempt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["finished", b"finished", "selected", b"selected"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "failed_attempts", b"failed_attempts", "finished", b"finished", "selected", b"selected"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun_attempts", b"begun_attempts", "events", b"events", "failed_attempts", b"failed_attempts", "finished", b"finished", "selected", b"selected"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DispatchResponse: _TypeAlias = DispatchResponse  # noqa: Y015
+
+@_typing.final
+class BegunAttempt(_message.Message):
+    """BegunAttempt is one call that goes out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    attempt: _builtins.int
+    """Counts from 1 over all calls of the request."""
+    @_builtins.property
+    def target(self) -> Global___Target: ...
+    def __init__(
+        self,
+        *,
+        target: Global___Target | None = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BegunAttempt: _TypeAlias = BegunAttempt  # noqa: Y015
 
 @_typing.final
 class FailedAttempt(_message.Message):
@@ -139,7 +205,9 @@ class FailedAttempt(_message.Message):
     attempt: _builtins.int
     """Counts from 1 over all calls of the request."""
     code: _builtins.int
-    """A google.rpc.Code: DATA_LOSS for an answer that was cut or makes no sense, so that its prompt was read."""
+    """A google.rpc.Code: DATA_LOSS for an answer that was cut or makes no sense, so that its prompt was read; CANCELLED for a call that was
+    broken off because another one answered first.
+    """
     http_status: _builtins.int
     """The provider's HTTP status; 0 when there was none."""
     message: _builtins.str

@@ -40,6 +40,8 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     """The router that held the request died; booked by the ledger from the intent."""
     OUTCOME_CACHE_HIT: _Outcome.ValueType  # 7
     """Served from the cache: no provider was called."""
+    OUTCOME_SUPERSEDED: _Outcome.ValueType  # 8
+    """Another call for the same request gave its first event earlier, and this one was broken off. The provider has read the prompt."""
 
 class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
     """Outcome of an attempt."""
@@ -59,6 +61,8 @@ OUTCOME_LOST: Outcome.ValueType  # 6
 """The router that held the request died; booked by the ledger from the intent."""
 OUTCOME_CACHE_HIT: Outcome.ValueType  # 7
 """Served from the cache: no provider was called."""
+OUTCOME_SUPERSEDED: Outcome.ValueType  # 8
+"""Another call for the same request gave its first event earlier, and this one was broken off. The provider has read the prompt."""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 @_typing.final
