@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from services.cache.settings import CacheSettings
+from services.dispatch.adapters.variants import VARIANTS
 from services.dispatch.breaker import BreakerPolicy
 from services.dispatch.dialects import KINDS
 from services.dispatch.retry import RetryPolicy
@@ -49,11 +50,13 @@ PROVIDER_KEYS: Final = {
     "base_url": "Its API's address; of kind `openai` up to and with `/v1`. Not needed for an Ollama on this machine.",
     "api_key_env": "The variable that holds its key, or several with commas between. While it is unset, the provider is left out.",
     "api_keys": "Instead of `api_key_env`: several variables, each with a `weight`: its share of the calls, 1 if not said.",
+    "variant": f"For kind `openai`: whose way of speaking it: {', '.join(f'`{name}`' for name in VARIANTS)}.",
     "api_version": "For kind `azure`: the API version, a date or `v1`.",
     "deployments": "For kind `azure`: which deployment serves each model. Without an entry, a model's own name is the deployment.",
     "models": "Names of its models. Without them they are asked of the provider, every minute.",
     "zone": "Where its machines draw their power, for carbon: an ISO 3166 alpha-3 code. Else the vendor's home, or the world's average.",
     "timeouts": "See below.",
+    "limits": "How many calls it takes; see below. What its answers say of limits is kept to in any case.",
     "breaker": "As `[breaker]` below, for this provider alone.",
 }
 TIMEOUT_KEYS: Final = {
@@ -68,7 +71,17 @@ MODEL_KEYS: Final = {
     "input_usd_per_million": "Its price in US dollars per million input tokens. Beats the catalogue.",
     "output_usd_per_million": "Likewise for output tokens. The one is not accepted without the other.",
 }
-RETRY_KEYS: Final = {"attempts": f"Calls of one provider before the next is tried, 1 to 10. Default: {RetryPolicy().attempts}."}
+LIMIT_KEYS: Final = {
+    "requests_per_second": "Calls in any second.",
+    "requests_per_minute": "Calls in any minute.",
+    "tokens_per_minute": "Tokens, of prompts and answers, as a bucket that fills evenly.",
+}
+_RETRY: Final = RetryPolicy()
+RETRY_KEYS: Final = {
+    "attempts": f"Calls of one provider before the next is tried, 1 to 10. Default: {_RETRY.attempts}.",
+    "budget": f"Repeats at the same provider that all requests together may make, per request, from 0 to 1. Default: {_RETRY.budget:g}.",
+    "budget_floor_per_second": f"Repeats that are always possible, for times of few requests. Default: {_RETRY.budget_floor_per_s:g}.",
+}
 _BREAKER: Final = BreakerPolicy()
 BREAKER_KEYS: Final = {
     "failures": f"So many failures in a row open the breaker. Default: {_BREAKER.failures}.",
@@ -87,7 +100,9 @@ api_keys = [{ env = "LAB_KEY_1", weight = 2 }, { env = "LAB_KEY_2" }]
 models = ["small", "large"]
 zone = "FRA"
 timeouts = { connect = 5, first_byte = 30, idle = 30, total = 600 }
+limits = { requests_per_second = 10, requests_per_minute = 200, tokens_per_minute = 100000 }
 breaker = { failures = 10, open_seconds = 5 }
+variant = "openai"
 
 [providers.work]
 kind = "azure"
@@ -104,6 +119,8 @@ output_usd_per_million = 8.0
 
 [retry]
 attempts = 2
+budget = 0.2
+budget_floor_per_second = 1
 
 [breaker]
 failures = 5
@@ -180,6 +197,9 @@ def _file() -> str:
             "In seconds. What is not said is as in the table of providers; for a new provider, as for `ollama` if it is of that\n"
             "kind, else as for `openai`.\n",
             _keys(TIMEOUT_KEYS),
+            "### `limits`\n",
+            "Of the provider as a whole. A request that no provider has room for is answered 429 and told when to come back.\n",
+            _keys(LIMIT_KEYS),
             "### `[[models]]`\n",
             _keys(MODEL_KEYS),
             "`tier` and `context_tokens` are accepted for routing, which does not read them yet. Any other key stops the start.\n",

@@ -20,6 +20,7 @@ from services.dispatch.catalog import read_catalog
 from services.dispatch.demo import DemoBackend
 from services.dispatch.dialects import adapter_for
 from services.dispatch.listing import keep_listed
+from services.dispatch.metrics import watch_keys
 from services.dispatch.ops_servicer import ProvidersServicer
 from services.dispatch.provider_spec import DEMO, ProviderSpec
 from services.dispatch.roster import Provider, Roster
@@ -58,12 +59,23 @@ async def build(settings: DispatchSettings, mesh: Mesh) -> AsyncIterator[None]:
 
 def _provider(spec: ProviderSpec, session: aiohttp.ClientSession, clock: Clock) -> Provider:
     backend: Backend
+    limiter = None
     if spec.kind == DEMO:
         backend = DemoBackend(clock)
     else:
         backend = upstream.HttpBackend(session, adapter_for(spec), spec.base_url, spec.keys, spec.timeouts, clock)
-    models = [pb.Model(id=model) for model in spec.models]
-    return Provider(spec.name, spec.kind, backend, models, is_present=spec.is_certain, breakers=Breakers(spec.breaker))
+        limiter = backend.limiter
+        watch_keys(spec.name, backend.keys, clock)
+    return Provider(
+        spec.name,
+        spec.kind,
+        backend,
+        [pb.Model(id=model) for model in spec.models],
+        is_present=spec.is_certain,
+        breakers=Breakers(spec.breaker),
+        limiter=limiter,
+        timeout_s=spec.timeouts.first_byte_s,
+    )
 
 
 @asynccontextmanager

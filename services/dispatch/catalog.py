@@ -8,10 +8,11 @@ from typing import Any, Final
 import msgspec
 
 from services.dispatch import addresses
+from services.dispatch.adapters.variants import VARIANTS
 from services.dispatch.breaker import DEFAULT_POLICY, BreakerPolicy
 from services.dispatch.dialects import KINDS, PLANNED_KINDS
 from services.dispatch.keys import Key
-from services.dispatch.policies import read_breaker, read_retry, read_timeouts
+from services.dispatch.policies import read_breaker, read_limits, read_retry, read_timeouts
 from services.dispatch.provider_spec import DEMO, ProviderSpec
 from services.dispatch.retry import RetryPolicy
 from services.dispatch.secret import Secret
@@ -22,7 +23,20 @@ from services.dispatch.vendors import LOCAL, VENDORS, Vendor, find, switch_of
 from services.runtime.settings import SettingsError, boolean
 
 PROVIDER_KEYS: Final = frozenset(
-    {"kind", "base_url", "api_key_env", "api_keys", "api_version", "deployments", "models", "zone", "timeouts", "breaker"}
+    {
+        "api_key_env",
+        "api_keys",
+        "api_version",
+        "base_url",
+        "breaker",
+        "deployments",
+        "kind",
+        "limits",
+        "models",
+        "timeouts",
+        "variant",
+        "zone",
+    }
 )
 MAX_WEIGHT: Final = 1000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -123,6 +137,7 @@ class _Reader:
             timeouts=vendor.timeouts,
             breaker=self._breaker,
             is_certain=vendor.needs_key or address is not None,
+            variant=vendor.name if vendor.name in VARIANTS else "openai",
             api_version=self._version(vendor),
             deployments=self._deployments(vendor),
         )
@@ -145,6 +160,9 @@ class _Reader:
         version = table.text("api_version")
         if version is not None and not _VERSION.fullmatch(version):
             table.problem("api_version must be a date or a word")
+        variant = table.text("variant") or base.variant
+        if variant not in VARIANTS:
+            table.problem(f"variant must be one of {', '.join(sorted(VARIANTS))}")
         deployments = base.deployments or table.texts("deployments") or {}
         return replace(
             base,
@@ -156,7 +174,9 @@ class _Reader:
             models=table.names("models") or tuple(deployments),
             timeouts=read_timeouts(table.table("timeouts"), base.timeouts),
             breaker=read_breaker(table.table("breaker"), self._breaker),
+            limits=read_limits(table.table("limits")),
             is_certain=True,
+            variant=variant,
             api_version=base.api_version or version or "",
             deployments=deployments,
         )

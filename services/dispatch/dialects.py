@@ -7,12 +7,13 @@ from services.dispatch.adapters.azure import NEWEST, AzureAdapter
 from services.dispatch.adapters.base import Adapter
 from services.dispatch.adapters.ollama import OllamaAdapter
 from services.dispatch.adapters.openai import OpenAIAdapter
+from services.dispatch.adapters.variants import VARIANTS
 from services.dispatch.provider_spec import ProviderSpec
 
 _DIALECTS: Final[Mapping[str, Callable[[ProviderSpec], Adapter]]] = {
     "azure": lambda spec: AzureAdapter(spec.api_version or NEWEST, spec.deployments),
     "ollama": lambda _: OllamaAdapter(),
-    "openai": lambda _: OpenAIAdapter(),
+    "openai": lambda spec: OpenAIAdapter(VARIANTS[spec.variant]),
 }
 KINDS: Final = frozenset(_DIALECTS)
 PLANNED_KINDS: Final = frozenset({"anthropic", "cohere", "gemini"}) - KINDS

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Final
 
 from services.dispatch.breaker import BreakerPolicy
+from services.dispatch.limits import ProviderLimits
 from services.dispatch.retry import RetryPolicy
 from services.dispatch.table import Table
 from services.dispatch.timeouts import Timeouts
@@ -15,7 +16,9 @@ TIMEOUT_FIELDS: Final = {
     "idle": ("idle_s",),
     "total": ("total_s", "stream_total_s"),
 }
-RETRY_KEYS: Final = frozenset({"attempts"})
+RETRY_KEYS: Final = frozenset({"attempts", "budget", "budget_floor_per_second"})
+LIMIT_KEYS: Final = frozenset({"requests_per_second", "requests_per_minute", "tokens_per_minute"})
+MOST: Final = 1_000_000_000
 BREAKER_KEYS: Final = frozenset({"failures", "failure_rate", "minimum_calls", "window_seconds", "open_seconds", "probes"})
 
 
@@ -29,7 +32,12 @@ def read_timeouts(table: Table, default: Timeouts) -> Timeouts:
 
 def read_retry(table: Table, default: RetryPolicy) -> RetryPolicy:
     table.only(RETRY_KEYS)
-    return replace(default, attempts=table.integer("attempts", default.attempts, 1, 10))
+    return replace(
+        default,
+        attempts=table.integer("attempts", default.attempts, 1, 10),
+        budget=table.number("budget", default.budget, 1, may_be_zero=True),
+        budget_floor_per_s=table.number("budget_floor_per_second", default.budget_floor_per_s, 1000, may_be_zero=True),
+    )
 
 
 def read_breaker(table: Table, default: BreakerPolicy) -> BreakerPolicy:
@@ -42,3 +50,8 @@ def read_breaker(table: Table, default: BreakerPolicy) -> BreakerPolicy:
         open_s=table.number("open_seconds", default.open_s, DAY_S),
         probes=table.integer("probes", default.probes, 1, 1000),
     )
+
+
+def read_limits(table: Table) -> ProviderLimits:
+    table.only(LIMIT_KEYS)
+    return ProviderLimits(**{key: table.number(key, MOST, MOST) for key in LIMIT_KEYS if table.has(key)})

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from services.dispatch.breaker import DEFAULT_POLICY, BreakerPolicy
 from services.dispatch.keys import Key
+from services.dispatch.limits import NO_LIMITS, ProviderLimits
 from services.dispatch.timeouts import DEFAULT_TIMEOUTS, Timeouts
 
 DEMO = "demo"
@@ -23,8 +24,11 @@ class ProviderSpec:
     models: tuple[str, ...] = ()
     timeouts: Timeouts = DEFAULT_TIMEOUTS
     breaker: BreakerPolicy = DEFAULT_POLICY
+    limits: ProviderLimits = NO_LIMITS
     # False for one that nobody configured and that is only looked for.
     is_certain: bool = True
+    # Whose way of speaking OpenAI's dialect.
+    variant: str = "openai"
     # Azure's: the dated API, and the deployment that serves each model.
     api_version: str = ""
     deployments: Mapping[str, str] = field(default_factory=dict)

@@ -39,6 +39,7 @@ def test_file_is_documented_as_it_is_read() -> None:
     assert reference.TIMEOUT_KEYS.keys() == policies.TIMEOUT_FIELDS.keys()
     assert reference.RETRY_KEYS.keys() == policies.RETRY_KEYS
     assert reference.BREAKER_KEYS.keys() == policies.BREAKER_KEYS
+    assert reference.LIMIT_KEYS.keys() == policies.LIMIT_KEYS
     assert {"providers", "models", "retry", "breaker"} == TABLES
 
 
@@ -51,6 +52,7 @@ def test_example_is_accepted_and_uses_every_key() -> None:
     assert overrides.provider("lab").zone == "FRA" and ("lab", "large") in overrides.prices
     assert example["providers"]["lab"].keys() | example["providers"]["work"].keys() == reference.PROVIDER_KEYS.keys()
     assert example["providers"]["lab"]["timeouts"].keys() == reference.TIMEOUT_KEYS.keys()
+    assert example["providers"]["lab"]["limits"].keys() == reference.LIMIT_KEYS.keys()
     assert example["models"][0].keys() == reference.MODEL_KEYS.keys()
     assert example["retry"].keys() == reference.RETRY_KEYS.keys()
     assert example["breaker"].keys() == reference.BREAKER_KEYS.keys()

@@ -1,7 +1,7 @@
 """OpenAI's chat completions, as OpenAI and most others speak it.
 
-Two things differ from what the user sent: `model` is the target's, and a streamed request always asks for usage, since the books need it;
-the router takes the usage chunk out again for a user who did not ask.
+What differs from what the user sent: `model` is the target's; a streamed request always asks for usage, since the books need it, and the
+router takes the usage chunk out again for a user who did not ask; and what this vendor spells otherwise (see `variants` and `spelling`).
 """
 
 import re
@@ -12,10 +12,12 @@ from joulegate.chat.v1 import chat_pb2
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from services.dispatch.adapters.base import Reply, StreamDecoder, WireRequest
 from services.dispatch.adapters.bodies import WholeDecoder, json_or_none, plain_text, word
+from services.dispatch.adapters.spelling import beside, read_message, read_reason, read_usage, spell_request, usage_of
+from services.dispatch.adapters.variants import OPENAI, Variant
 from services.dispatch.failure import Failure, Kind
 from services.wire.errors import InvalidAnswer
 from services.wire.fields import NULL, decode_members, encode
-from services.wire.openai import decode_chunk, decode_completion, request_members
+from services.wire.openai import decode_chunk, decode_completion
 from services.wire.sse import EventTooLarge, SseDecoder
 
 _HEADERS: Mapping[str, Mapping[str, str]] = {
@@ -35,21 +37,20 @@ _STATUS_OF_TYPE = {
 
 
 class OpenAIAdapter:
-    """The dialect; it has no state."""
+    """The dialect as one vendor speaks it."""
 
-    models_path: str = "/models"
+    def __init__(self, variant: Variant = OPENAI) -> None:
+        self._variant = variant
+        self.models_path = variant.models_path
 
     def authorization(self, key: str) -> Mapping[str, str]:
         return {"authorization": f"Bearer {key}"}
 
     def encode(self, request: chat_pb2.ChatRequest, model: str) -> WireRequest:
-        members = request_members(request)
+        members, warnings = spell_request(request, self._variant)
         members["model"] = model
-        if request.stream:
-            options = members.get("stream_options")
-            members["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
         accept = "text/event-stream" if request.stream else "application/json"
-        return WireRequest("/chat/completions", _HEADERS[accept], encode(members))
+        return WireRequest("/chat/completions", _HEADERS[accept], encode(members), warnings)
 
     def decoder(self, request: chat_pb2.ChatRequest, reply: Reply) -> StreamDecoder:
         # Some answer with JSON although a stream was asked for.
@@ -77,6 +78,11 @@ def _completion(body: bytes) -> chat_pb2.ChatCompletion:
     _raise_error_member(completion.extra_json)
     if not completion.choices:
         raise Failure(Kind.BROKEN, "the provider's answer has no choices")
+    for choice in completion.choices:
+        read_message(choice.message)
+        read_reason(choice)
+    if completion.HasField("usage"):
+        read_usage(completion.usage)
     return completion
 
 
@@ -102,7 +108,8 @@ class _ChunkDecoder:
             if text == b"[DONE]":
                 self.is_done = True
             elif event.event == "error":
-                raise _vendor_failure(json_or_none(text), 0) or Failure(Kind.REFUSED, plain_text(text))
+                body = json_or_none(text)
+                raise _vendor_failure(body, 0) or _vendor_failure({"error": body}, 0) or Failure(Kind.REFUSED, plain_text(text))
             else:
                 yield self._chunk(text)
 
@@ -119,11 +126,20 @@ class _ChunkDecoder:
             chunk = decode_chunk(data)
         except InvalidAnswer as invalid:
             raise Failure(Kind.BROKEN, str(invalid)) from None
-        _raise_error_member(chunk.extra_json)
+        if chunk.extra_json:
+            _raise_error_member(chunk.extra_json)
+            _read_beside(chunk)
         for choice in chunk.choices:
+            delta = choice.delta
+            if delta.extra_json or delta.HasField("parts"):
+                read_message(delta)
+            if choice.extra_json:
+                read_reason(choice)
             self._seen.add(choice.index)
             if choice.finish_reason or _has_member(choice.extra_json, "finish_reason"):
                 self._finished.add(choice.index)
+        if chunk.HasField("usage"):
+            read_usage(chunk.usage)
         return chat_pb2.ChatEvent(chunk=chunk)
 
 
@@ -133,9 +149,17 @@ def _has_member(extra_json: bytes, name: str) -> bool:
 
 
 def _raise_error_member(extra_json: bytes) -> None:
-    """Some say `{"error": ...}` with status 200, in a body or in the middle of a stream."""
+    """Some say `{"error": ...}` or `{"object": "error", ...}` with status 200, in a body or in the middle of a stream."""
     if b'"error"' in extra_json and (failure := _vendor_failure(json_or_none(extra_json), 0)):
         raise failure
+
+
+def _read_beside(chunk: chat_pb2.ChatCompletionChunk) -> None:
+    groq = beside(chunk)
+    if groq.get("error"):
+        raise _vendor_failure(groq, 0) or Failure(Kind.REFUSED, "an error in the middle of the answer")
+    if "usage" in groq and not chunk.HasField("usage") and (usage := usage_of(groq["usage"])):
+        chunk.usage.CopyFrom(usage)
 
 
 def _vendor_failure(body: Any, status: int) -> Failure | None:
@@ -144,9 +168,9 @@ def _vendor_failure(body: Any, status: int) -> Failure | None:
         body = body[0] if body else None
     if not isinstance(body, dict):
         return None
-    error = body.get("error") or (body if status else None)
+    error = body.get("error") or (body if status or body.get("object") == "error" else None)
     if isinstance(error, str):
-        error = {"message": error}
+        error = {"message": error, "type": body.get("type"), "code": body.get("code")}
     if not isinstance(error, dict):
         return None
     message = error.get("message") or error.get("detail")

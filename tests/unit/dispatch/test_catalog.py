@@ -8,7 +8,9 @@ import pytest
 from services.dispatch.breaker import BreakerPolicy
 from services.dispatch.catalog import Catalog, read_catalog, read_deployments
 from services.dispatch.keys import Key
+from services.dispatch.limits import ProviderLimits
 from services.dispatch.provider_spec import ProviderSpec
+from services.dispatch.retry import RetryPolicy
 from services.dispatch.secret import Secret
 from services.dispatch.settings import DispatchSettings
 from services.runtime.settings import SettingsError, load
@@ -239,8 +241,14 @@ def test_the_sequence_comes_first_then_the_file_then_the_environment() -> None:
     assert names(catalog(environment | sequence, LAB + other)) == ["groq", "other", "lab", "openai", "ollama", "demo"]
 
 
+def test_limits_are_read() -> None:
+    found = only(catalog(NO_OLLAMA | {"LAB_API_KEY": KEY}, LAB + "limits = { requests_per_minute = 200, tokens_per_minute = 1e5 }"))
+    assert found.limits == ProviderLimits(requests_per_minute=200, tokens_per_minute=100_000)
+
+
 def test_retries_are_read() -> None:
-    assert catalog().retry.attempts == 2
+    assert catalog().retry == RetryPolicy()
+    assert catalog(toml="[retry]\nbudget = 0\nbudget_floor_per_second = 0.5").retry == RetryPolicy(budget=0, budget_floor_per_s=0.5)
     assert catalog(toml="[retry]\nattempts = 4").retry.attempts == 4
 
 
@@ -267,6 +275,9 @@ def test_retries_are_read() -> None:
         (LAB + 'api_keys = [{ env = "LAB_KEY_1" }]', "[providers.lab]: say either api_key_env or api_keys"),
         (KEYS.replace("weight = 2", "weight = 0"), "[providers.lab]: api_keys[0]: weight must be"),
         (KEYS.replace("weight", "wait"), "[providers.lab]: api_keys[0]: unknown key 'wait'"),
+        (LAB + "limits = { requests_per_minute = 0 }", "[providers.lab]: limits: requests_per_minute must be a number above 0"),
+        (LAB + "limits = { tokens = 3 }", "[providers.lab]: limits: unknown key 'tokens'"),
+        ("[retry]\nbudget = -1", "[retry]: budget must be a number from 0 to 1"),
         (LAB + "breaker = { probes = 0 }", "[providers.lab]: breaker: probes must be"),
         (LAB + 'variant = "grok"', "[providers.lab]: variant must be one of deepseek, "),
         (LAB + 'api_version = "2024 10"', "[providers.lab]: api_version must be"),
