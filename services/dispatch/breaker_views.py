@@ -30,6 +30,11 @@ class Moment:
         return self.time + monotonic - self.monotonic
 
 
+def by_model(breakers: Breakers) -> list[tuple[str, Breaker]]:
+    """In the order of the models' names."""
+    return sorted(breakers, key=lambda named: named[0])
+
+
 def worst_state(breakers: Breakers, now: float) -> State | None:
     """Of all models; None while none has been called."""
     return max((breaker.state(now) for _, breaker in breakers), default=None)
@@ -56,7 +61,7 @@ def message(provider: str, model: str, breaker: Breaker, at: Moment, *, with_his
 
 def administered(breakers: Breakers, at: Moment) -> dict[str, Any]:
     """`GET /admin/providers/{provider}/circuit-breaker`. Times are seconds since 1970-01-01 UTC."""
-    each = list(breakers)
+    each = by_model(breakers)
     successes, failures = sum(breaker.success_count for _, breaker in each), sum(breaker.failure_count for _, breaker in each)
     last_failure_at = _last(breaker.last_failure_at for _, breaker in each)
     last_success_at = _last(breaker.last_success_at for _, breaker in each)

@@ -48,7 +48,11 @@ class ProvidersServicer(pb_grpc.ProvidersServiceServicer):
         self._check_operator(context)
         providers = [self._named(request.provider)] if request.provider else self._present()
         at = self._moment()
-        views = (breaker_views.message(each.name, model, breaker, at) for each in providers for model, breaker in each.breakers)
+        views = (
+            breaker_views.message(each.name, model, breaker, at)
+            for each in providers
+            for model, breaker in breaker_views.by_model(each.breakers)
+        )
         return pb.ListBreakersResponse(breakers=views)
 
     async def GetBreaker(self, request: pb.GetBreakerRequest, context: Context) -> pb.GetBreakerResponse:
@@ -121,7 +125,7 @@ class ProvidersServicer(pb_grpc.ProvidersServiceServicer):
 
     def _reset(self, provider: Provider, model: str) -> list[breaker_pb2.Breaker]:
         """Of all models where none is named."""
-        chosen = [(model, _called(provider, model))] if model else list(provider.breakers)
+        chosen = [(model, _called(provider, model))] if model else breaker_views.by_model(provider.breakers)
         for _, breaker in chosen:
             breaker.reset()
         log.info("breakers_reset", provider=provider.name, models=[name for name, _ in chosen])

@@ -163,8 +163,8 @@ async def test_typed_breakers_are_listed_without_history_and_got_with_it(service
     assert await service.ask("large") is None
     listed = (await service.stub.ListBreakers(pb.ListBreakersRequest(), metadata=OPERATOR)).breakers
     assert [(each.provider, each.model, each.state, len(each.history)) for each in listed] == [
-        ("lab", "small", breaker_pb2.BREAKER_STATE_OPEN, 0),
         ("lab", "large", breaker_pb2.BREAKER_STATE_CLOSED, 0),
+        ("lab", "small", breaker_pb2.BREAKER_STATE_OPEN, 0),
     ]
     assert not (await service.stub.ListBreakers(pb.ListBreakersRequest(provider="spare"), metadata=OPERATOR)).breakers
     got = (await service.stub.GetBreaker(pb.GetBreakerRequest(provider="lab", model="small"), metadata=OPERATOR)).breaker

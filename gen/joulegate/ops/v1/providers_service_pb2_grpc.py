@@ -109,7 +109,7 @@ class ProvidersServiceServicer:
     """
 
     def ListBreakers(self, request, context):
-        """ListBreakers gives the breakers by provider, in the configured order, without their history. For operators. No side effect.
+        """ListBreakers gives the breakers without their history: providers in the configured order, models by name. For operators. No side effect.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -27,7 +27,7 @@ class ProvidersServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListBreakers: _aio.UnaryUnaryMultiCallable[_providers_service_pb2.ListBreakersRequest, _providers_service_pb2.ListBreakersResponse]
-    """ListBreakers gives the breakers by provider, in the configured order, without their history. For operators. No side effect."""
+    """ListBreakers gives the breakers without their history: providers in the configured order, models by name. For operators. No side effect."""
     GetBreaker: _aio.UnaryUnaryMultiCallable[_providers_service_pb2.GetBreakerRequest, _providers_service_pb2.GetBreakerResponse]
     """GetBreaker gives one breaker with its history. For operators. No side effect. NOT_FOUND also for a model that has not been called."""
     ResetBreaker: _aio.UnaryUnaryMultiCallable[_providers_service_pb2.ResetBreakerRequest, _providers_service_pb2.ResetBreakerResponse]
@@ -67,7 +67,7 @@ class ProvidersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _providers_service_pb2.ListBreakersRequest,
         context: _aio.ServicerContext[_providers_service_pb2.ListBreakersRequest, _abc.Awaitable[_providers_service_pb2.ListBreakersResponse]],
     ) -> _abc.Awaitable[_providers_service_pb2.ListBreakersResponse]:
-        """ListBreakers gives the breakers by provider, in the configured order, without their history. For operators. No side effect."""
+        """ListBreakers gives the breakers without their history: providers in the configured order, models by name. For operators. No side effect."""
 
     @_abc_1.abstractmethod
     def GetBreaker(
