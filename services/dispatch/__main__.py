@@ -63,7 +63,7 @@ def _provider(spec: ProviderSpec, session: aiohttp.ClientSession, clock: Clock) 
     if spec.kind == DEMO:
         backend = DemoBackend(clock)
     else:
-        backend = upstream.HttpBackend(session, adapter_for(spec), spec.base_url, spec.keys, spec.timeouts, clock)
+        backend = upstream.HttpBackend(session, adapter_for(spec), spec.base_url, spec.keys, spec.timeouts, clock, spec.limits)
         limiter = backend.limiter
         watch_keys(spec.name, backend.keys, clock)
     return Provider(

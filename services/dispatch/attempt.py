@@ -27,9 +27,12 @@ class Attempt:
         self._answer = answer
         self._clock = clock
         self._breaker = provider.breakers.of(target.model)
+        self._figures = provider.figures.of(target.model)
         # For the breaker, until it has been told how the call ended.
         self._ticket: int | None = None
         self._began = clock.monotonic()
+        self._first_event_s = 0.0
+        self._event_count = 0
         self._outcome: Literal["cancelled", "success", "failure", "rejected"] = "cancelled"
         # Why there was no first event.
         self.failure: Failure | None = None
@@ -62,7 +65,7 @@ class Attempt:
         )
 
     async def __aenter__(self) -> "Attempt":
-        self._provider.figures.in_flight_count += 1
+        self._figures.began()
         period = self._breaker.period
         self._ticket = self._breaker.begin(self._began)
         if self._breaker.period != period:
@@ -70,36 +73,40 @@ class Attempt:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None) -> None:
-        self._provider.figures.in_flight_count -= 1
+        self._figures.ended()
         self._provider.calls[self._outcome].inc()
         self._tell_breaker(self._breaker.abandoned)
         await self._answer.close()
 
     def _response(self, batch: Batch, *, is_first: bool) -> pb.DispatchResponse:
         elapsed = self._clock.monotonic() - self._began
+        self._event_count += len(batch.events)
         selected = finished = None
         if is_first:
-            self._saw_first_event(elapsed)
+            self._saw_first_event(elapsed, is_whole=any(event.HasField("completion") for event in batch.events))
             selected = pb.SelectedTarget(
                 target=self._target, attempt=self._number, time_to_first_event=duration(elapsed), warnings=self._answer.warnings
             )
         if batch.is_last:
             finished = pb.Finished(elapsed=duration(elapsed))
-            self._succeed()
+            self._succeed(elapsed)
         return pb.DispatchResponse(selected=selected, events=batch.events, finished=finished)
 
-    def _saw_first_event(self, elapsed: float) -> None:
-        self._provider.figures.saw_first_event(elapsed)
+    def _saw_first_event(self, elapsed: float, *, is_whole: bool) -> None:
+        self._first_event_s = elapsed
+        self._figures.saw_first_event(self._clock.monotonic(), elapsed, is_whole=is_whole)
         self._provider.first_event_seconds.observe(elapsed)
         if self._breaker.retry_at is not None:
             # What a probe is for is shown by now; its answer may take minutes, and the other calls would wait for it.
             self._tell_breaker(self._breaker.succeeded)
 
-    def _succeed(self) -> None:
+    def _succeed(self, elapsed: float) -> None:
         self._outcome = "success"
         self._tell_breaker(self._breaker.succeeded)
         was_healthy = self._provider.figures.is_healthy
-        self._provider.figures.succeeded(self._clock.now())
+        self._figures.succeeded(self._clock.monotonic(), self._clock.now())
+        # An event is a token, near enough: vendors send one for each, or bundle them at their own pace, which is what a reader feels.
+        self._figures.streamed_tokens(self._event_count, elapsed - self._first_event_s)
         if not was_healthy:
             self._roster.touch()
 
@@ -112,7 +119,7 @@ class Attempt:
             return
         self._outcome = "failure"
         was_healthy = self._provider.figures.is_healthy
-        self._provider.figures.failed(failure.summary)
+        self._figures.failed(self._clock.monotonic(), failure.summary)
         if was_healthy != self._provider.figures.is_healthy:
             self._roster.touch()
 

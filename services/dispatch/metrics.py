@@ -1,6 +1,11 @@
 """What dispatch measures."""
 
-from prometheus_client import Counter, Histogram
+from functools import partial
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from services.dispatch.keys import KeyRing
+from services.runtime.clock import Clock
 
 CALLS = Counter("joulegate_provider_calls", "Calls to providers that ended, by how.", ["provider", "outcome"])
 FIRST_EVENT_SECONDS = Histogram(
@@ -13,3 +18,18 @@ BREAKER_TRANSITIONS = Counter(
     "joulegate_circuit_breaker_transitions", "Changes of the circuit breakers' states, by the new state.", ["provider", "state"]
 )
 LISTING_FAILURES = Counter("joulegate_provider_listing_failures", "Attempts to list a provider's models that failed.", ["provider"])
+KEY_USABLE = Gauge(
+    "joulegate_provider_key_usable",
+    "1 while calls may show a key, 0 while it is set aside as bad or empty. `key` is its place in the configuration.",
+    ["provider", "key"],
+)
+
+
+def watch_keys(provider: str, keys: KeyRing, clock: Clock) -> None:
+    """Shows the state of each key whenever it is asked for: keys come back by the passing of time alone."""
+    for index in range(len(keys.keys)):
+        KEY_USABLE.labels(provider, str(index)).set_function(partial(_usable, keys, index, clock))
+
+
+def _usable(keys: KeyRing, index: int, clock: Clock) -> float:
+    return float(keys.is_usable(index, clock.monotonic()))

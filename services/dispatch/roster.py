@@ -11,7 +11,8 @@ from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from services.dispatch import breaker_views, metrics
 from services.dispatch.backend import Backend
 from services.dispatch.breaker import Breakers
-from services.dispatch.figures import Figures
+from services.dispatch.figures import TIMEOUT_S, Figures
+from services.dispatch.limits import Limiter
 
 
 class Provider:
@@ -26,12 +27,16 @@ class Provider:
         *,
         is_present: bool = True,
         breakers: Breakers | None = None,
+        limiter: Limiter | None = None,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         self.name = name
         self.kind = kind
         self.backend = backend
-        self.figures = Figures()
+        # An error counts as a call that took `timeout_s`.
+        self.figures = Figures(timeout_s=timeout_s)
         self.breakers = breakers or Breakers()
+        self.limiter = limiter or Limiter()
         self.models = models
         # Without a configured list, models are asked from the provider; until it answered, any may be there.
         self.is_listed_by_itself = not models
