@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from joulegate.chat.v1 import chat_pb2
 from services.dispatch.adapters.base import WireRequest
@@ -227,3 +229,22 @@ def test_models_of_github_are_in_its_catalogue() -> None:
     assert github.models_path == "/../catalog/models"
     listed = github.decode_models(b'[{"id":"openai/gpt-4.1","name":"OpenAI GPT-4.1","publisher":"OpenAI"}]')
     assert [model.id for model in listed] == ["openai/gpt-4.1"]
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["text", "type", "thinking", "usage", "error", "a"]), inner)
+    ),
+    max_leaves=6,
+)
+
+
+@given(ANYTHING, ANYTHING, ANYTHING, ANYTHING, ANYTHING)
+def test_no_value_in_the_vendors_own_places_does_harm(reasoning: Any, content: Any, finish: Any, groq: Any, details: Any) -> None:
+    delta = {"reasoning": reasoning, "content": [{"type": "thinking", "thinking": content}, {"type": "text", "text": content}]}
+    usage = {"prompt_tokens": 1, "cached_tokens": details, "completion_tokens_details": details}
+    said = {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}], "x_groq": groq, "usage": usage}
+    chunks, failure = stream(event(said))
+    is_over = bool(chunks) and bool(chunks[0].choices[0].finish_reason or chunks[0].choices[0].extra_json)
+    assert is_over or failure is not None

@@ -7,10 +7,8 @@ What it was called stays beside it. Usage means what it means at OpenAI: complet
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
 from joulegate.chat.v1 import chat_pb2
-from services.dispatch.adapters.bodies import word
+from services.dispatch.adapters.bodies import json_or_none, word
 from services.dispatch.adapters.question import Question
 from services.dispatch.adapters.variants import Variant
 from services.wire.errors import InvalidAnswer
@@ -70,9 +68,9 @@ def _spell_message(message: dict[str, Any], variant: Variant) -> None:
 def read_message(message: chat_pb2.Message) -> None:
     """Finds the reasoning in a message or a delta."""
     if message.extra_json and b'"reasoning"' in message.extra_json and not message.HasField("reasoning_content"):
-        reasoning = decode_members(message.extra_json).get("reasoning", NULL)
-        if bytes(reasoning).startswith(b'"'):
-            message.reasoning_content = msgspec.json.decode(reasoning)
+        reasoning = json_or_none(decode_members(message.extra_json).get("reasoning", NULL))
+        if isinstance(reasoning, str):
+            message.reasoning_content = reasoning
     if message.HasField("parts"):
         _read_parts(message)
 
@@ -90,7 +88,7 @@ def _read_parts(message: chat_pb2.Message) -> None:
 
 
 def _thought(extra_json: bytes) -> str:
-    pieces = msgspec.json.decode(extra_json).get("thinking") if extra_json else None
+    pieces = json_or_none(decode_members(extra_json).get("thinking", NULL)) if extra_json else None
     if isinstance(pieces, str):
         return pieces
     texts = [piece.get("text") for piece in pieces if isinstance(piece, dict)] if isinstance(pieces, list) else []
@@ -102,7 +100,7 @@ def read_reason(choice: chat_pb2.Choice | chat_pb2.ChunkChoice) -> None:
     if b'"finish_reason"' not in choice.extra_json:
         return
     members: dict[str, Any] = dict(decode_members(choice.extra_json))
-    native = word(msgspec.json.decode(members.get("finish_reason", NULL)))
+    native = word(json_or_none(members.get("finish_reason", NULL)))
     if (reason := _REASONS.get(native)) is not None:
         del members["finish_reason"]
         choice.finish_reason = reason
@@ -116,15 +114,15 @@ def read_usage(usage: chat_pb2.Usage) -> None:
     if thought > 0 and usage.total_tokens == usage.prompt_tokens + usage.completion_tokens + thought:
         usage.completion_tokens += thought
     if usage.extra_json and not usage.prompt_tokens_details.HasField("cached_tokens"):
-        counts = msgspec.json.decode(usage.extra_json)
-        cached = next((count for name in _CACHED_COUNTS if type(count := counts.get(name)) is int), None)
+        counts = decode_members(usage.extra_json)
+        cached = next((count for name in _CACHED_COUNTS if type(count := json_or_none(counts.get(name, NULL))) is int), None)
         if cached is not None and 0 <= cached <= usage.prompt_tokens:
             usage.prompt_tokens_details.cached_tokens = cached
 
 
 def beside(chunk: chat_pb2.ChatCompletionChunk) -> Mapping[str, Any]:
     """Groq's `x_groq`, where a stream's usage and errors may stand."""
-    found = msgspec.json.decode(chunk.extra_json).get("x_groq") if b'"x_groq"' in chunk.extra_json else None
+    found = json_or_none(decode_members(chunk.extra_json).get("x_groq", NULL)) if b'"x_groq"' in chunk.extra_json else None
     return found if isinstance(found, dict) else {}
 
 
