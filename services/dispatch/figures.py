@@ -213,6 +213,8 @@ class Figures:
     timeout_s: float = TIMEOUT_S
     # Changes with every change of a model's figures.
     version: int = 0
+    # Of all calls, for people.
+    first_event: Quantile = field(default_factory=Quantile)
     _by_model: dict[str, ModelFigures] = field(default_factory=dict)
 
     def of(self, model: str) -> ModelFigures:
@@ -236,6 +238,7 @@ class Figures:
     def saw_first_event(self, after_s: float) -> None:
         average = self.first_event_s
         self.first_event_s = after_s if average is None else average + WEIGHT * (after_s - average)
+        self.first_event.add(after_s)
 
     def succeeded(self, now: float) -> None:
         self.success_count += 1

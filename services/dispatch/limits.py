@@ -74,6 +74,12 @@ class Limiter:
         full = [index for index in self.keys.indexes if self._learned_wait_s(now, tokens, index, model) > 0] if self._learned else []
         return self.keys.choose(now, draw, model, tried, full)
 
+    def requests_left(self, now: float) -> int | None:
+        """How many calls may still go out, by the tightest limit of requests that is known now; None when none is."""
+        left = [window.left(now) for window in self._windows]
+        left += [max(0, int(amount)) for learned in self._learned.values() for amount in learned.requests(now)]
+        return min(left, default=None)
+
     def take(self, now: float, tokens: int = 0, model: str = "", key: int = 0) -> None:
         """Counts a call that goes out."""
         for window in self._windows:
@@ -128,6 +134,9 @@ class _Window:
         if len(self._times) < self._count:
             return 0.0
         return max(0.0, self._times[0] + self._span_s - now)
+
+    def left(self, now: float) -> int:
+        return self._count - sum(time + self._span_s > now for time in self._times)
 
     def take(self, now: float) -> None:
         self._times.append(now)
@@ -201,3 +210,7 @@ class _Learned:
             if left.until > now and left.amount < needed:
                 wait_s = max(wait_s, left.until - now)
         return wait_s
+
+    def requests(self, now: float) -> list[float]:
+        """What is left of the limits of requests that hold still."""
+        return [left.amount for (quota, _), left in self._left.items() if quota is Quota.REQUESTS and left.until > now]

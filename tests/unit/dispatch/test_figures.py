@@ -28,6 +28,14 @@ def test_the_average_starts_at_the_first_value_and_follows_slowly() -> None:
     assert figures.first_event_s == 1.2
 
 
+def test_a_providers_quantiles_are_over_all_its_models() -> None:
+    figures = Figures()
+    for number in range(20):
+        figures.of(f"m{number % 2}").saw_first_event(0, 0.1 if number < 18 else 5.0, is_whole=number % 3 == 0)
+    assert figures.first_event.value_s(0.5) == pytest.approx(0.1, rel=0.1)
+    assert figures.first_event.value_s(0.99) == pytest.approx(5.0, rel=0.1)
+
+
 def model() -> ModelFigures:
     return Figures(timeout_s=10).of("m")
 

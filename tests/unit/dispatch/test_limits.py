@@ -168,3 +168,22 @@ def test_what_invented_models_taught_does_not_pile_up() -> None:
     for number in range(2 * MAX_LEARNED):
         limiter.learn(0, left(0), f"model-{number}")
     assert len(limiter._learned) == MAX_LEARNED
+
+
+def test_requests_that_are_left_are_those_of_the_tightest_limit() -> None:
+    assert Limiter().requests_left(0) is None
+    limiter = Limiter(ProviderLimits(requests_per_second=2, requests_per_minute=3))
+    assert limiter.requests_left(0) == 2
+    limiter.take(0)
+    assert [limiter.requests_left(now) for now in (0, 1, 60)] == [1, 2, 2]
+    limiter.take(1)
+    limiter.take(2)
+    assert limiter.requests_left(3) == 0
+
+
+def test_requests_that_are_left_follow_the_answers_as_long_as_they_hold() -> None:
+    limiter = Limiter()
+    limiter.learn(0, left(7, 30), "m")
+    limiter.learn(0, left(100, 30, quota=Quota.TOKENS), "m")
+    limiter.take(1, model="m")
+    assert [limiter.requests_left(now) for now in (1, 29, 30)] == [6, 6, None]
