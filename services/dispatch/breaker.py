@@ -56,7 +56,6 @@ class Breaker:
 
     __slots__ = (
         "_policy",
-        "_probe_successes",
         "_probes_out",
         "_state",
         "_window",
@@ -67,6 +66,7 @@ class Breaker:
         "last_failure_at",
         "last_success_at",
         "period",
+        "probe_successes",
         "retry_at",
         "success_count",
     )
@@ -81,7 +81,8 @@ class Breaker:
         self._state = State.CLOSED
         self._window = _Window(self._policy.window_s)
         self._probes_out = 0
-        self._probe_successes = 0
+        # Since it opened last.
+        self.probe_successes = 0
         self.call_count = 0
         self.success_count = 0
         self.failure_count = 0
@@ -110,7 +111,7 @@ class Breaker:
         self.call_count += 1
         if self._state is State.OPEN and self._is_due(now):
             self._become(State.HALF_OPEN, now)
-            self._probes_out = self._probe_successes = 0
+            self._probes_out = 0
         if self._state is State.HALF_OPEN:
             self._probes_out += 1
         return self.period
@@ -125,8 +126,8 @@ class Breaker:
         if self._state is State.CLOSED:
             self._window.add(now, is_failure=False)
         elif self._state is State.HALF_OPEN:
-            self._probe_successes += 1
-            if self._probe_successes >= self._policy.probes:
+            self.probe_successes += 1
+            if self.probe_successes >= self._policy.probes:
                 self._window.clear()
                 self.retry_at = None
                 self._become(State.CLOSED, now)
@@ -141,6 +142,7 @@ class Breaker:
             self._window.add(now, is_failure=True)
         if self._state is State.HALF_OPEN or (self._state is State.CLOSED and self._is_too_much(now)):
             self.retry_at = now + self._policy.open_s
+            self.probe_successes = 0
             self._become(State.OPEN, now)
 
     def abandoned(self, now: float, ticket: int | None = None) -> None:

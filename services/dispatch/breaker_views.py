@@ -71,7 +71,7 @@ def administered(breakers: Breakers, at: Moment) -> dict[str, Any]:
         "total_successes": successes,
         "total_failures": failures,
         "failure_count": _in_a_row(breakers),
-        "success_count": successes,
+        "success_count": sum(breaker.probe_successes for _, breaker in each if breaker.state(at.monotonic) is State.HALF_OPEN),
         "failure_rate": failures / (successes + failures) if successes + failures else 0.0,
         "last_failure_time": _time(last_failure_at, at),
         "last_success_time": _time(last_success_at, at),

@@ -37,7 +37,7 @@ def test_a_provider_is_as_its_worst_model_and_counts_are_summed() -> None:
         "total_successes": 2,
         "total_failures": 3,
         "failure_count": 2,
-        "success_count": 2,
+        "success_count": 0,
         "failure_rate": 0.6,
         "last_failure_time": EPOCH + 3,
         "last_success_time": EPOCH + 1,
@@ -63,6 +63,19 @@ def test_half_open_comes_by_itself_and_each_shape_has_its_own_word_for_it() -> N
     assert breaker_views.administered(breakers, at)["state"] == "half_open"
     assert breaker_views.listed(breakers, at) == {"state": "half-open", "failureCount": 2, "lastFailureTime": (1_700_000_000 + 3) * 1000}
     assert breaker_views.message("lab", "bad", breakers.of("bad"), at).state == breaker_pb2.BREAKER_STATE_HALF_OPEN
+
+
+def test_successes_of_probes_are_counted_until_they_have_closed_the_breaker() -> None:
+    breakers = Breakers(BreakerPolicy(failures=1, open_s=30, probes=2))
+    call(breakers, "m", 100, works=False)
+    call(breakers, "m", 130, works=True)
+    assert breaker_views.administered(breakers, moment(131))["success_count"] == 1
+    call(breakers, "m", 132, works=False)
+    assert breaker_views.administered(breakers, moment(162))["success_count"] == 0
+    for at in (163, 164):
+        call(breakers, "m", at, works=True)
+    view = breaker_views.administered(breakers, moment(165))
+    assert (view["state"], view["success_count"]) == ("closed", 0)
 
 
 def test_the_typed_breaker_says_when_the_next_probe_may_go_out() -> None:
