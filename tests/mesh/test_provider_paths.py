@@ -19,6 +19,7 @@ from tests.mesh.gateway import ADMIN_KEY, ONE_PROCESS, PROCESSES, Gateway, provi
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+ORIGIN = "https://app.example"
 CLIENT_KEY = "key-of-the-client"
 CLIENT = {"authorization": f"Bearer {CLIENT_KEY}"}
 FAILURES = 5
@@ -39,7 +40,7 @@ async def gateway(request: pytest.FixtureRequest, lab: OpenAIUpstream, tmp_path_
     folder: Path = tmp_path_factory.mktemp(f"providers-{request.param}")
     tables = provider_table("lab", lab.base_url, ["small", "large"]) + provider_table("spare", lab.base_url, ["other"])
     tables += f"[retry]\nattempts = 1\n[breaker]\nopen_seconds = {OPEN_S}\n"
-    async with running(folder, request.param, tables, GATEWAY_API_KEY=CLIENT_KEY) as gateway:
+    async with running(folder, request.param, tables, GATEWAY_API_KEY=CLIENT_KEY, CORS_ORIGINS=ORIGIN) as gateway:
         yield gateway
 
 
@@ -146,6 +147,17 @@ async def test_listings_are_for_those_who_have_the_gateways_key(gateway: Gateway
         for path in LISTINGS:
             assert_openai_error(await stranger.get(path), 401, "authentication_error", "invalid_api_key")
             assert (await stranger.get(path, headers={"x-api-key": CLIENT_KEY})).status_code == 200
+
+
+async def test_console_of_another_origin_may_ask_and_reset(gateway: Gateway) -> None:
+    async with httpx.AsyncClient(base_url=gateway.url, headers={"origin": ORIGIN}) as page:
+        for path, method in ((RESET, "POST"), (BREAKER, "GET"), ("/v1/providers", "GET")):
+            asking = {"access-control-request-method": method, "access-control-request-headers": "authorization"}
+            preflight = await page.options(path, headers=asking)
+            assert preflight.status_code == 200
+            assert method in preflight.headers["access-control-allow-methods"]
+        answer = await page.post(RESET, headers={"authorization": f"Bearer {ADMIN_KEY}"})
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, ORIGIN)
 
 
 async def test_unknown_provider_is_told_in_the_words_of_each_path(gateway: Gateway, http: httpx.AsyncClient) -> None:
