@@ -45,8 +45,8 @@ gen: install-dev ## Write gen/ from protos/
 gen-check: gen ## Fail when gen/ is not what protos/ say
 	@test -z "$$(git status --porcelain gen)" || { git status --short gen; echo 'gen/ is stale: run make gen and commit it'; exit 1; }
 
-docs: install-dev ## Write docs/configuration.md from the settings in the code
-	$(BIN)/python -m services.reference docs/configuration.md
+docs: install-dev ## Write docs/configuration.md and docs/providers.md from the code
+	$(BIN)/python -m services.reference docs
 
 format: install-dev ## Format Python and protobuf
 	$(BIN)/ruff check --fix-only --quiet .

@@ -1,10 +1,11 @@
-"""Writes docs/configuration.md from the code that reads the settings: `python -m services.reference [FILE]`; without a file it prints."""
+"""Writes docs/configuration.md and docs/providers.md from the code: `python -m services.reference FOLDER`."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from services import provider_reference
 from services.cache.settings import CacheSettings
 from services.dispatch.adapters.variants import VARIANTS
 from services.dispatch.breaker import BreakerPolicy
@@ -13,6 +14,7 @@ from services.dispatch.retry import RetryPolicy
 from services.dispatch.settings import DispatchSettings
 from services.dispatch.vendors import VENDORS, variables_of
 from services.ledger.settings import LedgerSettings
+from services.provider_reference import table
 from services.router.settings import RouterSettings
 from services.runtime.app import RuntimeSettings
 from services.runtime.settings import Variable, variables
@@ -162,7 +164,7 @@ def document() -> str:
 
 def settings_table(read: Iterable[Variable]) -> str:
     """A row for each variable."""
-    return _table(
+    return table(
         ("variable", "default", "meaning"),
         ((f"`{each.name}`", f"`{each.default}`" if each.default else "-", each.meaning) for each in read),
     )
@@ -179,8 +181,9 @@ def _providers() -> str:
     text = (
         "The environment enables these, each with its own address and time limits. A model is asked of the first provider that serves it,\n"
         "in this order: `LLM_PROVIDER_SEQUENCE`, joulegate.toml from top to bottom, this table, and last the built-in `demo`.\n"
+        "What each can be asked for is in [providers.md](providers.md).\n"
     )
-    return f"### Providers\n\n{text}\n{_table(head, rows)}"
+    return f"### Providers\n\n{text}\n{table(head, rows)}"
 
 
 def _file() -> str:
@@ -214,24 +217,17 @@ def _file() -> str:
 
 
 def _keys(meanings: Mapping[str, str]) -> str:
-    return _table(("key", "meaning"), ((f"`{key}`", meaning) for key, meaning in meanings.items()))
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+    return table(("key", "meaning"), ((f"`{key}`", meaning) for key, meaning in meanings.items()))
 
 
 def main(arguments: Sequence[str]) -> int:
     """Gives the exit code."""
-    match arguments:
-        case []:
-            print(document(), end="")
-        case [file] if not file.startswith("-"):
-            Path(file).write_text(document(), encoding="utf-8")
-        case _:
-            print("usage: python -m services.reference [FILE]", file=sys.stderr)
-            return 2
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        print("usage: python -m services.reference FOLDER", file=sys.stderr)
+        return 2
+    folder = Path(arguments[0])
+    for name, text in (("configuration", document()), ("providers", provider_reference.document())):
+        (folder / f"{name}.md").write_text(text, encoding="utf-8")
     return 0
 
 

@@ -1,10 +1,11 @@
 import tomllib
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from services import reference
+from services import provider_reference, reference
 from services.dispatch import catalog, policies
 from services.dispatch.settings import DispatchSettings
 from services.dispatch.vendors import VENDORS, variables_of
@@ -17,9 +18,10 @@ SETTINGS = [variable for process in reference.PROCESSES for variable in variable
 SETTINGS += [variable for vendor in VENDORS for variable in variables_of(vendor)]
 
 
-def test_configuration_page_is_what_the_code_says() -> None:
-    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    assert page == reference.document(), "docs/configuration.md is stale: run `make docs` and commit it"
+@pytest.mark.parametrize(("name", "written"), [("configuration", reference.document), ("providers", provider_reference.document)])
+def test_pages_are_what_the_code_says(name: str, written: Callable[[], str]) -> None:
+    page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    assert page == written(), f"docs/{name}.md is stale: run `make docs` and commit it"
 
 
 @pytest.mark.parametrize("variable", SETTINGS, ids=lambda variable: variable.name)
@@ -58,9 +60,9 @@ def test_example_is_accepted_and_uses_every_key() -> None:
     assert example["breaker"].keys() == reference.BREAKER_KEYS.keys()
 
 
-def test_page_is_printed_or_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "configuration.md"
-    assert reference.main([str(file)]) == 0
-    assert reference.main([]) == 0
-    assert file.read_text(encoding="utf-8") == capsys.readouterr().out == reference.document()
-    assert reference.main(["--help"]) == 2
+def test_pages_are_written_into_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert reference.main([str(tmp_path)]) == 0
+    assert (tmp_path / "configuration.md").read_text(encoding="utf-8") == reference.document()
+    assert (tmp_path / "providers.md").read_text(encoding="utf-8") == provider_reference.document()
+    assert reference.main(["--help"]) == reference.main([]) == 2
+    assert "FOLDER" in capsys.readouterr().err
