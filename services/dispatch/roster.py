@@ -81,7 +81,8 @@ class Roster:
 
     def __init__(self, providers: Iterable[Provider], now: Callable[[], float] = time.monotonic) -> None:
         self._providers = {provider.name: provider for provider in providers}
-        self._now = now
+        # Monotonic seconds.
+        self.now = now
         self._change = asyncio.Event()
 
     def __iter__(self) -> Iterator[Provider]:
@@ -92,7 +93,7 @@ class Roster:
         return provider if provider is not None and provider.is_present else None
 
     def describe(self) -> list[pb.Provider]:
-        now = self._now()
+        now = self.now()
         return [provider.describe(now) for provider in self._providers.values() if provider.is_present]
 
     @property

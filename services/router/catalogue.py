@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from joulegate.dispatch.v1 import dispatch_service_pb2 as dispatch_pb
+from services.router.load import Live, Load
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +13,7 @@ class Candidate:
 
     provider: dispatch_pb.Provider
     model: str
+    live: Live
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +25,11 @@ class ListedModel:
 
 
 class Catalogue:
-    """One immutable picture; a newer one replaces it whole."""
+    """One immutable picture; a newer one replaces it whole. The load of what is in it outlives it."""
 
-    def __init__(self, providers: Sequence[dispatch_pb.Provider] = ()) -> None:
+    def __init__(self, providers: Sequence[dispatch_pb.Provider] = (), load: Load | None = None) -> None:
         self.providers = tuple(providers)
+        self._load = load or Load()
         self._by_name = {provider.name: provider for provider in self.providers}
         self._models: dict[str, ListedModel] = {}
         self._serving: dict[str, list[dispatch_pb.Provider]] = {}
@@ -41,14 +44,17 @@ class Catalogue:
         A model's own name may hold slashes (`meta-llama/Llama-3`), so a full match wins over the reading as `provider/model`.
         """
         if name in self._serving:
-            return [Candidate(provider, name) for provider in self._serving[name]]
+            return [self._candidate(provider, name) for provider in self._serving[name]]
         prefix, slash, model = name.partition("/")
         named = self._by_name.get(prefix) if slash else None
         if named is not None and (named.accepts_unlisted_models or any(listed.id == model for listed in named.models)):
-            return [Candidate(named, model)]
+            return [self._candidate(named, model)]
         if named is not None:
             return []
-        return [Candidate(provider, name) for provider in self.providers if provider.accepts_unlisted_models]
+        return [self._candidate(provider, name) for provider in self.providers if provider.accepts_unlisted_models]
+
+    def _candidate(self, provider: dispatch_pb.Provider, model: str) -> Candidate:
+        return Candidate(provider, model, self._load.of(provider.name, model))
 
     def models(self) -> list[ListedModel]:
         """Every listed model once, in the order of its first provider."""

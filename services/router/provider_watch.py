@@ -1,7 +1,8 @@
-"""Keeps the catalogue as fresh as dispatch tells it."""
+"""Keeps the catalogue, and the figures of what is in it, as fresh as dispatch tells them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import grpc
@@ -10,6 +11,7 @@ from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from joulegate.dispatch.v1 import dispatch_service_pb2_grpc as pb_grpc
 from services.router.catalogue import Catalogue
+from services.router.load import Load
 from services.runtime import logs
 from services.runtime.errors import GatewayError
 
@@ -22,9 +24,11 @@ FIRST_PICTURE_S = 5.0
 class ProviderWatch:
     """The newest catalogue. It outlives dispatch: what was served is still known while dispatch restarts."""
 
-    def __init__(self, stub: pb_grpc.DispatchServiceStub) -> None:
+    def __init__(self, stub: pb_grpc.DispatchServiceStub, now: Callable[[], float] = time.monotonic) -> None:
         self._stub = stub
-        self._catalogue = Catalogue()
+        self._now = now
+        self._load = Load()
+        self._catalogue = Catalogue(load=self._load)
         self._seen = asyncio.Event()
 
     @property
@@ -48,11 +52,16 @@ class ProviderWatch:
         while True:
             try:
                 async for response in self._stub.WatchProviders(pb.WatchProvidersRequest()):
-                    self._catalogue = Catalogue(response.providers)
-                    self._seen.set()
+                    self._take_in(response)
             except grpc.aio.AioRpcError as error:
                 log.debug("provider_watch_broke", reason=error.details())
             await asyncio.sleep(RETRY_S)
+
+    def _take_in(self, response: pb.WatchProvidersResponse) -> None:
+        self._load.tell(response.figures, self._now(), is_whole=not response.figures_only)
+        if not response.figures_only:
+            self._catalogue = Catalogue(response.providers, self._load)
+            self._seen.set()
 
 
 @asynccontextmanager

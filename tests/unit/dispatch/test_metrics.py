@@ -3,11 +3,11 @@ from prometheus_client import REGISTRY
 from services.dispatch.keys import Key, KeyRing
 from services.dispatch.metrics import watch_keys
 from services.dispatch.secret import Secret
-from tests.unit.dispatch.scene import FakeClock
+from tests.unit.dispatch.hands import Hands
 
 
 def test_keys_are_shown_by_place_and_never_by_text() -> None:
-    clock, keys = FakeClock(), KeyRing([Key(Secret("canary-a")), Key(Secret("canary-b"))])
+    clock, keys = Hands(), KeyRing([Key(Secret("canary-a")), Key(Secret("canary-b"))])
     watch_keys("keyed", keys, clock)
     keys.refused(1, "m", clock.time, 401)
 

@@ -14,7 +14,7 @@ from services.runtime.clock import SystemClock
 
 def servicer(roster: Roster, heartbeat_s: float) -> DispatchServicer:
     attempts = Attempts(roster, RetryPolicy(), SystemClock(), lambda: 0.5)
-    return DispatchServicer(attempts, roster, asyncio.Event(), lambda context: {}, heartbeat_s)
+    return DispatchServicer(attempts, roster, asyncio.Event(), lambda context: {}, heartbeat_s, spacing_s=0.001)
 
 
 async def test_a_watch_repeats_itself_when_nothing_changes() -> None:

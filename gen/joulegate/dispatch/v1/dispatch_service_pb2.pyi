@@ -360,25 +360,111 @@ Global___WatchProvidersRequest: _TypeAlias = WatchProvidersRequest  # noqa: Y015
 
 @_typing.final
 class WatchProvidersResponse(_message.Message):
-    """WatchProvidersResponse is the whole state, not a difference."""
+    """WatchProvidersResponse is the whole state or, with `figures_only`, what has changed in the figures since the last message."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PROVIDERS_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    FIGURES_ONLY_FIELD_NUMBER: _builtins.int
+    figures_only: _builtins.bool
+    """Whether `providers` is to be kept as it was."""
     @_builtins.property
-    def providers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Provider]: ...
+    def providers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Provider]:
+        """In the configured order of preference; empty with `figures_only`."""
+
+    @_builtins.property
+    def figures(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelFigures]:
+        """Of the models that have been called; with `figures_only`, of those whose figures changed. A model that is not named keeps what it had,
+        or has none when the whole state does not name it.
+        """
+
     def __init__(
         self,
         *,
         providers: _abc.Iterable[Global___Provider] | None = ...,
+        figures: _abc.Iterable[Global___ModelFigures] | None = ...,
+        figures_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["providers", b"providers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures", "figures_only", b"figures_only", "providers", b"providers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchProvidersResponse: _TypeAlias = WatchProvidersResponse  # noqa: Y015
+
+@_typing.final
+class ModelFigures(_message.Message):
+    """ModelFigures are what one replica of dispatch knows of a model at a provider: for choosing where the next call goes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_COUNT_FIELD_NUMBER: _builtins.int
+    TIME_TO_FIRST_EVENT_FIELD_NUMBER: _builtins.int
+    TIME_BETWEEN_TOKENS_FIELD_NUMBER: _builtins.int
+    PEAK_TIME_TO_FIRST_EVENT_FIELD_NUMBER: _builtins.int
+    TIME_TO_ANSWER_FIELD_NUMBER: _builtins.int
+    PEAK_TIME_TO_ANSWER_FIELD_NUMBER: _builtins.int
+    SUCCESS_ODDS_FIELD_NUMBER: _builtins.int
+    BREAKER_STATE_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    model: _builtins.str
+    in_flight_count: _builtins.int
+    success_odds: _builtins.float
+    """Successes for each failure, forgotten over a minute; 20 before anything is known."""
+    breaker_state: _breaker_pb2.BreakerState.ValueType
+    @_builtins.property
+    def time_to_first_event(self) -> _duration_pb2.Duration:
+        """Moving average over streams that had a first event. Unset before one had."""
+
+    @_builtins.property
+    def time_between_tokens(self) -> _duration_pb2.Duration:
+        """Moving average over streams that ended. Unset before one did."""
+
+    @_builtins.property
+    def peak_time_to_first_event(self) -> _duration_pb2.Duration:
+        """Rises to a slow stream at once and comes down by time alone, by the factor e in 10 seconds; an error counts as the provider's timeout.
+        As of the message's sending. Unset before the first call ended.
+        """
+
+    @_builtins.property
+    def time_to_answer(self) -> _duration_pb2.Duration:
+        """Moving average over whole answers. Unset before one came."""
+
+    @_builtins.property
+    def peak_time_to_answer(self) -> _duration_pb2.Duration:
+        """As `peak_time_to_first_event`, of whole answers."""
+
+    @_builtins.property
+    def retry_after(self) -> _duration_pb2.Duration:
+        """How long no call goes out, for an open breaker or a limit that is used up. Unset when calls go out."""
+
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
+        in_flight_count: _builtins.int = ...,
+        time_to_first_event: _duration_pb2.Duration | None = ...,
+        time_between_tokens: _duration_pb2.Duration | None = ...,
+        peak_time_to_first_event: _duration_pb2.Duration | None = ...,
+        time_to_answer: _duration_pb2.Duration | None = ...,
+        peak_time_to_answer: _duration_pb2.Duration | None = ...,
+        success_odds: _builtins.float = ...,
+        breaker_state: _breaker_pb2.BreakerState.ValueType = ...,
+        retry_after: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["peak_time_to_answer", b"peak_time_to_answer", "peak_time_to_first_event", b"peak_time_to_first_event", "retry_after", b"retry_after", "time_between_tokens", b"time_between_tokens", "time_to_answer", b"time_to_answer", "time_to_first_event", b"time_to_first_event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker_state", b"breaker_state", "in_flight_count", b"in_flight_count", "model", b"model", "peak_time_to_answer", b"peak_time_to_answer", "peak_time_to_first_event", b"peak_time_to_first_event", "provider", b"provider", "retry_after", b"retry_after", "success_odds", b"success_odds", "time_between_tokens", b"time_between_tokens", "time_to_answer", b"time_to_answer", "time_to_first_event", b"time_to_first_event"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelFigures: _TypeAlias = ModelFigures  # noqa: Y015
 
 @_typing.final
 class Provider(_message.Message):

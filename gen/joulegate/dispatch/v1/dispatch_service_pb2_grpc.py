@@ -74,7 +74,8 @@ class DispatchServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchProviders(self, request, context):
-        """WatchProviders sends what ListProviders would say: at once, whenever models or health change, and at least every 10 seconds.
+        """WatchProviders sends what ListProviders would say: at once, whenever models or health change, and at least every 10 seconds; in between,
+        the figures of models that have changed. At most 4 messages a second.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -25,7 +25,9 @@ class DispatchServiceStub:
     ListProviders: _aio.UnaryUnaryMultiCallable[_dispatch_service_pb2.ListProvidersRequest, _dispatch_service_pb2.ListProvidersResponse]
     """ListProviders describes every enabled provider as it is now. No side effect."""
     WatchProviders: _aio.UnaryStreamMultiCallable[_dispatch_service_pb2.WatchProvidersRequest, _dispatch_service_pb2.WatchProvidersResponse]
-    """WatchProviders sends what ListProviders would say: at once, whenever models or health change, and at least every 10 seconds."""
+    """WatchProviders sends what ListProviders would say: at once, whenever models or health change, and at least every 10 seconds; in between,
+    the figures of models that have changed. At most 4 messages a second.
+    """
 
 class DispatchServiceServicer(metaclass=_abc_1.ABCMeta):
     """DispatchService calls providers."""
@@ -56,6 +58,8 @@ class DispatchServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dispatch_service_pb2.WatchProvidersRequest,
         context: _aio.ServicerContext[_dispatch_service_pb2.WatchProvidersRequest, _abc.AsyncIterator[_dispatch_service_pb2.WatchProvidersResponse]],
     ) -> _abc.AsyncIterator[_dispatch_service_pb2.WatchProvidersResponse]:
-        """WatchProviders sends what ListProviders would say: at once, whenever models or health change, and at least every 10 seconds."""
+        """WatchProviders sends what ListProviders would say: at once, whenever models or health change, and at least every 10 seconds; in between,
+        the figures of models that have changed. At most 4 messages a second.
+        """
 
 def add_DispatchServiceServicer_to_server(servicer: DispatchServiceServicer, server: _aio.Server) -> None: ...

@@ -1,0 +1,110 @@
+"""How fast and how busy each model at each provider is, as far as this router knows: what dispatch last told, and what was begun since.
+
+What dispatch tells is a moment old. Were that all there is, every request of that moment would go to the same provider; so each router adds
+its own calls since. Pure: `now` is monotonic seconds.
+"""
+
+from collections.abc import Iterable
+from math import exp
+from typing import Final
+
+from google.protobuf.duration_pb2 import Duration
+
+from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
+
+# As dispatch lets peaks come down.
+PEAK_TAU_S: Final = 10.0
+# What a model at a provider is taken to need before any call of it ended, once one is out: the first one finds out.
+UNKNOWN_S: Final = 1.0
+MAX_IDLE: Final = 4096
+
+
+class Live:
+    """One model at one provider."""
+
+    __slots__ = ("_own_count", "_own_when_told", "_told", "_told_at")
+
+    def __init__(self) -> None:
+        self._told: pb.ModelFigures | None = None
+        self._told_at = 0.0
+        self._own_count = 0
+        self._own_when_told = 0
+
+    @property
+    def told(self) -> pb.ModelFigures | None:
+        """The figures as dispatch told them; None before any call."""
+        return self._told
+
+    @property
+    def is_idle(self) -> bool:
+        return self._told is None and self._own_count == 0
+
+    @property
+    def in_flight_count(self) -> int:
+        """Calls that are out: those told, and this router's since."""
+        if self._told is None:
+            return self._own_count
+        return max(self._own_count, self._told.in_flight_count + self._own_count - self._own_when_told, 0)
+
+    def tell(self, figures: pb.ModelFigures | None, now: float) -> None:
+        self._told, self._told_at, self._own_when_told = figures, now, self._own_count
+
+    def began(self) -> None:
+        self._own_count += 1
+
+    def ended(self) -> None:
+        self._own_count -= 1
+
+    def withheld_s(self, now: float) -> float:
+        """For how long no call goes out; 0 when calls do."""
+        if self._told is None or not self._told.HasField("retry_after"):
+            return 0.0
+        return max(0.0, self._told_at + _seconds(self._told.retry_after) - now)
+
+    def peak_s(self, now: float, *, streamed: bool) -> float | None:
+        """The peak time to the first event of such an answer, else of the other kind; None before any call ended."""
+        told = self._told
+        if told is None:
+            return None
+        stream = told.peak_time_to_first_event if told.HasField("peak_time_to_first_event") else None
+        whole = told.peak_time_to_answer if told.HasField("peak_time_to_answer") else None
+        peak = (stream or whole) if streamed else (whole or stream)
+        return None if peak is None else _seconds(peak) * exp(min(0.0, self._told_at - now) / PEAK_TAU_S)
+
+    def cost_s(self, now: float, *, streamed: bool) -> float:
+        """What the next call may have to wait: the peak time for each call that is out and the next. Nothing where nobody has tried yet."""
+        peak_s = self.peak_s(now, streamed=streamed)
+        if peak_s is None:
+            return UNKNOWN_S * self.in_flight_count
+        return peak_s * (self.in_flight_count + 1)
+
+
+class Load:
+    """All of them, by provider and model."""
+
+    def __init__(self) -> None:
+        self._live: dict[tuple[str, str], Live] = {}
+
+    def of(self, provider: str, model: str) -> Live:
+        live = self._live.get((provider, model))
+        if live is None:
+            live = self._live[provider, model] = Live()
+            if len(self._live) > MAX_IDLE:
+                self._forget_idle(live)
+        return live
+
+    def tell(self, figures: Iterable[pb.ModelFigures], now: float, *, is_whole: bool) -> None:
+        """Takes in what dispatch told. With the whole state, what it does not name has no figures."""
+        if is_whole:
+            for live in self._live.values():
+                live.tell(None, now)
+        for one in figures:
+            self.of(one.provider, one.model).tell(one, now)
+
+    def _forget_idle(self, but: Live) -> None:
+        """Clients may name any model."""
+        self._live = {key: live for key, live in self._live.items() if live is but or not live.is_idle}
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9
