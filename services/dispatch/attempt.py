@@ -1,6 +1,6 @@
 """One call of a provider, from its start to its end, with the provider's figures and its breaker kept."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from types import TracebackType
 from typing import Literal
 
@@ -17,12 +17,12 @@ log = logs.get(__name__)
 
 
 class Attempt:
-    """Entered around the use of `responses`. Whoever enters it has asked whether a call may go out, with nothing awaited in between."""
+    """Entered around the use of `responses`. Whoever begins it has asked whether a call may go out, with nothing awaited in between."""
 
     def __init__(self, roster: Roster, provider: Provider, target: pb.Target, number: int, answer: Answer, clock: Clock) -> None:
         self._roster = roster
         self._provider = provider
-        self._target = target
+        self.target = target
         self._number = number
         self._answer = answer
         self._clock = clock
@@ -31,14 +31,25 @@ class Attempt:
         # For the breaker, until it has been told how the call ended.
         self._ticket: int | None = None
         self._began = clock.monotonic()
+        self._is_open = False
         self._first_event_s = 0.0
         self._event_count = 0
         self._outcome: Literal["cancelled", "success", "failure", "rejected"] = "cancelled"
         # Why there was no first event.
         self.failure: Failure | None = None
 
-    async def responses(self) -> AsyncIterator[pb.DispatchResponse]:
-        """The answer. Ends at once with `failure` set when there is no first event. Raises GatewayError when it is cut after that."""
+    @property
+    def is_won(self) -> bool:
+        """Whether it gave its events. Says so when `responses` has ended."""
+        return self.failure is None
+
+    @property
+    def failed(self) -> "Sequence[Attempt]":
+        """The calls without an event: this one, if it has failed."""
+        return () if self.failure is None else (self,)
+
+    async def responses(self) -> AsyncGenerator[pb.DispatchResponse, None]:
+        """The answer, or with `failure` set the failed attempt, where a call was made. Raises GatewayError when it is cut."""
         is_selected = False
         is_last = False
         while not is_last:
@@ -47,16 +58,22 @@ class Attempt:
             except Failure as failure:
                 self._fail(failure)
                 if is_selected:
-                    raise retry.cut(self._target.provider, failure) from None
+                    raise retry.cut(self.target.provider, failure) from None
                 self.failure = failure
+                if failure.kind not in CALLLESS:
+                    yield pb.DispatchResponse(failed_attempts=[self.report(failure)])
                 return
             is_last = batch.is_last
             yield self._response(batch, is_first=not is_selected)
             is_selected = True
 
+    @property
+    def begun(self) -> pb.BegunAttempt:
+        return pb.BegunAttempt(target=self.target, attempt=self._number)
+
     def report(self, failure: Failure) -> pb.FailedAttempt:
         return pb.FailedAttempt(
-            target=self._target,
+            target=self.target,
             attempt=self._number,
             code=retry.status_code(failure),
             http_status=failure.http_status,
@@ -64,19 +81,31 @@ class Attempt:
             elapsed=duration(self._clock.monotonic() - self._began),
         )
 
-    async def __aenter__(self) -> "Attempt":
+    def begin(self) -> None:
+        self._is_open = True
         self._figures.began()
         period = self._breaker.period
         self._ticket = self._breaker.begin(self._began)
         if self._breaker.period != period:
             self._announce()
+
+    async def close(self) -> None:
+        """Ends the call, wherever it is. Again: nothing."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        self._figures.ended()
+        if self.failure is None or self.failure.kind not in CALLLESS:
+            self._provider.calls[self._outcome].inc()
+        self._tell_breaker(self._breaker.abandoned)
+        await self._answer.close()
+
+    async def __aenter__(self) -> "Attempt":
+        self.begin()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None) -> None:
-        self._figures.ended()
-        self._provider.calls[self._outcome].inc()
-        self._tell_breaker(self._breaker.abandoned)
-        await self._answer.close()
+        await self.close()
 
     def _response(self, batch: Batch, *, is_first: bool) -> pb.DispatchResponse:
         elapsed = self._clock.monotonic() - self._began
@@ -85,7 +114,7 @@ class Attempt:
         if is_first:
             self._saw_first_event(elapsed, is_whole=any(event.HasField("completion") for event in batch.events))
             selected = pb.SelectedTarget(
-                target=self._target, attempt=self._number, time_to_first_event=duration(elapsed), warnings=self._answer.warnings
+                target=self.target, attempt=self._number, time_to_first_event=duration(elapsed), warnings=self._answer.warnings
             )
         if batch.is_last:
             finished = pb.Finished(elapsed=duration(elapsed))
@@ -135,7 +164,7 @@ class Attempt:
     def _announce(self) -> None:
         """Tells operators and routers that the breaker has changed."""
         state: State = self._breaker.history[-1].state
-        provider, model = self._target.provider, self._target.model
+        provider, model = self.target.provider, self.target.model
         metrics.BREAKER_TRANSITIONS.labels(provider, state.name.lower()).inc()
         write = log.warning if state is State.OPEN else log.info
         write(

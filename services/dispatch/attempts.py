@@ -5,15 +5,20 @@ no answer.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
 from functools import partial
 
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
+from services.dispatch import hedging
 from services.dispatch.admission import withheld
 from services.dispatch.attempt import Attempt
-from services.dispatch.failure import CALLLESS, Failure
+from services.dispatch.failure import Failure
+from services.dispatch.hedging import HedgeBudget
 from services.dispatch.plan import Plan
+from services.dispatch.race import Race
 from services.dispatch.retry import RetryPolicy
 from services.dispatch.retry_budget import RetryBudget
 from services.dispatch.roster import Provider, Roster
@@ -38,6 +43,7 @@ class Attempts:
         self._roster = roster
         self._policy = policy
         self._retry_budget = RetryBudget(policy.budget, policy.budget_floor_per_s)
+        self._hedge_budget = HedgeBudget()
         self._clock = clock
         self._random = random
         self._sleep = sleep
@@ -45,32 +51,69 @@ class Attempts:
     async def dispatch(
         self, request: pb.DispatchRequest, headers: Mapping[str, str], remaining_s: float | None
     ) -> AsyncGenerator[pb.DispatchResponse, None]:
-        """The responses, as their grammar says; failed attempts are told as they happen. Raises GatewayError."""
-        providers = {target.provider: self._provider(target) for target in request.targets}
-        if not providers:
-            raise GatewayError(ErrorReason.ERROR_REASON_INVALID_REQUEST, "a request needs at least one target", {"param": "targets"})
-        began = self._clock.monotonic()
+        """The responses, as their grammar says; attempts are told as they happen. Raises GatewayError."""
+        course = self._course(request, headers)
+        plan, began = course.plan, self._clock.monotonic()
         self._retry_budget.deposit(began)
-        plan = Plan(request.targets, self._policy)
+        self._hedge_budget.deposit()
         while (target := plan.target) is not None:
-            provider = providers[target.provider]
-            refusal = await self._refusal(plan, provider, target.model)
+            refusal = await self._refusal(plan, course.providers[target.provider], target.model)
             if refusal is not None:
                 plan.passed_over(refusal)
                 continue
-            answer = provider.backend.call(request.request, target.model, headers)
-            async with Attempt(self._roster, provider, target, plan.begin(), answer, self._clock) as attempt:
-                async for response in attempt.responses():
-                    yield response
-            if attempt.failure is None:
+            goes_without_saying = plan.goes_without_saying
+            async with self._attempt(course, target) as attempt:
+                if not goes_without_saying:
+                    yield pb.DispatchResponse(begun_attempts=[attempt.begun])
+                contest = self._contest(course, attempt)
+                async with aclosing(contest.responses()) as responses:
+                    async for response in responses:
+                        yield response
+            for failed in contest.failed:
+                self._log(request.request_id, failed)
+            if contest.is_won:
                 return
-            self._log(request.request_id, target, attempt.failure)
-            if attempt.failure.kind not in CALLLESS:
-                yield pb.DispatchResponse(failed_attempts=[attempt.report(attempt.failure)])
             elapsed = self._clock.monotonic() - began
-            left_s = None if remaining_s is None else remaining_s - elapsed
-            plan.failed(attempt.failure, self._random(), left_s, partial(self._may_repeat, provider, target.model))
+            self._note(course, contest.failed, None if remaining_s is None else remaining_s - elapsed)
         raise plan.error
+
+    def _course(self, request: pb.DispatchRequest, headers: Mapping[str, str]) -> "_Course":
+        providers = {target.provider: self._provider(target) for target in request.targets}
+        if not providers:
+            raise GatewayError(ErrorReason.ERROR_REASON_INVALID_REQUEST, "a request needs at least one target", {"param": "targets"})
+        return _Course(request, headers, providers, Plan(request.targets, self._policy))
+
+    def _attempt(self, course: "_Course", target: pb.Target) -> Attempt:
+        provider = course.providers[target.provider]
+        answer = provider.backend.call(course.request.request, target.model, course.headers)
+        return Attempt(self._roster, provider, target, course.plan.begin(), answer, self._clock)
+
+    def _contest(self, course: "_Course", attempt: Attempt) -> Attempt | Race:
+        """The attempt alone, or with a second one that may come to its side: once for a request."""
+        if course.is_hedged or not course.request.HasField("hedge"):
+            return attempt
+        target = attempt.target
+        after_s = hedging.delay_s(course.request, course.providers[target.provider].figures.of(target.model))
+        return attempt if after_s is None else Race(attempt, after_s, partial(self._rival, course))
+
+    def _rival(self, course: "_Course") -> Attempt | None:
+        """A call of the next provider that may be called, if one is left and the budget allows it."""
+        now = self._clock.monotonic()
+        for target in course.plan.rivals():
+            if withheld(course.providers[target.provider], target.model, now) is None:
+                if not self._hedge_budget.take():
+                    return None
+                course.is_hedged = True
+                course.plan.set_apart(target)
+                return self._attempt(course, target)
+        return None
+
+    def _note(self, course: "_Course", failed: Sequence[Attempt], remaining_s: float | None) -> None:
+        for attempt in failed:
+            target, failure = attempt.target, attempt.failure
+            assert failure is not None
+            may_repeat = partial(self._may_repeat, course.providers[target.provider], target.model)
+            course.plan.failed(target, failure, self._random(), remaining_s, may_repeat)
 
     async def _refusal(self, plan: Plan, provider: Provider, model: str) -> Failure | None:
         """Waits as long as the plan says; why the call must not go out then, None when it may."""
@@ -94,5 +137,19 @@ class Attempts:
         return provider
 
     @staticmethod
-    def _log(request_id: str, target: pb.Target, failure: Failure) -> None:
-        log.info("attempt_failed", request_id=request_id, provider=target.provider, kind=failure.kind.name, summary=failure.summary)
+    def _log(request_id: str, attempt: Attempt) -> None:
+        failure = attempt.failure
+        assert failure is not None
+        provider = attempt.target.provider
+        log.info("attempt_failed", request_id=request_id, provider=provider, kind=failure.kind.name, summary=failure.summary)
+
+
+@dataclass(slots=True)
+class _Course:
+    """One request on its way through its targets."""
+
+    request: pb.DispatchRequest
+    headers: Mapping[str, str]
+    providers: Mapping[str, Provider]
+    plan: Plan
+    is_hedged: bool = False

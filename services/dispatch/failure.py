@@ -17,6 +17,7 @@ class Kind(Enum):
     BROKEN = auto()  # the answer was cut, or makes no sense
     UNSUPPORTED = auto()  # the dialect cannot say what `param` asks for; no call was made
     WITHHELD = auto()  # no call was made: an open circuit (`http_status` 503) or a full limit (429), until `retry_after_s`
+    SUPERSEDED = auto()  # broken off, because another call for the same request gave its first event
 
 
 # Where no call was made, there is nothing to report or to book.

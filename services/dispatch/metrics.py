@@ -14,6 +14,7 @@ FIRST_EVENT_SECONDS = Histogram(
     ["provider"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
 )
+HEDGES = Counter("joulegate_hedges", "Second calls because a first event was late, by how they ended.", ["provider", "outcome"])
 BREAKER_TRANSITIONS = Counter(
     "joulegate_circuit_breaker_transitions", "Changes of the circuit breakers' states, by the new state.", ["provider", "state"]
 )

@@ -1,6 +1,6 @@
 """Which target is called next, and when: the course of one request through its targets."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from services.dispatch import retry
@@ -33,31 +33,49 @@ class Plan:
     def error(self) -> GatewayError:
         return self._error or retry.exhausted(self._last_failures)
 
+    @property
+    def goes_without_saying(self) -> bool:
+        """Whether the next call is what anybody expects: the first one, to the first target."""
+        return self._calls == 0 and not self._last_failures
+
+    def rivals(self) -> Iterator[pb.Target]:
+        """The targets after the present one that are at another provider, in order."""
+        present = self._left[-1].provider
+        return (target for target in self._left[-2::-1] if target.provider != present)
+
+    def set_apart(self, rival: pb.Target) -> None:
+        """Takes out a target that is called beside the present one: it has its one call."""
+        self._left = [target for target in self._left if target is not rival]
+
     def begin(self) -> int:
         """Counts a call that goes out; gives its number over all calls of the request."""
         self._calls += 1
         return self._calls
 
     def passed_over(self, failure: Failure) -> None:
-        """Notes that `target` was not called. What it said when it was called before, if it was, is the better account."""
-        self._move_on(self._failure or failure)
+        """Notes that `target` was not called."""
+        self._move_on(failure)
 
-    def failed(self, failure: Failure, jitter: float, remaining_s: float | None, may_repeat: Callable[[], bool]) -> None:
-        """Notes that the call to `target` failed. `may_repeat` pays for a repeat, if it says yes."""
+    def failed(self, target: pb.Target, failure: Failure, jitter: float, remaining_s: float | None, may_repeat: Callable[[], bool]) -> None:
+        """Notes that the call to the present target, or to one set apart, failed. `may_repeat` pays for a repeat, if it says yes."""
         if failure.kind in CALLLESS:
             self._calls -= 1
         decision = retry.decide(failure, self._tries, self._policy, jitter, remaining_s)
-        if isinstance(decision, Again) and may_repeat():
+        if isinstance(decision, Stop):
+            self._left.clear()
+            self._error = retry.rejected(target.provider, failure)
+        elif target is not self.target:
+            self._last_failures.append((target.provider, failure))
+        elif isinstance(decision, Again) and may_repeat():
             self._tries += 1
             self._failure = failure
             self.delay_s = decision.delay_s
-            return
-        provider = self._left[-1].provider
-        self._move_on(failure)
-        if isinstance(decision, Stop):
-            self._left.clear()
-            self._error = retry.rejected(provider, failure)
+        else:
+            self._move_on(failure)
 
     def _move_on(self, failure: Failure) -> None:
+        if failure.kind in CALLLESS and self._failure is not None:
+            # What it said when it was called is the better account.
+            failure = self._failure
         self._last_failures.append((self._left.pop().provider, failure))
         self._tries, self.delay_s, self._failure = 1, 0.0, None

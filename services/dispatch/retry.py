@@ -170,6 +170,8 @@ def status_code(failure: Failure) -> int:
         code = code_pb2.DEADLINE_EXCEEDED
     elif failure.kind is Kind.BROKEN:
         code = code_pb2.DATA_LOSS
+    elif failure.kind is Kind.SUPERSEDED:
+        code = code_pb2.CANCELLED
     elif 400 <= failure.http_status < 500:
         code = _CODE_OF_STATUS.get(failure.http_status, code_pb2.INVALID_ARGUMENT)
     return int(code)

@@ -26,6 +26,7 @@ class VirtualClock:
         return asyncio.get_running_loop().time()
 
     now = monotonic
+    sleep = staticmethod(asyncio.sleep)
 
 
 def run(main: Coroutine[Any, Any, Any]) -> None:

@@ -1,7 +1,7 @@
 """Attempts among scripted providers, with a clock that is moved by hand."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -14,13 +14,14 @@ from services.dispatch.failure import Failure, Kind
 from services.dispatch.retry import RetryPolicy
 from services.dispatch.roster import Provider, Roster
 from services.runtime.errors import GatewayError
+from tests.fakes.virtual_time import VirtualClock
 
 DOWN = Failure(Kind.REFUSED, "down", http_status=503)
 BAD = Failure(Kind.REFUSED, "bad", http_status=400, param="n")
 LIMITED = Failure(Kind.REFUSED, "slow down", http_status=429, retry_after_s=3.0)
 CUT = Failure(Kind.BROKEN, "cut")
 EVENT = chat_pb2.ChatEvent(chunk=chat_pb2.ChatCompletionChunk(id="1"))
-Script = Sequence[Batch | Failure | asyncio.Event]
+Script = Sequence[Batch | Failure | asyncio.Event | float]
 ANSWER: Script = [Batch([EVENT], is_last=True)]
 
 
@@ -43,7 +44,7 @@ class FakeClock:
 
 
 class ScriptedAnswer:
-    """Takes its steps in order; an event is waited for."""
+    """Takes its steps in order; an event is waited for, a number of seconds is slept."""
 
     warnings = ()
 
@@ -53,8 +54,8 @@ class ScriptedAnswer:
 
     async def read(self) -> Batch:
         step = self._script.pop(0)
-        if isinstance(step, asyncio.Event):
-            await step.wait()
+        if isinstance(step, asyncio.Event | float):
+            await (step.wait() if isinstance(step, asyncio.Event) else asyncio.sleep(step))
             return await self.read()
         if isinstance(step, Failure):
             raise step
@@ -82,26 +83,40 @@ class ScriptedBackend:
 class Scene:
     """Providers a, b, ... with scripted calls."""
 
-    def __init__(self, *backends: ScriptedBackend, policy: RetryPolicy | None = None, breaker: BreakerPolicy = DEFAULT_POLICY) -> None:
+    def __init__(
+        self,
+        *backends: ScriptedBackend,
+        policy: RetryPolicy | None = None,
+        breaker: BreakerPolicy = DEFAULT_POLICY,
+        virtual: VirtualClock | None = None,
+    ) -> None:
         self.clock = FakeClock()
+        clock = virtual or self.clock
         self.providers = [
             Provider(chr(ord("a") + index), "openai", backend, breakers=Breakers(breaker)) for index, backend in enumerate(backends)
         ]
         self.roster = Roster(self.providers)
-        self.attempts = Attempts(self.roster, policy or RetryPolicy(), self.clock, lambda: 0.5, self.clock.sleep)
+        self.attempts = Attempts(self.roster, policy or RetryPolicy(), clock, lambda: 0.5, clock.sleep)
         self.responses: list[pb.DispatchResponse] = []
 
-    async def run(self, remaining_s: float | None = None, on_response: Callable[[], None] = lambda: None) -> list[pb.DispatchResponse]:
+    def request(self, hedge: pb.Hedge | None = None) -> pb.DispatchRequest:
         targets = [pb.Target(provider=provider.name, model="m") for provider in self.providers]
-        async for response in self.attempts.dispatch(pb.DispatchRequest(request_id="r", targets=targets), {}, remaining_s):
+        return pb.DispatchRequest(request_id="r", targets=targets, hedge=hedge)
+
+    async def run(self, remaining_s: float | None = None, hedge: pb.Hedge | None = None) -> list[pb.DispatchResponse]:
+        async for response in self.attempts.dispatch(self.request(hedge), {}, remaining_s):
             self.responses.append(response)
         return self.responses
 
-    async def error(self, remaining_s: float | None = None) -> GatewayError:
+    async def error(self, remaining_s: float | None = None, hedge: pb.Hedge | None = None) -> GatewayError:
         with pytest.raises(GatewayError) as raised:
-            await self.run(remaining_s)
+            await self.run(remaining_s, hedge)
         return raised.value
 
     @property
     def failed(self) -> list[tuple[str, int, int]]:
         return [(one.target.provider, one.attempt, one.http_status) for response in self.responses for one in response.failed_attempts]
+
+    @property
+    def begun(self) -> list[tuple[str, int]]:
+        return [(one.target.provider, one.attempt) for response in self.responses for one in response.begun_attempts]

@@ -36,7 +36,8 @@ async def test_failures_are_told_one_by_one_before_the_answer() -> None:
     scene = Scene(ScriptedBackend([DOWN], [DOWN]), ScriptedBackend(ANSWER))
     responses = await scene.run()
     assert scene.failed == [("a", 1, 503), ("a", 2, 503)]
-    assert [len(response.failed_attempts) for response in responses] == [1, 1, 0]
+    assert [len(response.failed_attempts) for response in responses] == [1, 0, 1, 0, 0]
+    assert scene.begun == [("a", 2), ("b", 3)]
     assert (responses[-1].selected.target.provider, responses[-1].selected.attempt) == ("b", 3)
     assert scene.clock.slept == [0.05]
 
@@ -109,7 +110,8 @@ async def test_health_changes_are_announced_both_ways() -> None:
     async for _ in scene.attempts.dispatch(pb.DispatchRequest(targets=[pb.Target(provider="a", model="m")]), {}, None):
         changes.append(change.is_set())
         change = scene.roster.change
-    assert changes == [False, False, True, True]
+    # Between the failures each new begin is told.
+    assert changes == [False, False, False, False, True, False, True]
     assert scene.roster.describe()[0].healthy
 
 
@@ -136,8 +138,9 @@ async def test_an_open_circuit_is_passed_over_without_a_call() -> None:
     scene = Scene(ScriptedBackend([DOWN]), ScriptedBackend(ANSWER, ANSWER), policy=ONCE, breaker=DELICATE)
     await scene.run()
     scene.responses.clear()
-    [response] = await scene.run()
+    [begun, response] = await scene.run()
     assert (response.selected.target.provider, response.selected.attempt) == ("b", 1)
+    assert begun.begun_attempts == [pb.BegunAttempt(target=pb.Target(provider="b", model="m"), attempt=1)]
     assert scene.failed == []
 
 
@@ -242,8 +245,9 @@ UNSAYABLE = Failure(Kind.UNSUPPORTED, "the dialect has no word for logprobs", pa
 
 async def test_what_a_dialect_cannot_say_goes_to_the_next_target_without_a_word() -> None:
     scene = Scene(ScriptedBackend([UNSAYABLE]), ScriptedBackend(ANSWER))
-    [response] = await scene.run()
+    response = (await scene.run())[-1]
     assert (response.selected.target.provider, response.selected.attempt) == ("b", 1)
+    assert scene.begun == [("b", 1)]
     assert (scene.failed, scene.providers[0].figures.failure_count) == ([], 0)
 
 
@@ -251,7 +255,7 @@ async def test_what_no_dialect_can_say_is_refused_by_name() -> None:
     scene = Scene(ScriptedBackend([UNSAYABLE]), ScriptedBackend([UNSAYABLE]))
     error = await scene.error()
     assert (error.reason, error.metadata["param"]) == (ErrorReason.ERROR_REASON_UNSUPPORTED_PARAMETER, "logprobs")
-    assert scene.responses == []
+    assert (scene.failed, scene.begun) == ([], [("b", 1)])
 
 
 async def test_repeats_end_with_their_budget_and_the_next_target_follows() -> None:

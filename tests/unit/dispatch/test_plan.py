@@ -21,7 +21,7 @@ def course(plan: Plan, *failures: Failure, may_repeat: bool = True) -> list[tupl
             plan.passed_over(failure)
             continue
         steps.append((plan.target.provider, plan.begin(), plan.delay_s))
-        plan.failed(failure, 1.0, None, lambda: may_repeat)
+        plan.failed(plan.target, failure, 1.0, None, lambda: may_repeat)
     return steps
 
 
@@ -67,7 +67,8 @@ def test_leave_is_only_asked_for_a_repeat() -> None:
     plan = Plan([A, B], RetryPolicy(attempts=2))
     for failure in (DOWN, DOWN, Failure(Kind.REFUSED, "", http_status=401)):
         plan.begin()
-        plan.failed(failure, 1.0, None, may_repeat)
+        assert plan.target is not None
+        plan.failed(plan.target, failure, 1.0, None, may_repeat)
     assert asked == [A]
 
 
@@ -86,3 +87,45 @@ def test_targets_withheld_from_the_start_are_no_failure_of_theirs() -> None:
     plan = Plan([A, B], RetryPolicy())
     assert course(plan, OPEN, OPEN) == []
     assert (plan.error.http_status, plan.error.retry_after_s) == (503, 7.0)
+
+
+def test_only_the_first_call_to_the_first_target_goes_without_saying() -> None:
+    plan = Plan([A, B], RetryPolicy(attempts=2))
+    said = [plan.goes_without_saying]
+    course(plan, DOWN)
+    said.append(plan.goes_without_saying)
+    withheld = Plan([A, B], RetryPolicy())
+    course(withheld, OPEN)
+    said.append(withheld.goes_without_saying)
+    assert said == [True, False, False]
+
+
+def rival_of(plan: Plan) -> pb.Target:
+    rival = next(plan.rivals())
+    plan.set_apart(rival)
+    return rival
+
+
+def test_rivals_are_other_providers_in_order() -> None:
+    targets = [A, pb.Target(provider="a", model="other"), B, pb.Target(provider="c", model="m")]
+    assert [target.provider for target in Plan(targets, RetryPolicy()).rivals()] == ["b", "c"]
+
+
+def test_a_rival_has_one_call_and_the_present_target_its_repeats() -> None:
+    plan = Plan([A, B], RetryPolicy(attempts=2, base_s=1.0))
+    assert plan.begin() == 1
+    rival = rival_of(plan)
+    assert plan.begin() == 2
+    plan.failed(rival, DOWN, 1.0, None, lambda: True)
+    assert course(plan, DOWN, DOWN) == [("a", 3, 0.0), ("a", 4, 1.0)]
+    assert plan.target is None
+    assert plan.error.message.endswith("the last was a: down")
+
+
+def test_a_refusal_of_the_rivals_is_everybodys() -> None:
+    plan = Plan([A, B], RetryPolicy())
+    plan.begin()
+    rival = rival_of(plan)
+    plan.failed(rival, Failure(Kind.REFUSED, "bad", http_status=400), 1.0, None, lambda: True)
+    assert plan.target is None
+    assert (plan.error.reason, plan.error.metadata["provider"]) == (ErrorReason.ERROR_REASON_PROVIDER_REJECTED, "b")

@@ -1,0 +1,107 @@
+"""Two calls for one request, side by side until the first event of one of them: that one answers, the other is broken off at once."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+
+from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
+from services.dispatch import metrics, retry
+from services.dispatch.attempt import Attempt
+from services.dispatch.failure import Failure, Kind
+
+_SUPERSEDED = Failure(Kind.SUPERSEDED, "another provider answered first")
+
+
+class Race:
+    """Used as an Attempt is. `make_rival` gives the second call once the first has kept silent for `after_s`, if one may go out."""
+
+    def __init__(self, first: Attempt, after_s: float, make_rival: Callable[[], Attempt | None]) -> None:
+        self._first = first
+        self._after_s = after_s
+        self._make_rival = make_rival
+        self._rival: Attempt | None = None
+        self._winner: Attempt | None = None
+
+    @property
+    def is_won(self) -> bool:
+        """Whether one of them gave its events. Says so when `responses` has ended."""
+        return self._winner is not None
+
+    @property
+    def failed(self) -> Sequence[Attempt]:
+        """The calls that ended without an event by themselves."""
+        return [attempt for attempt in (self._first, self._rival) if attempt is not None and attempt.failure is not None]
+
+    async def responses(self) -> AsyncGenerator[pb.DispatchResponse, None]:
+        """As an Attempt's, with the begin of the second call."""
+        runners = [_Runner(self._first)]
+        try:
+            await asyncio.wait([runners[0].first], timeout=self._after_s)
+            if not runners[0].first.done() and (rival := self._make_rival()) is not None:
+                rival.begin()
+                self._rival = rival
+                runners.append(_Runner(rival))
+                # What needs no call has said so by the next turn of the loop.
+                await asyncio.sleep(0)
+                if rival.failure is None:
+                    yield pb.DispatchResponse(begun_attempts=[rival.begun])
+            async with aclosing(self._run(list(runners))) as responses:
+                async for response in responses:
+                    yield response
+        finally:
+            for runner in runners:
+                await runner.stop()
+            if self._rival is not None:
+                metrics.HEDGES.labels(self._rival.target.provider, self._outcome(self._rival)).inc()
+
+    async def _run(self, runners: "list[_Runner]") -> AsyncGenerator[pb.DispatchResponse, None]:
+        while runners:
+            await asyncio.wait([runner.first for runner in runners], return_when=asyncio.FIRST_COMPLETED)
+            ended = next(runner for runner in runners if runner.first.done())
+            runners.remove(ended)
+            response = ended.first.result()
+            if response is not None:
+                if ended.attempt.failure is None:
+                    self._winner = ended.attempt
+                if ended.is_decisive:
+                    response.failed_attempts.extend([await loser.superseded() for loser in runners])
+                    runners.clear()
+                yield response
+            async for response in ended.responses:
+                yield response
+
+    def _outcome(self, rival: Attempt) -> str:
+        if rival.failure is not None:
+            return "failed"
+        if self._winner is None:
+            return "cancelled"
+        return "won" if self._winner is rival else "lost"
+
+
+class _Runner:
+    """A call whose first response is waited for beside others."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self.attempt = attempt
+        self.responses = attempt.responses()
+        self.first = asyncio.create_task(self._first())
+
+    @property
+    def is_decisive(self) -> bool:
+        """Whether its first response ends the race: an event, or the refusal that any provider would give."""
+        return self.attempt.failure is None or retry.is_callers_fault(self.attempt.failure)
+
+    async def superseded(self) -> pb.FailedAttempt:
+        """Breaks the call off."""
+        await self.stop()
+        return self.attempt.report(_SUPERSEDED)
+
+    async def stop(self) -> None:
+        """Ends the call, wherever it is. Again: nothing."""
+        self.first.cancel()
+        await asyncio.gather(self.first, return_exceptions=True)
+        await self.responses.aclose()
+        await self.attempt.close()
+
+    async def _first(self) -> pb.DispatchResponse | None:
+        return await anext(self.responses, None)
