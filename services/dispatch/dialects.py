@@ -5,6 +5,7 @@ from typing import Final
 
 from services.dispatch.adapters.azure import NEWEST, AzureAdapter
 from services.dispatch.adapters.base import Adapter
+from services.dispatch.adapters.cohere import CohereAdapter
 from services.dispatch.adapters.gemini import GeminiAdapter
 from services.dispatch.adapters.ollama import OllamaAdapter
 from services.dispatch.adapters.openai import OpenAIAdapter
@@ -13,6 +14,7 @@ from services.dispatch.provider_spec import ProviderSpec
 
 _DIALECTS: Final[Mapping[str, Callable[[ProviderSpec], Adapter]]] = {
     "azure": lambda spec: AzureAdapter(spec.api_version or NEWEST, spec.deployments),
+    "cohere": lambda _: CohereAdapter(),
     "gemini": lambda _: GeminiAdapter(),
     "ollama": lambda _: OllamaAdapter(),
     "openai": lambda spec: OpenAIAdapter(VARIANTS[spec.variant]),
