@@ -324,7 +324,7 @@ def test_any_json_in_any_place_is_an_answer_or_a_failure(value: Any, place: str,
 # --- errors ---
 
 RETRY = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "17s"}
-INFO = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID", "domain": "googleapis.com"}
+INFO = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "SERVICE_DISABLED", "domain": "googleapis.com"}
 FIELD = {"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [{"field": "contents[0].role", "description": "x"}]}
 
 
@@ -334,7 +334,7 @@ FIELD = {"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations"
         (error_json(429, "m", RETRY, word="RESOURCE_EXHAUSTED"), ("m", "RESOURCE_EXHAUSTED", "429", "", 17.0)),
         (
             [error_json(400, "m", FIELD, INFO, word="INVALID_ARGUMENT")],
-            ("m", "INVALID_ARGUMENT", "API_KEY_INVALID", "contents[0].role", None),
+            ("m", "INVALID_ARGUMENT", "SERVICE_DISABLED", "contents[0].role", None),
         ),
         (
             {"error": {"code": 400, "details": [7, {"retryDelay": "-1s"}]}},
@@ -348,6 +348,12 @@ def test_the_vendors_words_are_kept(body: Any, words: tuple[Any, ...]) -> None:
     failure = ADAPTER.decode_error(418, json.dumps(body).encode())
     assert (failure.message, failure.type, failure.code, failure.param, failure.retry_after_s) == words
     assert (failure.kind, failure.http_status) == (Kind.REFUSED, 418)
+
+
+def test_a_bad_key_has_the_status_that_others_give_it() -> None:
+    body = json.dumps(error_json(400, "API key not valid.", INFO | {"reason": "API_KEY_INVALID"}, word="INVALID_ARGUMENT"))
+    failure = ADAPTER.decode_error(400, body.encode())
+    assert (failure.http_status, failure.message, failure.code) == (401, "API key not valid.", "API_KEY_INVALID")
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,8 @@ _TYPED_OF_USAGE = frozenset(_COUNTS) - {"toolUsePromptTokenCount"} | {"totalToke
 # An answer with more objects and lists than this may nest deeper than whoever reads its parts again can follow.
 _MANY_BRACKETS = 200
 _MOST_CANDIDATES = 1024
+# Google says 400 where others say 401, which is what keys are set aside for.
+_BAD_KEY = "API_KEY_INVALID"
 _DELAY = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
 
 _decode = msgspec.json.Decoder().decode
@@ -299,13 +301,16 @@ def vendor_failure(body: Any, status: int) -> Failure | None:
     details = [detail for detail in listed if isinstance(detail, dict)] if isinstance(listed, list) else []
     if not status and isinstance(code, int) and 400 <= code <= 599:
         status = code
+    reason = next((word(detail["reason"]) for detail in details if detail.get("reason")), "")
+    if reason == _BAD_KEY:
+        status = 401
     return Failure(
         Kind.REFUSED,
         message if isinstance(message, str) and message else encode(error).decode(),
         http_status=status,
         type=word(error.get("status")),
         param=_field_at_fault(details),
-        code=next((word(detail["reason"]) for detail in details if detail.get("reason")), word(code)),
+        code=reason or word(code),
         retry_after_s=_delay_s(details),
     )
 
