@@ -19,6 +19,7 @@ from services.dispatch.breaker import Breakers
 from services.dispatch.catalog import read_catalog
 from services.dispatch.demo import DemoBackend
 from services.dispatch.dialects import adapter_for
+from services.dispatch.features import capabilities
 from services.dispatch.listing import keep_listed
 from services.dispatch.metrics import watch_keys
 from services.dispatch.ops_servicer import ProvidersServicer
@@ -61,9 +62,11 @@ def _provider(spec: ProviderSpec, session: aiohttp.ClientSession, clock: Clock) 
     backend: Backend
     limiter = None
     if spec.kind == DEMO:
-        backend = DemoBackend(clock)
+        backend, said = DemoBackend(clock), ["chat", "streaming"]
     else:
-        backend = upstream.HttpBackend(session, adapter_for(spec), spec.base_url, spec.keys, spec.timeouts, clock, spec.limits)
+        adapter = adapter_for(spec)
+        said = capabilities(adapter, next(iter(spec.models), "model"))
+        backend = upstream.HttpBackend(session, adapter, spec.base_url, spec.keys, spec.timeouts, clock, spec.limits)
         limiter = backend.limiter
         watch_keys(spec.name, backend.keys, clock)
     return Provider(
@@ -73,6 +76,7 @@ def _provider(spec: ProviderSpec, session: aiohttp.ClientSession, clock: Clock) 
         [pb.Model(id=model) for model in spec.models],
         is_present=spec.is_certain,
         breakers=Breakers(spec.breaker),
+        capabilities=said,
         limiter=limiter,
         timeout_s=spec.timeouts.first_byte_s,
     )

@@ -101,6 +101,16 @@ FEATURES: Final = (
     Feature("`service_tier`", {"service_tier": "flex"}),
     Feature("the vendor's own parameters", {"top_k": 40}),
 )
+# Of these features, those that programs choose a provider by, and the word that listings have for each.
+CAPABILITIES: Final[Mapping[str, str]] = {
+    "streaming": "streams, with usage at their end",
+    "vision": "images as base64",
+    "audio": "audio",
+    "tools": "tools",
+    "json_mode": "JSON mode",
+    "json_schema": "JSON schema",
+    "reasoning": "`reasoning_effort`",
+}
 
 
 def request_for(feature: Feature) -> chat_pb2.ChatRequest:
@@ -120,3 +130,9 @@ def support(adapter: Adapter, model: str, feature: Feature) -> Support:
 def supports(adapter: Adapter, model: str) -> Sequence[Support]:
     """For each feature, in order."""
     return [support(adapter, model, feature) for feature in FEATURES]
+
+
+def capabilities(adapter: Adapter, model: str) -> list[str]:
+    """What a dialect can say, in the words of listings."""
+    features = {feature.name: feature for feature in FEATURES}
+    return ["chat", *(word for word, name in CAPABILITIES.items() if support(adapter, model, features[name]) is Support.FULL)]

@@ -29,6 +29,7 @@ class Provider:
         breakers: Breakers | None = None,
         limiter: Limiter | None = None,
         timeout_s: float = TIMEOUT_S,
+        capabilities: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.kind = kind
@@ -37,6 +38,7 @@ class Provider:
         self.figures = Figures(timeout_s=timeout_s)
         self.breakers = breakers or Breakers()
         self.limiter = limiter or Limiter()
+        self.capabilities = capabilities
         self.models = models
         # Without a configured list, models are asked from the provider; until it answered, any may be there.
         self.is_listed_by_itself = not models
@@ -59,12 +61,16 @@ class Provider:
             failure_count=figures.failure_count,
             last_error=figures.last_error,
             in_flight_count=figures.in_flight_count,
+            time_to_first_event=_duration(figures.first_event_s),
+            time_to_first_event_p50=_duration(figures.first_event.value_s(0.50)),
+            time_to_first_event_p95=_duration(figures.first_event.value_s(0.95)),
+            time_to_first_event_p99=_duration(figures.first_event.value_s(0.99)),
+            remaining_request_count=self.limiter.requests_left(now),
+            capabilities=self.capabilities,
         )
         state = breaker_views.worst_state(self.breakers, now)
         if state is not None:
             provider.breaker_state = breaker_views.STATES[state]
-        if figures.first_event_s is not None:
-            provider.time_to_first_event.CopyFrom(duration(figures.first_event_s))
         if figures.last_success_time is not None:
             provider.last_success_time.CopyFrom(Timestamp(seconds=int(figures.last_success_time)))
         return provider
@@ -74,6 +80,10 @@ def duration(seconds: float) -> Duration:
     """A message for a span of time."""
     nanos = round(seconds * 1e9)
     return Duration(seconds=nanos // 1_000_000_000, nanos=nanos % 1_000_000_000)
+
+
+def _duration(seconds: float | None) -> Duration | None:
+    return None if seconds is None else duration(seconds)
 
 
 class Roster:

@@ -1,14 +1,12 @@
 """A provider's description as the JSON of earlier gateways: each had its own names for the same things, and each shape is promised."""
 
-from typing import Any, Final
+from typing import Any
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from joulegate.ops.v1 import breaker_pb2
-
-# What every provider can be asked for through this gateway, whatever its dialect.
-CAPABILITIES: Final = ("chat", "streaming")
 
 
 def status(provider: pb.Provider) -> dict[str, Any]:
@@ -16,7 +14,7 @@ def status(provider: pb.Provider) -> dict[str, Any]:
     return {
         "available": provider.healthy,
         "healthy": provider.healthy,
-        "latency_ms": _latency_ms(provider),
+        "latency_ms": _milliseconds(provider, "time_to_first_event"),
         "error_rate": _error_rate(provider),
         "last_success": _time(provider, "last_success_time"),
         "last_error": provider.last_error or None,
@@ -24,7 +22,7 @@ def status(provider: pb.Provider) -> dict[str, Any]:
         "active_requests": provider.in_flight_count,
         # Nothing waits here: what cannot go out at once goes elsewhere or is refused.
         "queue_length": 0,
-        "rate_limit_remaining": None,
+        "rate_limit_remaining": provider.remaining_request_count if provider.HasField("remaining_request_count") else None,
     }
 
 
@@ -32,10 +30,10 @@ def health(provider: pb.Provider) -> dict[str, Any]:
     """`GET /v1/providers/{provider}/health`."""
     return {
         "is_healthy": provider.healthy,
-        "latency_ms": _latency_ms(provider),
-        "latency_p50_ms": None,
-        "latency_p95_ms": None,
-        "latency_p99_ms": None,
+        "latency_ms": _milliseconds(provider, "time_to_first_event"),
+        "latency_p50_ms": _milliseconds(provider, "time_to_first_event_p50"),
+        "latency_p95_ms": _milliseconds(provider, "time_to_first_event_p95"),
+        "latency_p99_ms": _milliseconds(provider, "time_to_first_event_p99"),
         "success_rate": 1.0 - _error_rate(provider),
         "error_count": provider.failure_count,
         "last_error": provider.last_error or None,
@@ -52,7 +50,7 @@ def listed(provider: pb.Provider) -> dict[str, Any]:
         "is_available": provider.healthy,
         "supported_models": models,
         "default_model": models[0] if models else None,
-        "capabilities": list(CAPABILITIES),
+        "capabilities": list(provider.capabilities),
         "health": health(provider),
     }
 
@@ -63,7 +61,7 @@ def summary(provider: pb.Provider) -> dict[str, Any]:
         "id": provider.name,
         "name": provider.name,
         "healthy": provider.healthy,
-        "latencyMs": _latency_ms(provider),
+        "latencyMs": _milliseconds(provider, "time_to_first_event"),
         "modelCount": len(provider.models),
         "lastCheck": _time(provider, "last_success_time"),
     }
@@ -71,11 +69,12 @@ def summary(provider: pb.Provider) -> dict[str, Any]:
 
 def union(provider: pb.Provider) -> dict[str, Any]:
     """A member of `providers` in `GET /health`, which is one path for all of them."""
-    return status(provider) | health(provider) | {"latencyMs": _latency_ms(provider)}
+    return status(provider) | health(provider) | {"latencyMs": _milliseconds(provider, "time_to_first_event")}
 
 
-def _latency_ms(provider: pb.Provider) -> float | None:
-    return provider.time_to_first_event.ToMicroseconds() / 1000 if provider.HasField("time_to_first_event") else None
+def _milliseconds(provider: pb.Provider, field: str) -> float | None:
+    span: Duration = getattr(provider, field)
+    return span.ToMicroseconds() / 1000 if provider.HasField(field) else None  # type: ignore[arg-type]
 
 
 def _error_rate(provider: pb.Provider) -> float:

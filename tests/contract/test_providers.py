@@ -73,6 +73,7 @@ async def running(kind: str, folder: Path, keys: dict[str, str]) -> AsyncIterato
             kind = "openai"
             base_url = "{lab.base_url}"
             models = ["small"]
+            limits = {{ requests_per_minute = 7 }}
             [retry]
             attempts = 1
             """
@@ -122,6 +123,8 @@ async def test_listings_name_every_provider_in_the_configured_order(service: Ser
     assert [(each["id"], each["modelCount"]) for each in summaries] == [("lab", 2), ("spare", 1)]
     assert [each["supported_models"] for each in providers["providers"]] == [["small", "large"], ["small"]]
     assert providers["total"] == 2
+    assert {"chat", "streaming", "tools", "vision"} <= set(providers["providers"][0]["capabilities"])
+    assert [status["rate_limit_remaining"] for status in statuses.values()] == [None, 7]
 
 
 async def test_a_success_is_seen_by_all(service: Service) -> None:

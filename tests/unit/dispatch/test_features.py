@@ -4,7 +4,7 @@ import pytest
 
 from services.dispatch.adapters.openai import OpenAIAdapter
 from services.dispatch.adapters.variants import VARIANTS
-from services.dispatch.features import FEATURES, Feature, Support, request_for, support, supports
+from services.dispatch.features import CAPABILITIES, FEATURES, Feature, Support, capabilities, request_for, support, supports
 from tests.fakes.dialects import DIALECTS, Dialect
 
 
@@ -32,3 +32,9 @@ def test_samples_are_requests_of_openais_api() -> None:
         unknown = request_for(feature).extra_json
         # What the typed request does not know is OpenAI's all the same, but for the one that shows the opposite.
         assert (b"top_k" in unknown) == (feature.name == "the vendor's own parameters")
+
+
+def test_capabilities_are_the_features_that_a_dialect_says_in_full() -> None:
+    assert capabilities(OpenAIAdapter(), "m") == ["chat", *CAPABILITIES]
+    ollama = next(dialect.adapter for dialect in DIALECTS if dialect.kind == "ollama")
+    assert set(CAPABILITIES) - set(capabilities(ollama, "m")) == {"audio"}

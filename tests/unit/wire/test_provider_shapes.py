@@ -18,6 +18,11 @@ LAB = pb.Provider(
     last_error="busy",
     in_flight_count=2,
     breaker_state=breaker_pb2.BREAKER_STATE_OPEN,
+    time_to_first_event_p50=Duration(nanos=200_000_000),
+    time_to_first_event_p95=Duration(nanos=400_000_000),
+    time_to_first_event_p99=Duration(seconds=2),
+    remaining_request_count=0,
+    capabilities=["chat", "vision"],
 )
 NEW = pb.Provider(name="new", healthy=True, accepts_unlisted_models=True)
 LAST_SUCCESS = "2023-11-14T22:13:20Z"
@@ -34,7 +39,7 @@ def test_status_has_the_members_that_were_promised() -> None:
         "circuit_breaker_open": True,
         "active_requests": 2,
         "queue_length": 0,
-        "rate_limit_remaining": None,
+        "rate_limit_remaining": 0,
     }
 
 
@@ -42,9 +47,9 @@ def test_health_has_the_members_that_were_promised() -> None:
     assert provider_shapes.health(LAB) == {
         "is_healthy": True,
         "latency_ms": 250.0,
-        "latency_p50_ms": None,
-        "latency_p95_ms": None,
-        "latency_p99_ms": None,
+        "latency_p50_ms": 200.0,
+        "latency_p95_ms": 400.0,
+        "latency_p99_ms": 2000.0,
         "success_rate": 0.75,
         "error_count": 1,
         "last_error": "busy",
@@ -61,7 +66,7 @@ def test_listing_names_the_models_and_the_first_as_default() -> None:
         "is_available": True,
         "supported_models": ["small", "large"],
         "default_model": "small",
-        "capabilities": ["chat", "streaming"],
+        "capabilities": ["chat", "vision"],
     }
     assert provider_shapes.listed(NEW)["default_model"] is None
 

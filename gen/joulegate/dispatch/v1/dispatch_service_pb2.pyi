@@ -484,6 +484,11 @@ class Provider(_message.Message):
     LAST_ERROR_FIELD_NUMBER: _builtins.int
     IN_FLIGHT_COUNT_FIELD_NUMBER: _builtins.int
     BREAKER_STATE_FIELD_NUMBER: _builtins.int
+    TIME_TO_FIRST_EVENT_P50_FIELD_NUMBER: _builtins.int
+    TIME_TO_FIRST_EVENT_P95_FIELD_NUMBER: _builtins.int
+    TIME_TO_FIRST_EVENT_P99_FIELD_NUMBER: _builtins.int
+    REMAINING_REQUEST_COUNT_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     kind: _builtins.str
     """`openai`, `demo`, ...: the dialect."""
@@ -498,6 +503,8 @@ class Provider(_message.Message):
     in_flight_count: _builtins.int
     breaker_state: _breaker_pb2.BreakerState.ValueType
     """The worst of its models' breakers; unset while no model has been called."""
+    remaining_request_count: _builtins.int
+    """How many calls the tightest known limit of requests leaves now, own or learned. Unset when none is known."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]: ...
     @_builtins.property
@@ -506,6 +513,18 @@ class Provider(_message.Message):
 
     @_builtins.property
     def last_success_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def time_to_first_event_p50(self) -> _duration_pb2.Duration:
+        """Quantiles of the time to the first event over the last few hundred calls, a tenth too long at most. Unset before there were 20."""
+
+    @_builtins.property
+    def time_to_first_event_p95(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def time_to_first_event_p99(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What can be asked for in its dialect: `chat`, `streaming`, `vision`, ... Whether a model can do it, the provider answers."""
+
     def __init__(
         self,
         *,
@@ -521,12 +540,19 @@ class Provider(_message.Message):
         last_error: _builtins.str = ...,
         in_flight_count: _builtins.int = ...,
         breaker_state: _breaker_pb2.BreakerState.ValueType = ...,
+        time_to_first_event_p50: _duration_pb2.Duration | None = ...,
+        time_to_first_event_p95: _duration_pb2.Duration | None = ...,
+        time_to_first_event_p99: _duration_pb2.Duration | None = ...,
+        remaining_request_count: _builtins.int | None = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_success_time", b"last_success_time", "time_to_first_event", b"time_to_first_event"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_remaining_request_count", b"_remaining_request_count", "last_success_time", b"last_success_time", "remaining_request_count", b"remaining_request_count", "time_to_first_event", b"time_to_first_event", "time_to_first_event_p50", b"time_to_first_event_p50", "time_to_first_event_p95", b"time_to_first_event_p95", "time_to_first_event_p99", b"time_to_first_event_p99"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_unlisted_models", b"accepts_unlisted_models", "breaker_state", b"breaker_state", "failure_count", b"failure_count", "healthy", b"healthy", "in_flight_count", b"in_flight_count", "kind", b"kind", "last_error", b"last_error", "last_success_time", b"last_success_time", "models", b"models", "name", b"name", "success_count", b"success_count", "time_to_first_event", b"time_to_first_event"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_remaining_request_count", b"_remaining_request_count", "accepts_unlisted_models", b"accepts_unlisted_models", "breaker_state", b"breaker_state", "capabilities", b"capabilities", "failure_count", b"failure_count", "healthy", b"healthy", "in_flight_count", b"in_flight_count", "kind", b"kind", "last_error", b"last_error", "last_success_time", b"last_success_time", "models", b"models", "name", b"name", "remaining_request_count", b"remaining_request_count", "success_count", b"success_count", "time_to_first_event", b"time_to_first_event", "time_to_first_event_p50", b"time_to_first_event_p50", "time_to_first_event_p95", b"time_to_first_event_p95", "time_to_first_event_p99", b"time_to_first_event_p99"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__remaining_request_count: _TypeAlias = _typing.Literal["remaining_request_count"]  # noqa: Y015
+    _WhichOneofArgType__remaining_request_count: _TypeAlias = _typing.Literal["_remaining_request_count", b"_remaining_request_count"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__remaining_request_count) -> _WhichOneofReturnType__remaining_request_count | None: ...
 
 Global___Provider: _TypeAlias = Provider  # noqa: Y015
 
