@@ -8,8 +8,10 @@ from typing import Final
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from services.runtime.errors import GatewayError
 
+HEDGE: Final = "x-joulegate-hedge"
 MAX_NAMESPACE: Final = 128
 _HONOURED: Final = frozenset({"provider", "x-prefer-provider", "x-cache", "skip_cache"})
+_BOOLEANS: Final = {"true": True, "false": False}
 _SECONDS = re.compile(r"\d{1,9}")
 
 
@@ -49,6 +51,14 @@ def preferred_provider(extensions: Mapping[str, object]) -> str:
     """The provider that the body fields `provider` or `x-prefer-provider` name; empty for none."""
     named = extensions.get("provider") or extensions.get("x-prefer-provider")
     return named if isinstance(named, str) else ""
+
+
+def wants_hedge(headers: Mapping[str, str]) -> bool:
+    """Whether `x-joulegate-hedge` asks for a second provider when the first one's first event is late. Raises GatewayError."""
+    value = headers.get(HEDGE, "false").lower()
+    if value not in _BOOLEANS:
+        raise _invalid(f"{HEDGE} must be `true` or `false`, not {value[:32]!r}", HEDGE)
+    return _BOOLEANS[value]
 
 
 def unmet_wishes(extensions: Mapping[str, object]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import time
 
 from joulegate.chat.v1 import chat_pb2
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
-from services.router.controls import cache_controls, preferred_provider, unmet_wishes
+from services.router.controls import cache_controls, preferred_provider, unmet_wishes, wants_hedge
 from services.router.question import Question, entry_key, extensions, for_providers
 from services.runtime import interceptors
 from services.runtime.errors import GatewayError
@@ -72,6 +72,7 @@ class Intake:
             trace=tuple((name, headers[name]) for name in CARRIED if name in headers),
             arrived_at=time.monotonic(),
             timeout_s=timeout,
+            wants_hedge=wants_hedge(headers),
         )
 
 

@@ -90,7 +90,12 @@ class Pipeline:
 
     def _dispatched(self, question: Question, targets: Sequence[dispatch_pb.Target], decision: str) -> ProviderAnswer:
         call = self._dispatch.Dispatch(
-            dispatch_pb.DispatchRequest(request_id=question.request_id, request=question.request, targets=targets),
+            dispatch_pb.DispatchRequest(
+                request_id=question.request_id,
+                request=question.request,
+                targets=targets,
+                hedge=dispatch_pb.Hedge() if question.wants_hedge else None,
+            ),
             timeout=question.timeout_s,
             metadata=question.trace,
         )

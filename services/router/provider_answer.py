@@ -25,7 +25,7 @@ from services.wire.assemble import CompletionAssembler
 
 # A settled answer waits this long for its figures; without them it leaves with the receipt's figures unset.
 FIGURES_WAIT_S = 1.0
-# Why dispatch ends a request when no call is left to be made: it has named them all. With any other end, one was running.
+# Why dispatch ends a request when no call is left to be made: it has named them all.
 _AFTER_THE_LAST_CALL = frozenset(
     (
         ErrorReason.ERROR_REASON_PROVIDER_REJECTED,
@@ -39,6 +39,7 @@ _AFTER_THE_LAST_CALL = frozenset(
 _OUTCOME_OF_CODE: Mapping[int, entry_pb2.Outcome.ValueType] = {
     code_pb2.DEADLINE_EXCEEDED: entry_pb2.OUTCOME_TIMED_OUT,
     code_pb2.DATA_LOSS: entry_pb2.OUTCOME_STREAM_CUT,
+    code_pb2.CANCELLED: entry_pb2.OUTCOME_SUPERSEDED,
 }
 Keep = Callable[[chat_pb2.ChatCompletion, Source, ledger_service_pb2.SettlementAck | None], None]
 
@@ -63,6 +64,8 @@ class ProviderAnswer:
         # To the nanosecond: beside the id it tells the books which request this is.
         self._create_time.FromNanoseconds(time.time_ns())
         self._failed: list[dispatch_pb.FailedAttempt] = []
+        # By attempt, until it has failed or is selected. The first goes without saying.
+        self._running = {1: targets[0]}
         self._selected: dispatch_pb.SelectedTarget | None = None
         self._pending: dispatch_pb.DispatchResponse | None = None
         self._completion: chat_pb2.ChatCompletion | None = None
@@ -80,7 +83,7 @@ class ProviderAnswer:
             target.provider,
             target.model,
             self._status,
-            failed_attempts=len(self._failed),
+            failed_attempts=sum(failed.code != code_pb2.CANCELLED for failed in self._failed),
             decision=self._decision,
             warnings=self._selected.warnings,
         )
@@ -115,10 +118,17 @@ class ProviderAnswer:
             response = await self._read()
             if response is None:
                 raise GatewayError(ErrorReason.ERROR_REASON_INTERNAL, "dispatch ended without an answer")
-            self._failed += response.failed_attempts
+            self._note_attempts(response)
             if response.HasField("selected"):
                 self._selected = response.selected
                 self._pending = response
+
+    def _note_attempts(self, response: dispatch_pb.DispatchResponse) -> None:
+        for begun in response.begun_attempts:
+            self._running[begun.attempt] = begun.target
+        for failed in response.failed_attempts:
+            self._running.pop(failed.attempt, None)
+        self._failed += response.failed_attempts
 
     async def _read(self) -> dispatch_pb.DispatchResponse | None:
         try:
@@ -213,7 +223,7 @@ class ProviderAnswer:
         if self._selected is not None:
             attempts.append(self._selected_attempt(self._selected, outcome))
         elif not (attempts and is_last_named):
-            attempts.append(self._unknown_attempt(outcome))
+            attempts += [self._unended_attempt(attempt, target, outcome) for attempt, target in self._running.items()]
         metrics.requests(attempts[-1].provider, self._status, outcome).inc()
         return self._books.settle(
             ledger_service_pb2.Settlement(
@@ -239,15 +249,12 @@ class ProviderAnswer:
             tokens=counts or self._counted(),
         )
 
-    def _unknown_attempt(self, outcome: entry_pb2.Outcome.ValueType) -> ledger_service_pb2.Attempt:
-        """The call that was running, or would have been, when the request ended: dispatch had no time to name it."""
-        target = self._targets[min(len({_target_key(failed.target) for failed in self._failed}), len(self._targets) - 1)]
+    def _unended_attempt(
+        self, attempt: int, target: dispatch_pb.Target, outcome: entry_pb2.Outcome.ValueType
+    ) -> ledger_service_pb2.Attempt:
+        """A call that was running when the request ended, or that would have been the first."""
         return ledger_service_pb2.Attempt(
-            attempt=len(self._failed) + 1,
-            provider=target.provider,
-            model=target.model,
-            outcome=outcome,
-            tokens=self._unanswered(outcome),
+            attempt=attempt, provider=target.provider, model=target.model, outcome=outcome, tokens=self._unanswered(outcome)
         )
 
     def _failed_attempt(self, failed: dispatch_pb.FailedAttempt) -> ledger_service_pb2.Attempt:
@@ -273,10 +280,6 @@ class ProviderAnswer:
         return entry_pb2.TokenCounts(
             input_tokens=tokens.count_prompt(self._question.request), output_tokens=tokens.count_answer(said), estimated=True
         )
-
-
-def _target_key(target: dispatch_pb.Target) -> tuple[str, str]:
-    return (target.provider, target.model)
 
 
 def _outcome(error: BaseException) -> entry_pb2.Outcome.ValueType:

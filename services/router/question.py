@@ -36,6 +36,8 @@ class Question:
     # Monotonic seconds.
     arrived_at: float
     timeout_s: float
+    # A second provider may be called when the first one's first event is late.
+    wants_hedge: bool = False
 
     @property
     def wants_stream(self) -> bool:

@@ -1,6 +1,6 @@
 import pytest
 
-from services.router.controls import CacheControls, cache_controls, preferred_provider, unmet_wishes
+from services.router.controls import CacheControls, cache_controls, preferred_provider, unmet_wishes, wants_hedge
 from services.runtime.errors import GatewayError
 
 
@@ -49,3 +49,15 @@ def test_the_preferred_provider_is_read_from_either_field() -> None:
     assert preferred_provider({"provider": "a"}) == "a"
     assert preferred_provider({"x-prefer-provider": "b"}) == "b"
     assert preferred_provider({"x-prefer-provider": 1}) == preferred_provider({}) == ""
+
+
+@pytest.mark.parametrize(("value", "expected"), [(None, False), ("true", True), ("True", True), ("false", False)])
+def test_a_hedge_is_wished_for_by_header(value: str | None, expected: bool) -> None:
+    assert wants_hedge({} if value is None else {"x-joulegate-hedge": value}) is expected
+
+
+@pytest.mark.parametrize("value", ["", "1", "yes", "after 2s"])
+def test_a_hedge_that_is_neither_wished_for_nor_not_is_refused_by_name(value: str) -> None:
+    with pytest.raises(GatewayError) as raised:
+        wants_hedge({"x-joulegate-hedge": value})
+    assert (raised.value.http_status, raised.value.metadata["param"]) == (400, "x-joulegate-hedge")

@@ -123,9 +123,14 @@ def failed(number: int, target: dispatch_pb.Target, code: grpc.StatusCode = grpc
     return dispatch_pb.DispatchResponse(failed_attempts=[dispatch_pb.FailedAttempt(target=target, attempt=number, code=code.value[0])])
 
 
+def started(number: int, target: dispatch_pb.Target) -> dispatch_pb.DispatchResponse:
+    return dispatch_pb.DispatchResponse(begun_attempts=[dispatch_pb.BegunAttempt(target=target, attempt=number)])
+
+
 FAILED = failed(1, TARGET)
 SILENT = failed(1, TARGET, grpc.StatusCode.DEADLINE_EXCEEDED)
 FAILED_TOO = failed(2, SPARE)
+STARTED_TOO = started(2, SPARE)
 
 
 @pytest.mark.parametrize(
@@ -136,15 +141,24 @@ FAILED_TOO = failed(2, SPARE)
         ([FAILED], "PROVIDER_RATE_LIMITED", [("lab", "FAILED")]),
         ([FAILED], "MODEL_NOT_FOUND", [("lab", "FAILED")]),
         ([SILENT], "PROVIDER_TIMEOUT", [("lab", "TIMED_OUT")]),
-        # The call that was running when the request ended was made too.
+        # The calls that were running when the request ended were made too, and no others.
         ([], "DEADLINE_EXCEEDED", [("lab", "TIMED_OUT")]),
-        ([FAILED], "DEADLINE_EXCEEDED", [("lab", "FAILED"), ("spare", "TIMED_OUT")]),
+        ([FAILED, STARTED_TOO], "DEADLINE_EXCEEDED", [("lab", "FAILED"), ("spare", "TIMED_OUT")]),
         ([], "CANCELLED", [("lab", "CLIENT_LEFT")]),
-        ([FAILED], "CANCELLED", [("lab", "FAILED"), ("spare", "CLIENT_LEFT")]),
-        ([SILENT], "CANCELLED", [("lab", "TIMED_OUT"), ("spare", "CLIENT_LEFT")]),
+        ([FAILED], "CANCELLED", [("lab", "FAILED")]),
+        ([FAILED, STARTED_TOO], "CANCELLED", [("lab", "FAILED"), ("spare", "CLIENT_LEFT")]),
+        ([SILENT, STARTED_TOO], "CANCELLED", [("lab", "TIMED_OUT"), ("spare", "CLIENT_LEFT")]),
+        ([STARTED_TOO], "CANCELLED", [("lab", "CLIENT_LEFT"), ("spare", "CLIENT_LEFT")]),
+        ([STARTED_TOO, FAILED], "CANCELLED", [("lab", "FAILED"), ("spare", "CLIENT_LEFT")]),
+        # The first target was passed over.
+        ([started(1, SPARE)], "CANCELLED", [("spare", "CLIENT_LEFT")]),
         ([], "SERVICE_UNAVAILABLE", [("lab", "FAILED")]),
-        ([FAILED], "SERVICE_UNAVAILABLE", [("lab", "FAILED"), ("spare", "FAILED")]),
-        ([FAILED, FAILED_TOO], "SERVICE_UNAVAILABLE", [("lab", "FAILED"), ("spare", "FAILED"), ("spare", "FAILED")]),
+        ([FAILED, STARTED_TOO], "SERVICE_UNAVAILABLE", [("lab", "FAILED"), ("spare", "FAILED")]),
+        ([FAILED, STARTED_TOO, FAILED_TOO, started(3, SPARE)], "SERVICE_UNAVAILABLE", [("lab", "FAILED")] + [("spare", "FAILED")] * 2),
+        # Nobody was called: the request has its row all the same.
+        ([], "PROVIDERS_EXHAUSTED", [("lab", "FAILED")]),
+        # A call that turned out not to be needed.
+        ([FAILED, STARTED_TOO], "PROVIDERS_EXHAUSTED", [("lab", "FAILED")]),
     ],
 )
 async def test_each_call_of_a_request_without_a_first_event_is_booked(
@@ -163,6 +177,29 @@ async def test_each_call_of_a_request_without_a_first_event_is_booked(
         # Who took the call and did not refuse it has read the prompt.
         assert (attempt.tokens.input_tokens > 0) == (attempt.outcome != entry_pb2.OUTCOME_FAILED)
         assert attempt.tokens.estimated
+
+
+@pytest.mark.parametrize("is_streamed_on", [True, False])
+async def test_call_that_another_one_overtook_is_booked_with_the_prompt_it_read(is_streamed_on: bool) -> None:
+    overtaken = failed(2, SPARE, grpc.StatusCode.CANCELLED).failed_attempts
+    first = dispatch_pb.DispatchResponse(failed_attempts=overtaken)
+    first.MergeFrom(begun())
+    books, said = FakeBooks(), [chat_pb2.Message(role=chat_pb2.ROLE_USER, text="Hello")]
+    async with answer(
+        FakeCall(STARTED_TOO, first, dispatch_pb.DispatchResponse(finished=dispatch_pb.Finished())), books, messages=said
+    ) as one:
+        assert one.source.failed_attempts == 0
+        async for _ in one.batches():
+            if not is_streamed_on:
+                break
+        if is_streamed_on:
+            await one.receipt()
+    booked = [(each.attempt, each.provider, entry_pb2.Outcome.Name(each.outcome)) for each in books.settlements[0].attempts]
+    end = "OUTCOME_FINISHED" if is_streamed_on else "OUTCOME_CLIENT_LEFT"
+    # The answer's own row is the last: the receipt has its basis.
+    assert booked == [(2, "spare", "OUTCOME_SUPERSEDED"), (1, "lab", end)]
+    tokens = books.settlements[0].attempts[0].tokens
+    assert (tokens.input_tokens > 0, tokens.output_tokens, tokens.estimated) == (True, 0, True)
 
 
 async def test_answer_that_is_withheld_from_its_client_is_booked_as_what_it_took() -> None:
