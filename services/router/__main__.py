@@ -1,5 +1,6 @@
 """The router process: where its parts are made and joined."""
 
+import random
 import sys
 import uuid
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ from services.router.openai_servicer import OpenAIServicer
 from services.router.ops_servicer import OpsServicer
 from services.router.pipeline import Pipeline
 from services.router.provider_watch import watch_providers
+from services.router.ranking import STRATEGIES, Ranking
 from services.router.router_servicer import RouterServicer
 from services.router.settings import RouterSettings
 from services.runtime import app
@@ -42,12 +44,13 @@ async def build(settings: RouterSettings, mesh: Mesh) -> AsyncIterator[None]:
         books = await stack.enter_async_context(open_books(ledger, str(uuid.uuid4()), settings.ledger_wait_s))
         watch = await stack.enter_async_context(watch_providers(dispatch))
         near_cache = NearCache(settings.near_cache_bytes, settings.near_cache_ttl_s)
-        pipeline = Pipeline(watch, cache, dispatch, books, near_cache, clock, settings.cache_lookup_s)
+        ranking = Ranking(clock.monotonic, random.random)
+        pipeline = Pipeline(watch, ranking, cache, dispatch, books, near_cache, clock, settings.cache_lookup_s)
         identities = Identities(settings.gateway_api_key, settings.auth_required)
-        intake = Intake(identities, settings.cache_enabled, settings.request_timeout_s)
+        intake = Intake(identities, settings.cache_enabled, settings.request_timeout_s, STRATEGIES[settings.routing_strategy])
         add_OpenAIServiceServicer_to_server(OpenAIServicer(intake, pipeline, watch), mesh.registry)
         add_ChatServiceServicer_to_server(ChatServicer(intake, pipeline), mesh.registry)
-        add_RouterServiceServicer_to_server(RouterServicer(intake, watch), mesh.registry)
+        add_RouterServiceServicer_to_server(RouterServicer(intake, watch, ranking), mesh.registry)
         ops = OpsServicer(intake, watch, books, ledger, clock, settings.environment_name, settings.cache_enabled)
         add_OpsServiceServicer_to_server(ops, mesh.registry)
         yield

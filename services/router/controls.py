@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
+from services.router.ranking import PLANNED, STRATEGIES, Strategy
 from services.runtime.errors import GatewayError
 
 HEDGE: Final = "x-joulegate-hedge"
 MAX_NAMESPACE: Final = 128
-_HONOURED: Final = frozenset({"provider", "x-prefer-provider", "x-cache", "skip_cache"})
+_HONOURED: Final = frozenset(
+    {"provider", "x-prefer-provider", "x-cache", "skip_cache", "routing_strategy", "x-routing-strategy", "routing"}
+)
 _BOOLEANS: Final = {"true": True, "false": False}
 _SECONDS = re.compile(r"\d{1,9}")
 
@@ -61,9 +64,39 @@ def wants_hedge(headers: Mapping[str, str]) -> bool:
     return _BOOLEANS[value]
 
 
-def unmet_wishes(extensions: Mapping[str, object]) -> tuple[str, ...]:
+def routing_strategy(extensions: Mapping[str, object], default: Strategy) -> Strategy:
+    """What the body fields `routing_strategy`, `x-routing-strategy` or `routing.strategy` name. Raises GatewayError for an unknown name."""
+    field, name = _strategy(extensions)
+    if not field or name in PLANNED:
+        return default
+    if name not in STRATEGIES:
+        known = ", ".join(STRATEGIES)
+        raise _invalid(f"{field} must be one of {known}, not {str(name)[:32]!r}", field)
+    return STRATEGIES[name]
+
+
+def unmet_wishes(extensions: Mapping[str, object], default: Strategy) -> tuple[str, ...]:
     """Fields of the gateway's own that this version reads and does not act on."""
-    return tuple(f"{name}: not supported yet, ignored" for name in sorted(extensions.keys() - _HONOURED))
+    fields = [name for name in extensions if name not in _HONOURED]
+    routing = extensions.get("routing")
+    if isinstance(routing, dict):
+        fields += [f"routing.{name}" for name in routing if name != "strategy"]
+    wishes = [f"{field}: not supported yet, ignored" for field in sorted(fields)]
+    field, name = _strategy(extensions)
+    if name in PLANNED:
+        wishes.append(f"{field}: {name} is not supported yet, {default} is used")
+    return tuple(wishes)
+
+
+def _strategy(extensions: Mapping[str, object]) -> tuple[str, str]:
+    """The field that names a strategy, and the name; empty for none."""
+    routing = extensions.get("routing")
+    fields = {name: extensions.get(name) for name in ("routing_strategy", "x-routing-strategy")}
+    fields["routing.strategy"] = routing.get("strategy") if isinstance(routing, dict) else None
+    for field, name in fields.items():
+        if name is not None:
+            return field, str(name).lower()
+    return "", ""
 
 
 def _directives(header: str) -> dict[str, str]:

@@ -4,8 +4,9 @@ import time
 
 from joulegate.chat.v1 import chat_pb2
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
-from services.router.controls import cache_controls, preferred_provider, unmet_wishes, wants_hedge
+from services.router.controls import cache_controls, preferred_provider, routing_strategy, unmet_wishes, wants_hedge
 from services.router.question import Question, entry_key, extensions, for_providers
+from services.router.ranking import Strategy
 from services.runtime import interceptors
 from services.runtime.errors import GatewayError
 from services.runtime.identity import Caller, Identities
@@ -19,10 +20,13 @@ from services.wire.fields import without_extra
 class Intake:
     """Reads requests: who asks, what, and under which conditions."""
 
-    def __init__(self, identities: Identities, cache_enabled: bool, request_timeout_s: float) -> None:
+    def __init__(
+        self, identities: Identities, cache_enabled: bool, request_timeout_s: float, default_strategy: Strategy = Strategy.FALLBACK
+    ) -> None:
         self._identities = identities
         self._cache_enabled = cache_enabled
         self._request_timeout_s = request_timeout_s
+        self.default_strategy = default_strategy
 
     def caller(self, context: Context) -> Caller:
         """Who calls a method that takes no question. Raises GatewayError INVALID_API_KEY."""
@@ -68,7 +72,8 @@ class Intake:
             caller=caller,
             controls=controls,
             preferred_provider=preferred_provider(taken),
-            warnings=unmet_wishes(taken),
+            strategy=routing_strategy(taken, self.default_strategy),
+            warnings=unmet_wishes(taken, self.default_strategy),
             trace=tuple((name, headers[name]) for name in CARRIED if name in headers),
             arrived_at=time.monotonic(),
             timeout_s=timeout,

@@ -4,9 +4,10 @@ What dispatch tells is a moment old. Were that all there is, every request of th
 its own calls since. Pure: `now` is monotonic seconds.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import exp
-from typing import Final
+from types import TracebackType
+from typing import Final, Protocol
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -104,6 +105,39 @@ class Load:
     def _forget_idle(self, but: Live) -> None:
         """Clients may name any model."""
         self._live = {key: live for key, live in self._live.items() if live is but or not live.is_idle}
+
+
+class Placed(Protocol):
+    """A candidate, as far as its load goes."""
+
+    @property
+    def provider(self) -> pb.Provider: ...
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def live(self) -> Live: ...
+
+
+class Place:
+    """Where one request is counted: at the candidate that is tried first, then at the one that answers."""
+
+    def __init__(self, ranked: Sequence["Placed"]) -> None:
+        self._by_target = {(candidate.provider.name, candidate.model): candidate.live for candidate in ranked}
+        self._live = ranked[0].live
+
+    def __enter__(self) -> "Place":
+        self._live.began()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None) -> None:
+        self._live.ended()
+
+    def move(self, provider: str, model: str) -> None:
+        self._live.ended()
+        self._live = self._by_target[provider, model]
+        self._live.began()
 
 
 def _seconds(duration: Duration) -> float:

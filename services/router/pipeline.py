@@ -19,11 +19,12 @@ from joulegate.ledger.v1 import entry_pb2, ledger_service_pb2
 from services.router import metrics, tokens
 from services.router.answer import Answer, CachedAnswer, Source
 from services.router.books import Books
+from services.router.load import Place
 from services.router.near_cache import NearCache
 from services.router.provider_answer import ProviderAnswer
 from services.router.provider_watch import ProviderWatch
 from services.router.question import Question
-from services.router.ranking import explain, rank
+from services.router.ranking import Ranking
 from services.runtime.clock import Clock
 from services.runtime.errors import GatewayError
 
@@ -44,6 +45,7 @@ class Pipeline:
     def __init__(
         self,
         watch: ProviderWatch,
+        ranking: Ranking,
         cache: cache_grpc.CacheServiceStub,
         dispatch: dispatch_grpc.DispatchServiceStub,
         books: Books,
@@ -52,6 +54,7 @@ class Pipeline:
         cache_lookup_s: float,
     ) -> None:
         self._watch = watch
+        self._ranking = ranking
         self._cache = cache
         self._dispatch = dispatch
         self._books = books
@@ -80,13 +83,17 @@ class Pipeline:
             return
         if controls.only_if_cached:
             raise GatewayError(ErrorReason.ERROR_REASON_NOT_CACHED, "No cached answer satisfies `Cache-Control: only-if-cached`.")
-        ranked = rank((await self._watch.catalogue()).candidates(question.model), question.preferred_provider)
-        if not ranked:
+        candidates = (await self._watch.catalogue()).candidates(question.model)
+        if not candidates:
             raise model_not_found(question.model)
         await self._books.ready()
+        # With nothing awaited until the call counts: what is chosen by load must be seen by whoever chooses next.
+        ranked = self._ranking.rank(candidates, question.strategy, streamed=question.wants_stream, preferred=question.preferred_provider)
         targets = [dispatch_pb.Target(provider=candidate.provider.name, model=candidate.model) for candidate in ranked]
-        async with self._dispatched(question, targets, explain(ranked)) as answer:
-            yield answer
+        with Place(ranked) as place:
+            async with self._dispatched(question, targets, self._ranking.explain(ranked, question.strategy)) as answer:
+                place.move(answer.source.provider, answer.source.model)
+                yield answer
 
     def _dispatched(self, question: Question, targets: Sequence[dispatch_pb.Target], decision: str) -> ProviderAnswer:
         call = self._dispatch.Dispatch(

@@ -8,6 +8,7 @@ import msgspec
 from joulegate.cache.v1 import cache_service_pb2 as cache_pb
 from joulegate.chat.v1 import chat_pb2
 from services.router.controls import CacheControls
+from services.router.ranking import Strategy
 from services.runtime.identity import Caller
 from services.wire.extensions import EXTENSION_FIELDS
 from services.wire.fields import without_extra
@@ -36,6 +37,7 @@ class Question:
     # Monotonic seconds.
     arrived_at: float
     timeout_s: float
+    strategy: Strategy = Strategy.FALLBACK
     # A second provider may be called when the first one's first event is late.
     wants_hedge: bool = False
 

@@ -1,25 +1,115 @@
 """In which order the candidates of a request are tried.
 
-The first policy is the simplest that is honest: the configured sequence of providers, those known to be failing last.
+`fallback` is the configured sequence. `latency` is the power of two choices: of two candidates drawn at random, the one where the next
+call may have to wait less, by peak latency and load; the fastest known alone would be everybody's choice, until it is the slowest.
+`least_busy` goes by load alone. Pure: time and randomness are arguments.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Final
 
 from services.router.catalogue import Candidate
 
 
-def rank(candidates: Sequence[Candidate], preferred: str = "") -> list[Candidate]:
-    """Best first: the provider that the caller prefers, then the others in sequence.
+class Strategy(StrEnum):
+    """How the first candidate is chosen."""
 
-    A failing provider keeps its place behind the others: it may be the only one, and a call is how it recovers.
+    FALLBACK = "fallback"
+    LATENCY = "latency"
+    LEAST_BUSY = "least_busy"
+
+
+# Names of earlier gateways among them.
+STRATEGIES: Final = {
+    "fallback": Strategy.FALLBACK,
+    "failover": Strategy.FALLBACK,
+    "latency": Strategy.LATENCY,
+    "least_latency": Strategy.LATENCY,
+    "least_busy": Strategy.LEAST_BUSY,
+}
+# Earlier gateways know them; this version does not yet.
+PLANNED: Final = frozenset(
+    {
+        "auto",
+        "balanced",
+        "cheap",
+        "cost",
+        "eco",
+        "energy",
+        "fast",
+        "green",
+        "highest_quality",
+        "lowest_cost",
+        "quality",
+        "random",
+        "round-robin",
+        "round_robin",
+        "weighted_random",
+    }
+)
+
+_REASONS: Final = {
+    Strategy.FALLBACK: "first in sequence",
+    Strategy.LATENCY: "soonest of two by latency and load",
+    Strategy.LEAST_BUSY: "least busy",
+}
+
+
+class Ranking:
+    """Ranks by a strategy as of `now`, in monotonic seconds; `draw` gives random numbers in [0, 1)."""
+
+    def __init__(self, now: Callable[[], float], draw: Callable[[], float]) -> None:
+        self._now = now
+        self._draw = draw
+
+    def rank(self, candidates: Sequence[Candidate], strategy: Strategy, *, streamed: bool, preferred: str = "") -> list[Candidate]:
+        """Best first: the provider that the caller prefers, then by the strategy; those that are failing or withheld last.
+
+        They keep a place behind the others: they may be the only ones, and a call is how they recover.
+        """
+        now = self._now()
+        able = [candidate for candidate in candidates if is_able(candidate, now)]
+        rest = [candidate for candidate in candidates if not is_able(candidate, now)]
+        # The sort keeps the sequence among those that come back at the same time.
+        rest.sort(key=lambda candidate: candidate.live.withheld_s(now))
+        ranked = self._by_strategy(able, strategy, now, streamed)
+        ranked.sort(key=lambda candidate: candidate.provider.name != preferred)
+        return ranked + rest
+
+    def explain(self, ranked: Sequence[Candidate], strategy: Strategy) -> str:
+        """The order in words, for `x-gateway.routing_decision` and RankCandidates."""
+        if not ranked:
+            return "no provider serves this model"
+        why = _REASONS[strategy] if is_able(ranked[0], self._now()) else "no healthy provider serves this model"
+        return f"{ranked[0].provider.name}: {why}, of {len(ranked)} candidate{'s' if len(ranked) > 1 else ''}"
+
+    def _by_strategy(self, candidates: list[Candidate], strategy: Strategy, now: float, streamed: bool) -> list[Candidate]:
+        match strategy:
+            case Strategy.FALLBACK:
+                return candidates
+            case Strategy.LEAST_BUSY:
+                return sorted(candidates, key=lambda candidate: candidate.live.in_flight_count)
+            case Strategy.LATENCY:
+                return self._by_latency(candidates, now, streamed)
+
+    def _by_latency(self, candidates: list[Candidate], now: float, streamed: bool) -> list[Candidate]:
+        if len(candidates) < 2:
+            return candidates
+        costs = [candidate.live.cost_s(now, streamed=streamed) for candidate in candidates]
+        one = int(self._draw() * len(candidates))
+        other = int(self._draw() * (len(candidates) - 1))
+        other += other >= one
+        first = one if costs[one] <= costs[other] else other
+        following = sorted((place for place in range(len(candidates)) if place != first), key=costs.__getitem__)
+        return [candidates[place] for place in (first, *following)]
+
+
+def is_able(candidate: Candidate, now: float) -> bool:
+    """Whether a call is expected to go out and to succeed.
+
+    What dispatch tells of the model is decisive: when the breaker has done its waiting, the candidate is back in its place, and gets the
+    call that proves it well. The provider's health stands in where the model was never called.
     """
-    return sorted(candidates, key=lambda candidate: (not candidate.provider.healthy, candidate.provider.name != preferred))
-
-
-def explain(ranked: Sequence[Candidate]) -> str:
-    """The order in words, for `x-gateway.routing_decision` and RankCandidates."""
-    if not ranked:
-        return "no provider serves this model"
-    best = ranked[0].provider
-    why = "first in sequence" if best.healthy else "no healthy provider serves this model"
-    return f"{best.name}: {why}, of {len(ranked)} candidate{'s' if len(ranked) > 1 else ''}"
+    live = candidate.live
+    return candidate.provider.healthy if live.told is None else live.withheld_s(now) == 0

@@ -8,27 +8,34 @@ from services.router.catalogue import Candidate
 from services.router.intake import Intake
 from services.router.pipeline import model_not_found
 from services.router.provider_watch import ProviderWatch
-from services.router.ranking import explain, rank
+from services.router.ranking import Ranking
 from services.runtime.interceptors import Context
 
 
 class RouterServicer(pb_grpc.RouterServiceServicer):
     """See router_service.proto."""
 
-    def __init__(self, intake: Intake, watch: ProviderWatch) -> None:
+    def __init__(self, intake: Intake, watch: ProviderWatch, ranking: Ranking) -> None:
         self._intake = intake
         self._watch = watch
+        self._ranking = ranking
 
     async def RankCandidates(self, request: pb.RankCandidatesRequest, context: Context) -> pb.RankCandidatesResponse:
         self._intake.caller(context)
-        ranked = rank((await self._watch.catalogue()).candidates(request.request.model))
+        asked, strategy = request.request, self._intake.default_strategy
+        ranked = self._ranking.rank((await self._watch.catalogue()).candidates(asked.model), strategy, streamed=asked.stream)
         if not ranked:
-            raise model_not_found(request.request.model)
-        return pb.RankCandidatesResponse(candidates=[_described(candidate) for candidate in ranked], explanation=explain(ranked))
+            raise model_not_found(asked.model)
+        return pb.RankCandidatesResponse(
+            candidates=[_described(candidate) for candidate in ranked], explanation=self._ranking.explain(ranked, strategy)
+        )
 
 
 def _described(candidate: Candidate) -> pb.Candidate:
     expected: duration_pb2.Duration | None = None
-    if candidate.provider.HasField("time_to_first_event"):
+    told = candidate.live.told
+    if told is not None and told.HasField("time_to_first_event"):
+        expected = told.time_to_first_event
+    elif candidate.provider.HasField("time_to_first_event"):
         expected = candidate.provider.time_to_first_event
     return pb.Candidate(provider=candidate.provider.name, model=candidate.model, expected_time_to_first_token=expected)

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from services.runtime.settings import boolean, integer, number, setting, text
+from services.router.ranking import STRATEGIES
+from services.runtime.settings import boolean, integer, number, one_of, setting, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,13 @@ class RouterSettings:
         number(least=0),
         "30",
         "How long a router serves its own copy; bounds how long an invalidated answer lives on.",
+    )
+    routing_strategy: str = setting(
+        "DEFAULT_ROUTING_STRATEGY",
+        one_of(*STRATEGIES),
+        "fallback",
+        "How providers are chosen where a request does not say: `fallback` (or `failover`) in sequence, `latency` (or `least_latency`) "
+        "where an answer begins soonest, `least_busy` where the fewest calls are out.",
     )
     request_timeout_s: float = setting("REQUEST_TIMEOUT_SECONDS", number(above=0), "600", "The longest that a request may take in all.")
     ledger_wait_s: float = setting(

@@ -1,6 +1,5 @@
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from services.router.catalogue import Catalogue
-from services.router.ranking import explain, rank
 
 
 def _provider(name: str, *models: str, healthy: bool = True, unlisted: bool = False) -> pb.Provider:
@@ -44,18 +43,3 @@ def test_models_are_listed_once_with_their_providers() -> None:
     found = CATALOGUE.model("second/small")
     assert found is not None and found.model.id == "small"
     assert CATALOGUE.model("second/meta/large") is None
-
-
-def test_failing_providers_come_last_but_are_not_dropped() -> None:
-    catalogue = Catalogue([_provider("ill", "m", healthy=False), _provider("well", "m"), _provider("fine", "m")])
-    ranked = rank(catalogue.candidates("m"))
-    assert [candidate.provider.name for candidate in ranked] == ["well", "fine", "ill"]
-    assert explain(ranked) == "well: first in sequence, of 3 candidates"
-    assert "no healthy provider" in explain(rank(Catalogue([_provider("ill", "m", healthy=False)]).candidates("m")))
-
-
-def test_the_preferred_provider_comes_first_while_it_is_well() -> None:
-    well = Catalogue([_provider("a", "m"), _provider("b", "m")]).candidates("m")
-    assert [candidate.provider.name for candidate in rank(well, preferred="b")] == ["b", "a"]
-    ill = Catalogue([_provider("a", "m"), _provider("b", "m", healthy=False)]).candidates("m")
-    assert [candidate.provider.name for candidate in rank(ill, preferred="b")] == ["a", "b"]
