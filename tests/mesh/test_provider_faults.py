@@ -159,7 +159,7 @@ def _id(dialect: Dialect, case: Case) -> str:
 # A machine that is busy with all cases at once must not take a working answer for a silent one.
 _TIMEOUTS = "timeouts = { connect = 2, first_byte = 1.5, idle = 1.5, total = 3 }\n"
 # So many faults at once are for the tests of the breaker and of the retry budget; here each case stands alone.
-POLICY = "[retry]\nattempts = 2\n[breaker]\nfailures = 1000000\nminimum_calls = 1000000\n"
+POLICY = "[retry]\nattempts = 2\nbudget = 1\nbudget_floor_per_second = 1000\n[breaker]\nfailures = 10000\nminimum_calls = 10000\n"
 
 
 def _table(dialect: Dialect, fake: Upstream) -> str:
