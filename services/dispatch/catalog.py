@@ -202,9 +202,9 @@ class _Reader:
         keys: list[Key] = []
         missing: list[str] = []
         for name, weight in named:
-            if value := self._environment.get(name):
-                keys += [replace(key, weight=weight) for key in self._secrets(name, value)]
-            else:
+            found = self._secrets(name, self._environment.get(name, ""))
+            keys += [replace(key, weight=weight) for key in found]
+            if not found:
                 missing.append(name)
         return tuple(keys), missing
 

@@ -129,6 +129,7 @@ def test_a_table_of_the_file_is_a_provider() -> None:
 
 
 def test_a_provider_whose_key_is_missing_is_not_enabled() -> None:
+    assert names(catalog(NO_OLLAMA | {"LAB_API_KEY": " , "}, LAB)) == ["demo"]
     found = catalog(NO_OLLAMA, LAB)
     assert (names(found), found.disabled) == (["demo"], {"ollama": "switched off", "lab": "LAB_API_KEY is not set"})
 
