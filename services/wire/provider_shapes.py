@@ -1,12 +1,19 @@
 """A provider's description as the JSON of earlier gateways: each had its own names for the same things, and each shape is promised."""
 
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from joulegate.ops.v1 import breaker_pb2
+
+_STATES: Final = {
+    breaker_pb2.BREAKER_STATE_UNSPECIFIED: "closed",
+    breaker_pb2.BREAKER_STATE_CLOSED: "closed",
+    breaker_pb2.BREAKER_STATE_HALF_OPEN: "half_open",
+    breaker_pb2.BREAKER_STATE_OPEN: "open",
+}
 
 
 def status(provider: pb.Provider) -> dict[str, Any]:
@@ -69,7 +76,12 @@ def summary(provider: pb.Provider) -> dict[str, Any]:
 
 def union(provider: pb.Provider) -> dict[str, Any]:
     """A member of `providers` in `GET /health`, which is one path for all of them."""
-    return status(provider) | health(provider) | {"latencyMs": _milliseconds(provider, "time_to_first_event")}
+    union = status(provider) | health(provider)
+    union["latencyMs"] = union["latency_ms"]
+    union["circuit_breaker_state"] = _STATES[provider.breaker_state]
+    if not provider.healthy and provider.last_error:
+        union["message"] = provider.last_error
+    return union
 
 
 def _milliseconds(provider: pb.Provider, field: str) -> float | None:

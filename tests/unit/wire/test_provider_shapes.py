@@ -92,6 +92,7 @@ def test_what_is_not_known_is_null_and_a_provider_without_calls_has_no_errors() 
         "success_rate": 1.0,
         "error_count": 0,
         "circuit_breaker_open": False,
+        "circuit_breaker_state": "closed",
         "active_requests": 0,
         "queue_length": 0,
     }
@@ -101,7 +102,13 @@ def test_union_has_every_name() -> None:
     union = provider_shapes.union(LAB)
     assert union.items() >= provider_shapes.status(LAB).items()
     assert union.items() >= provider_shapes.health(LAB).items()
-    assert union["latencyMs"] == 250.0
+    assert (union["latencyMs"], union["circuit_breaker_state"]) == (250.0, "open")
+    assert "message" not in union
+
+
+def test_only_an_unhealthy_provider_has_a_message() -> None:
+    assert provider_shapes.union(pb.Provider(name="lab", last_error="busy"))["message"] == "busy"
+    assert "message" not in provider_shapes.union(pb.Provider(name="lab"))
 
 
 @pytest.mark.parametrize(
