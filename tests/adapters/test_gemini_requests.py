@@ -54,6 +54,12 @@ def test_system_messages_alone_are_the_users_turn() -> None:
     assert sent(messages=[{"role": "system", "content": "Hi"}]) == {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]}
 
 
+def test_a_system_message_between_turns_joins_the_instruction_with_a_warning() -> None:
+    wire = encoded(messages=[{"role": "user", "content": "Hi"}, {"role": "developer", "content": "Be brief."}])
+    assert json.loads(wire.body)["systemInstruction"] == {"parts": [{"text": "Be brief."}]}
+    assert [warning.partition(": ")[0] for warning in wire.warnings] == ["messages[1].role"]
+
+
 @pytest.mark.parametrize(
     ("model", "effort", "thinking"),
     [

@@ -63,6 +63,8 @@ class Dialogue:
         is_after_result, self._is_after_result = self._is_after_result, role == "tool"
         if role in ("system", "developer"):
             self._system += self._texts(at, message)
+            if self._contents:
+                self._question.approximate(f"{at}.role", "a part of the one system instruction")
         elif role == "user":
             self._contents.append({"role": "user", "parts": self._parts(at, message.pop("content", ""))})
         elif role == "assistant":
