@@ -56,9 +56,15 @@ def preferred_provider(extensions: Mapping[str, object]) -> str:
     return named if isinstance(named, str) else ""
 
 
-def wants_hedge(headers: Mapping[str, str]) -> bool:
-    """Whether `x-joulegate-hedge` asks for a second provider when the first one's first event is late. Raises GatewayError."""
-    value = headers.get(HEDGE, "false").lower()
+def wants_hedge(headers: Mapping[str, str], strategy: Strategy) -> bool:
+    """Whether a second provider is wanted when the first one's first event is late: as `x-joulegate-hedge` says, else where latency counts.
+
+    Raises GatewayError.
+    """
+    value = headers.get(HEDGE)
+    if value is None:
+        return strategy is Strategy.LATENCY
+    value = value.lower()
     if value not in _BOOLEANS:
         raise _invalid(f"{HEDGE} must be `true` or `false`, not {value[:32]!r}", HEDGE)
     return _BOOLEANS[value]

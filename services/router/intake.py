@@ -62,6 +62,7 @@ class Intake:
     def _question(self, request: chat_pb2.ChatRequest, caller: Caller, headers: dict[str, str], context: Context) -> Question:
         taken = extensions(request)
         controls = cache_controls(headers, taken, self._cache_enabled)
+        strategy = routing_strategy(taken, self.default_strategy)
         remaining = context.time_remaining()
         timeout = self._request_timeout_s if remaining is None else min(remaining, self._request_timeout_s)
         return Question(
@@ -72,12 +73,12 @@ class Intake:
             caller=caller,
             controls=controls,
             preferred_provider=preferred_provider(taken),
-            strategy=routing_strategy(taken, self.default_strategy),
+            strategy=strategy,
             warnings=unmet_wishes(taken, self.default_strategy),
             trace=tuple((name, headers[name]) for name in CARRIED if name in headers),
             arrived_at=time.monotonic(),
             timeout_s=timeout,
-            wants_hedge=wants_hedge(headers),
+            wants_hedge=wants_hedge(headers, strategy),
         )
 
 

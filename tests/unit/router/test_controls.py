@@ -95,13 +95,18 @@ def test_the_preferred_provider_is_read_from_either_field() -> None:
     assert preferred_provider({"x-prefer-provider": 1}) == preferred_provider({}) == ""
 
 
-@pytest.mark.parametrize(("value", "expected"), [(None, False), ("true", True), ("True", True), ("false", False)])
-def test_a_hedge_is_wished_for_by_header(value: str | None, expected: bool) -> None:
-    assert wants_hedge({} if value is None else {"x-joulegate-hedge": value}) is expected
+@pytest.mark.parametrize("strategy", Strategy)
+@pytest.mark.parametrize(("value", "expected"), [("true", True), ("True", True), ("false", False)])
+def test_a_hedge_is_wished_for_or_not_by_header(value: str, expected: bool, strategy: Strategy) -> None:
+    assert wants_hedge({"x-joulegate-hedge": value}, strategy) is expected
+
+
+def test_without_the_header_a_hedge_is_wished_for_where_latency_counts() -> None:
+    assert [strategy for strategy in Strategy if wants_hedge({}, strategy)] == [Strategy.LATENCY]
 
 
 @pytest.mark.parametrize("value", ["", "1", "yes", "after 2s"])
 def test_a_hedge_that_is_neither_wished_for_nor_not_is_refused_by_name(value: str) -> None:
     with pytest.raises(GatewayError) as raised:
-        wants_hedge({"x-joulegate-hedge": value})
+        wants_hedge({"x-joulegate-hedge": value}, Strategy.FALLBACK)
     assert (raised.value.http_status, raised.value.metadata["param"]) == (400, "x-joulegate-hedge")
