@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
+from hypothesis import strategies as st
 
 from joulegate.chat.v1 import chat_pb2
 from services.dispatch.adapters.base import Adapter, Reply
@@ -15,6 +16,14 @@ from tests.adapters.golden import check, pretty
 
 REPLY_ID = "chatcmpl-0"
 CREATED = 1_700_000_000
+
+# Any small JSON. Few letters: drawing from all of Unicode takes seconds in a fresh checkout.
+_TEXTS = st.text("aé\0\U0001f600", max_size=3)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _TEXTS,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(_TEXTS, inner, max_size=2),
+    max_leaves=4,
+)
 
 Result = tuple[list[chat_pb2.ChatEvent], Failure | None]
 
