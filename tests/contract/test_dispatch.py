@@ -9,6 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 import structlog
+from google.protobuf.duration_pb2 import Duration
 
 from joulegate.chat.v1 import chat_pb2
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
@@ -39,13 +40,21 @@ class Service:
     spare: OpenAIUpstream
 
     def dispatch(
-        self, *targets: str, is_stream: bool = False, timeout: float | None = 10, metadata: Sequence[tuple[str, str]] = ()
+        self,
+        *targets: str,
+        is_stream: bool = False,
+        timeout: float | None = 10,
+        metadata: Sequence[tuple[str, str]] = (),
+        hedge: pb.Hedge | None = None,
     ) -> grpc.aio.UnaryStreamCall[pb.DispatchRequest, pb.DispatchResponse]:
         request = chat_pb2.ChatRequest(model="auto", messages=[USER], stream=is_stream)
         parts = [target.split("/", 1) for target in targets]
         return self.stub.Dispatch(
             pb.DispatchRequest(
-                request_id="r-1", request=request, targets=[pb.Target(provider=provider, model=model) for provider, model in parts]
+                request_id="r-1",
+                request=request,
+                targets=[pb.Target(provider=provider, model=model) for provider, model in parts],
+                hedge=hedge,
             ),
             timeout=timeout,
             metadata=tuple(metadata),
@@ -227,7 +236,8 @@ async def test_when_every_target_failed_the_last_is_named(service: Service) -> N
     raised, responses = await error_of(service.dispatch("lab/small", "spare/small"))
     assert (raised.reason, raised.http_status) == (ErrorReason.ERROR_REASON_PROVIDERS_EXHAUSTED, 502)
     assert raised.metadata["provider"] == "spare"
-    assert [len(response.failed_attempts) for response in responses] == [1, 1]
+    assert [len(response.failed_attempts) for response in responses] == [1, 0, 1]
+    assert [(one.target.provider, one.attempt) for one in responses[1].begun_attempts] == [("spare", 2)]
 
 
 async def test_when_every_target_is_over_its_limit_the_wait_is_told(service: Service) -> None:
@@ -258,6 +268,55 @@ async def test_a_provider_that_does_not_exist_is_not_found(service: Service) -> 
 async def test_no_target_is_an_invalid_request(service: Service) -> None:
     raised, _ = await error_of(service.dispatch())
     assert raised.reason == ErrorReason.ERROR_REASON_INVALID_REQUEST
+
+
+async def test_a_model_that_keeps_failing_is_left_alone_and_the_caller_told_when_to_come_back(service: Service) -> None:
+    service.spare.script(*[error(500, "oops")] * 5)
+    for _ in range(5):
+        await error_of(service.dispatch("spare/small"))
+    raised, responses = await error_of(service.dispatch("spare/small"))
+    assert (raised.reason, raised.http_status, raised.metadata["code"]) == (
+        ErrorReason.ERROR_REASON_PROVIDERS_EXHAUSTED,
+        503,
+        "circuit_open",
+    )
+    assert raised.retry_after_s is not None and 28 < raised.retry_after_s <= 30
+    assert (responses, len(service.spare.calls)) == ([], 5)
+
+
+# --- Dispatch: hedges ---
+
+SOON = pb.Hedge(after=Duration(nanos=50_000_000))
+SILENT = [hang(), sse(Fault.HANG), sse(b": patience\n\n", Fault.HANG)]
+
+
+@pytest.mark.parametrize("reply", SILENT, ids=["no headers", "headers", "a comment"])
+async def test_who_is_late_is_overtaken_and_hung_up_on(service: Service, reply: Reply) -> None:
+    service.lab.script(reply)
+    service.spare.script(stream("Energy."))
+    responses = await collected(service.dispatch("lab/small", "spare/small", is_stream=True, hedge=SOON))
+    assert text_of(responses) == "Energy."
+    [begun] = responses[0].begun_attempts
+    assert (begun.target.provider, begun.attempt) == ("spare", 2)
+    [overtaken] = responses[1].failed_attempts
+    assert (overtaken.target.provider, overtaken.attempt, overtaken.code) == ("lab", 1, 1)
+    assert (responses[1].selected.target.provider, responses[1].selected.attempt) == ("spare", 2)
+    async with asyncio.timeout(5):
+        await service.lab.calls[0].disconnected.wait()
+
+
+async def test_leaving_two_calls_closes_both_connections(service: Service) -> None:
+    service.lab.script(hang())
+    service.spare.script(hang())
+    call = service.dispatch("lab/small", "spare/small", is_stream=True, hedge=SOON)
+    reading = asyncio.ensure_future(call.read())
+    arrived = [await service.lab.arrived(), await service.spare.arrived()]
+    first = await reading
+    assert isinstance(first, pb.DispatchResponse)
+    assert [one.target.provider for one in first.begun_attempts] == ["spare"]
+    call.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(one.disconnected.wait() for one in arrived))
 
 
 # --- Dispatch: after the first event ---
