@@ -20,7 +20,8 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_reflection.v1alpha import reflection
 
 from joulegate.session.v1 import session_service_pb2_grpc
-from services.runtime import heap, interceptors, logs, metrics, settings
+from services.runtime import heap, http_face, interceptors, logs, metrics, settings
+from services.runtime.http_face import HttpFace, routes
 from services.runtime.mesh import MAX_MESSAGE_BYTES, LocalMesh, Mesh, RemoteMesh
 from services.runtime.registry import Registry
 from services.runtime.session import SessionServicer
@@ -50,6 +51,9 @@ class RuntimeSettings:
     dispatch_address: str = setting("DISPATCH_ADDRESS", settings.address, "127.0.0.1:50053", "Where dispatch is found.")
     ledger_address: str = setting("LEDGER_ADDRESS", settings.address, "127.0.0.1:50054", "Where the ledger is found.")
     listen: str | None = setting("GRPC_LISTEN", settings.address, None, "Where this process listens; its own address above when unset.")
+    http_listen: str | None = setting(
+        "HTTP_LISTEN", settings.address, None, "Where the router takes chat by plain HTTP; unset: nowhere."
+    )
     metrics_listen: str | None = setting("METRICS_LISTEN", settings.address, None, "Where this process serves Prometheus; unset: nowhere.")
     prometheus_enabled: bool = setting("PROMETHEUS_METRICS_ENABLED", settings.boolean, "true", "Whether METRICS_LISTEN is used.")
     drain_s: float = setting("DRAIN_SECONDS", settings.number(least=0), "30", "How long running calls may go on after SIGTERM.")
@@ -119,6 +123,9 @@ async def _serve(name: str, runtime: RuntimeSettings, builds: Sequence[tuple[Any
         address = runtime.listen or runtime.addresses()["router" if in_process else name]
         server = _server(mesh, tracing, address)
         await server.start()
+        face = HttpFace(routes(mesh.registry), tracing)
+        listening = await stack.enter_async_context(AsyncExitStack())
+        await listening.enter_async_context(http_face.serve(face, runtime.http_listen if face.has_routes else None, runtime.drain_s))
         await _set_health(checks, mesh.registry, HealthCheckResponse.SERVING)
         log.info("ready", address=address, metrics=bound)
         settling = asyncio.create_task(heap.settle())
@@ -126,11 +133,12 @@ async def _serve(name: str, runtime: RuntimeSettings, builds: Sequence[tuple[Any
         settling.cancel()
         log.info("draining", seconds=runtime.drain_s)
         await _set_health(checks, mesh.registry, HealthCheckResponse.NOT_SERVING)
+        face.is_draining = True
         if not in_process:
             # Streams between processes would hold the server up. Within one, the answers that are still running need them to the end; they
             # go with the services, each of which is left after those that it serves.
             mesh.draining.set()
-        await server.stop(runtime.drain_s)
+        await asyncio.gather(listening.aclose(), server.stop(runtime.drain_s))
     log.info("stopped")
     return 0
 

@@ -5,7 +5,8 @@ instrumentation makes spans for calls (+55 to 70 % per call even when nothing is
 go as RPCs of their own, since sessions would hide them from it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import grpc
@@ -49,6 +50,15 @@ class Tracing:
 
     def server_interceptors(self) -> Sequence[Any]:
         return [self._instrumentation.aio_server_interceptor()] if self.is_enabled else []
+
+    def server_span(self, name: str, metadata: Iterable[tuple[str, str]]) -> AbstractContextManager[object]:
+        """Stands around a call that did not come by gRPC. Nothing when not tracing."""
+        if not self.is_enabled:
+            return nullcontext()
+        from opentelemetry import propagate, trace
+
+        parent = propagate.extract(dict(metadata))
+        return trace.get_tracer("joulegate").start_as_current_span(name, parent, trace.SpanKind.SERVER)
 
     def client_interceptors(self) -> Sequence[Any]:
         """Without those for bidirectional streams: instrumentation-grpc's gives back a generator, so `read` and `write` are lost."""

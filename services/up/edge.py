@@ -29,7 +29,7 @@ class Edge:
     """The name of a file in envoy/clusters."""
     cors_origins: tuple[str, ...] = ()
     sockets: Mapping[str, Path] = field(default_factory=dict)
-    """Of `router`, `dispatch` and `ledger`, for the clusters that are reached that way."""
+    """Of `router`, `router-http`, `dispatch` and `ledger`, for the clusters that are reached that way."""
 
     def tokens(self) -> dict[str, Any]:
         """The value of each token, to be written as JSON, which YAML contains."""
@@ -42,7 +42,7 @@ class Edge:
             "DESCRIPTOR": str(self.folder / "joulegate.binpb"),
             "CORS_PERCENT": 100 if self.cors_origins else 0,
             "CORS_ORIGINS": [{"safe_regex": {"regex": ".*"}} if origin == "*" else {"exact": origin} for origin in self.cors_origins],
-            **{f"{name.upper()}_SOCKET": str(path) for name, path in self.sockets.items()},
+            **{f"{name.upper().replace('-', '_')}_SOCKET": str(path) for name, path in self.sockets.items()},
         }
 
 

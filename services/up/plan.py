@@ -12,6 +12,8 @@ from services.up.settings import UpSettings
 # In the order in which they may leave: nobody loses a service that it still needs.
 SERVICES: Final = ("router", "dispatch", "cache", "ledger")
 ONE_PROCESS: Final = ("all",)
+# Where chat requests reach the router.
+ROUTER_HTTP: Final = "router-http"
 # In the order of their metrics ports, which is documented.
 MEASURED: Final = ("router", "cache", "dispatch", "ledger")
 
@@ -54,13 +56,15 @@ def service_children(
     settings: UpSettings, environment: Mapping[str, str], place: Place, one_process: bool, command: ServiceCommand
 ) -> list[Child]:
     """The processes behind Envoy, in the order in which they are to be stopped."""
-    shared = {name: value for name, value in environment.items() if name not in ("GRPC_LISTEN", "METRICS_LISTEN")}
+    shared = {name: value for name, value in environment.items() if name not in ("GRPC_LISTEN", "HTTP_LISTEN", "METRICS_LISTEN")}
     shared |= {"JOULEGATE_DATA_DIR": str(settings.data_dir.absolute()), "DRAIN_SECONDS": f"{settings.drain_s:g}"}
     for service in SERVICES:
         shared[f"{service.upper()}_ADDRESS"] = f"unix:{place.socket(process_of(service, one_process))}"
     children = []
     for name in ONE_PROCESS if one_process else SERVICES:
         own = {"METRICS_LISTEN": f"127.0.0.1:{place.metrics_ports[name]}"} if name in place.metrics_ports else {}
+        if name == process_of("router", one_process):
+            own["HTTP_LISTEN"] = f"unix:{place.socket(ROUTER_HTTP)}"
         is_healthy = partial(probe.is_serving, f"unix:{place.socket(name)}")
         children.append(Child(name, tuple(command(name)), shared | own, is_healthy))
     return children
@@ -69,6 +73,7 @@ def service_children(
 def envoy_config(settings: UpSettings, place: Place, one_process: bool) -> edge.Edge:
     """What Envoy is to be."""
     sockets = {service: place.socket(process_of(service, one_process)) for service in SERVICES}
+    sockets[ROUTER_HTTP] = place.socket(ROUTER_HTTP)
     return edge.Edge(
         place.runtime_dir, settings.host, place.port, place.admin_socket, "sockets", cors_origins=settings.cors_origins, sockets=sockets
     )

@@ -10,7 +10,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,10 @@ from joulegate.ops.v1 import ops_service_pb2 as ops_pb
 from joulegate.ops.v1 import ops_service_pb2_grpc as ops_pb_grpc
 from joulegate.ops.v1 import providers_service_pb2 as providers_pb
 from joulegate.ops.v1 import providers_service_pb2_grpc as providers_pb_grpc
+from services.runtime import http_face
+from services.runtime.http_face import HttpFace, routes
+from services.runtime.registry import Registry
+from services.runtime.tracing import Tracing
 from services.up import gateway
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -40,6 +44,7 @@ SERVICES: Final[Mapping[str, str]] = {
     "dispatch": "joulegate.dispatch.v1.DispatchService",
     "ledger": "joulegate.ledger.v1.LedgerService",
 }
+DRAIN_S: Final = 5.0
 SERVER_OPTIONS: Final = [("grpc.max_receive_message_length", 64 << 20)]
 
 
@@ -50,7 +55,7 @@ async def _next(answers: deque[Any], context: Context) -> Any:
 
 
 class FakeOpenAI(pb_grpc.OpenAIServiceServicer):
-    """Answers chat completions as scripted; GetModel says what it was asked, and fails for the model `none`."""
+    """Answers chat completions as scripted; GetModel says what it was asked, and fails for `none`, `status-<code>`, `http-<status>`."""
 
     def __init__(self) -> None:
         self.answers: deque[ChatAnswer] = deque()
@@ -67,6 +72,12 @@ class FakeOpenAI(pb_grpc.OpenAIServiceServicer):
         if request.model == "none":
             context.set_trailing_metadata((("x-openai-error", '{"error": {"code": "model_not_found"}}'), ("retry-after", "3")))
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
+        kind, _, detail = request.model.partition("-")
+        if kind == "status":
+            await context.abort(grpc.StatusCode[detail], "gRPC's own text")
+        if kind == "http":
+            context.set_trailing_metadata((("x-openai-error", '{"error": {"code": "chosen"}}'), ("x-http-status", detail)))
+            await context.abort(grpc.StatusCode.INTERNAL, "gRPC's own text")
         return HttpBody(content_type="text/plain", data=request.model.encode())
 
 
@@ -150,6 +161,7 @@ class FakeMesh:
     openai: FakeOpenAI = field(default_factory=FakeOpenAI)
     admin: FakeAdmin = field(default_factory=FakeAdmin)
     _servers: dict[str, grpc.aio.Server] = field(default_factory=dict)
+    _faces: dict[str, AsyncExitStack] = field(default_factory=dict)
 
     def socket(self, name: str) -> Path:
         return self.folder / f"{name}.sock"
@@ -171,9 +183,15 @@ class FakeMesh:
         server.add_insecure_port(f"unix:{self.socket(name)}")
         await server.start()
         self._servers[name] = server
+        self._faces[name] = AsyncExitStack()
+        if name in ("router", "all"):
+            registry = Registry(lambda path, handler: handler)
+            pb_grpc.add_OpenAIServiceServicer_to_server(self.openai, registry)
+            face = HttpFace(routes(registry), Tracing())
+            await self._faces[name].enter_async_context(http_face.serve(face, f"unix:{self.socket('router-http')}", DRAIN_S))
 
     async def stop(self, name: str, grace_s: float | None = None) -> None:
-        await self._servers.pop(name).stop(grace_s)
+        await asyncio.gather(self._faces.pop(name).aclose(), self._servers.pop(name).stop(grace_s))
 
     def unconsumed(self) -> int:
         """Scripted answers that nobody asked for."""

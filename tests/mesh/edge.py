@@ -57,7 +57,7 @@ async def running_edge(cors_origins: tuple[str, ...]) -> AsyncIterator[RunningEd
     with tempfile.TemporaryDirectory(prefix="edge-") as name:
         folder = Path(name)
         async with fake_mesh(folder) as mesh:
-            sockets = {service: mesh.socket(service) for service in SERVICES}
+            sockets = {service: mesh.socket(service) for service in (*SERVICES, "router-http")}
             here = edge.Edge(folder, "127.0.0.1", 0, folder / "admin.sock", "sockets", cors_origins, sockets)
             with (folder / "log").open("wb") as log:
                 process = await asyncio.create_subprocess_exec(*edge.command(ENVOY, edge.write(here, folder), 1), stdout=log, stderr=log)

@@ -135,7 +135,7 @@ async def test_client_that_leaves_cancels_the_call(gateway: RunningEdge) -> None
 
 @pytest.mark.parametrize("headers_first", [False, True], ids=["trailers-only", "headers-then-trailers"])
 async def test_error_trailers_become_the_answer(gateway: RunningEdge, headers_first: bool) -> None:
-    trailers = (("x-openai-error", ERROR_BODY), ("retry-after", "7"))
+    trailers = (("x-openai-error", ERROR_BODY), ("x-http-status", "429"), ("retry-after", "7"))
     gateway.answer(failure(grpc.StatusCode.RESOURCE_EXHAUSTED, *trailers, headers_first=headers_first))
     response = await gateway.http.post(CHAT, json={})
     assert (response.status_code, response.text) == (429, ERROR_BODY)
@@ -150,6 +150,8 @@ async def test_service_chooses_the_http_status(gateway: RunningEdge, status: int
     gateway.answer(failure(grpc.StatusCode.INTERNAL, ("x-openai-error", ERROR_BODY), ("x-http-status", str(status))))
     response = await gateway.http.post(CHAT, json={})
     assert (response.status_code, response.text) == (status, ERROR_BODY)
+    transcoded = await gateway.http.get(f"/v1/models/http-{status}")
+    assert (transcoded.status_code, transcoded.json()) == (status, {"error": {"code": "chosen"}})
 
 
 @pytest.mark.parametrize(
@@ -161,8 +163,7 @@ async def test_service_chooses_the_http_status(gateway: RunningEdge, status: int
     ],
 )
 async def test_error_without_body_gets_one(gateway: RunningEdge, reason: grpc.StatusCode, status: int, kind: str, code: str | None) -> None:
-    gateway.answer(failure(reason))
-    response = await gateway.http.post(CHAT, json={})
+    response = await gateway.http.get(f"/v1/models/status-{reason.name}")
     assert_openai_error(response, status, kind, code)
     assert "gRPC's own text" not in response.text
 
@@ -173,15 +174,19 @@ async def test_error_of_a_unary_method_becomes_the_answer_too(gateway: RunningEd
     assert (response.headers["content-type"], response.headers["retry-after"]) == ("application/json", "3")
 
 
-async def test_error_after_the_first_frame_leaves_the_stream_as_it_is(gateway: RunningEdge) -> None:
+async def test_error_after_the_first_frame_breaks_the_stream_off(gateway: RunningEdge) -> None:
     async def answer(request: pb.CreateChatCompletionRequest, context: Context) -> AsyncIterator[HttpBody]:
         yield HttpBody(content_type="text/event-stream", data=b"data: last\n\n")
         context.set_trailing_metadata((("x-openai-error", ERROR_BODY),))
         await context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
 
     gateway.answer(answer)
-    response = await gateway.http.post(CHAT, json={})
-    assert (response.status_code, response.content) == (200, b"data: last\n\n")
+    async with gateway.http.stream("POST", CHAT, json={}) as response:
+        received = []
+        with pytest.raises(httpx.RemoteProtocolError):
+            async for data in response.aiter_bytes():
+                received.append(data)
+    assert (response.status_code, received) == (200, [b"data: last\n\n"])
 
 
 async def test_twenty_megabytes_pass(gateway: RunningEdge) -> None:
@@ -324,7 +329,8 @@ async def test_allowed_origin_gets_cors_headers(gateway: RunningEdge) -> None:
     assert preflight.headers["access-control-allow-origin"] == ORIGIN
     assert preflight.headers["access-control-allow-headers"] == "authorization, *"
     assert "POST" in preflight.headers["access-control-allow-methods"]
-    gateway.answer(whole(b"{}"), failure(grpc.StatusCode.NOT_FOUND))
+    missing = failure(grpc.StatusCode.NOT_FOUND, ("x-openai-error", ERROR_BODY), ("x-http-status", "404"))
+    gateway.answer(whole(b"{}"), missing)
     for _ in range(2):
         response = await gateway.http.post(CHAT, json={}, headers={"origin": ORIGIN})
         assert response.headers["access-control-allow-origin"] == ORIGIN
@@ -372,7 +378,7 @@ async def test_access_log_tells_no_query_and_no_secret(gateway: RunningEdge) -> 
     await eventually(is_logged)
     text = gateway.log.read_text()
     entry = json.loads(next(line for line in text.splitlines() if '"logged"' in line))
-    assert (entry["method"], entry["path"], entry["status"], entry["upstream"]) == ("POST", CHAT, 200, "router")
+    assert (entry["method"], entry["path"], entry["status"], entry["upstream"]) == ("POST", CHAT, 200, "router-http")
     assert "private" not in text
     assert "sk-secret" not in text
 
@@ -451,8 +457,8 @@ async def test_service_that_is_down_is_a_503_for_rest_and_unavailable_for_grpc(g
 @pytest.mark.parametrize(
     ("clusters", "sockets"),
     [
-        ("sockets", {"router": "router.sock", "dispatch": "dispatch.sock", "ledger": "ledger.sock"}),
-        ("sockets", {"router": "all.sock", "dispatch": "all.sock", "ledger": "all.sock"}),
+        ("sockets", {"router": "router.sock", "router-http": "http.sock", "dispatch": "dispatch.sock", "ledger": "ledger.sock"}),
+        ("sockets", {"router": "all.sock", "router-http": "http.sock", "dispatch": "all.sock", "ledger": "all.sock"}),
         ("compose", {}),
     ],
     ids=["sockets", "one-process", "compose"],
