@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from yarl import URL
 
 from joulegate.chat.v1 import chat_pb2
 from services.dispatch.adapters.base import WireRequest
@@ -226,7 +227,7 @@ def test_errors_of_every_shape_keep_their_words(body: bytes, message: str, code:
 
 def test_models_of_github_are_in_its_catalogue() -> None:
     github = OpenAIAdapter(VARIANTS["github"])
-    assert github.models_path == "/../catalog/models"
+    assert str(URL(f"https://models.github.ai/inference{github.models_path}")) == "https://models.github.ai/catalog/models"
     listed = github.decode_models(b'[{"id":"openai/gpt-4.1","name":"OpenAI GPT-4.1","publisher":"OpenAI"}]')
     assert [model.id for model in listed] == ["openai/gpt-4.1"]
 

@@ -126,20 +126,23 @@ class _ChunkDecoder:
             chunk = decode_chunk(data)
         except InvalidAnswer as invalid:
             raise Failure(Kind.BROKEN, str(invalid)) from None
-        if chunk.extra_json:
+        # The bytes are searched first: of the pieces of a text, hardly one needs more than reading.
+        if b'"error"' in data:
             _raise_error_member(chunk.extra_json)
+        if b'"x_groq"' in data:
             _read_beside(chunk)
-        for choice in chunk.choices:
-            delta = choice.delta
-            if delta.extra_json or delta.HasField("parts"):
-                read_message(delta)
-            if choice.extra_json:
-                read_reason(choice)
-            self._seen.add(choice.index)
-            if choice.finish_reason or _has_member(choice.extra_json, "finish_reason"):
-                self._finished.add(choice.index)
-        if chunk.HasField("usage"):
+        if b'"reasoning"' in data or b'"text"' in data or b'"thinking"' in data:
+            for choice in chunk.choices:
+                read_message(choice.delta)
+        if b"_tokens" in data and chunk.HasField("usage"):
             read_usage(chunk.usage)
+        for choice in chunk.choices:
+            self._seen.add(choice.index)
+            if choice.finish_reason:
+                self._finished.add(choice.index)
+            elif _has_member(choice.extra_json, "finish_reason"):
+                read_reason(choice)
+                self._finished.add(choice.index)
         return chat_pb2.ChatEvent(chunk=chunk)
 
 
