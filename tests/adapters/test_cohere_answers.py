@@ -190,15 +190,24 @@ def test_usage_falls_back_on_what_is_billed() -> None:
         start() + text("a"),
         start() + text("a") + end()[:-9],
         b"<html>busy</html>",
+        start() + b"data: [DONE]\n\n",
+    ],
+)
+def test_a_stream_that_ends_too_early_was_cut(body: bytes) -> None:
+    assert_broken(body)
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
         b"data: []\n\n",
         b"data: {}\n\n",
-        start() + b"data: [DONE]\n\n",
-        start() + event("message-end"),
-        start() + end(None),  # type: ignore[arg-type]
-        start() + end(usage={"tokens": {"input_tokens": -1}}),
-        start() + end(usage={"tokens": {"input_tokens": 1.5}}),
-        start() + end(usage={"tokens": {"input_tokens": 1 << 70}}),
-        start() + end(usage=[]),
+        event("message-end"),
+        end(None),  # type: ignore[arg-type]
+        end(usage={"tokens": {"input_tokens": -1}}),
+        end(usage={"tokens": {"input_tokens": 1.5}}),
+        end(usage={"tokens": {"input_tokens": 1 << 70}}),
+        end(usage=[]),
         message_event("content-delta", {"content": {"text": 5}}),
         message_event("content-delta", {"content": []}),
         message_event("content-delta", {"content": {"text": "a"}}, logprobs={"text": "a", "logprobs": ["x"]}),
@@ -209,7 +218,11 @@ def test_usage_falls_back_on_what_is_billed() -> None:
         text("a").replace(b'"a"', b'"\\ud800"'),
     ],
 )
-def test_a_stream_that_is_cut_or_makes_no_sense_is_broken(body: bytes) -> None:
+def test_a_stream_that_makes_no_sense_is_broken(nonsense: bytes) -> None:
+    assert_broken(start() + nonsense + end())
+
+
+def assert_broken(body: bytes) -> None:
     events, failure = read(ADAPTER, ASK_STREAM, [body], SSE)
     assert failure is not None
     assert failure.kind is Kind.BROKEN

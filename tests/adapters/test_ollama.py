@@ -320,6 +320,22 @@ def test_stream_and_whole_say_the_same() -> None:
     assert json_of(chat_pb2.ChatEvent(completion=assembler.completion())) == json_of(only)
 
 
+@pytest.mark.parametrize(
+    ("created_at", "created"),
+    [
+        ("2023-11-14T22:13:21.5Z", CREATED + 1),
+        ("2023-11-14T23:13:21.123456789+01:00", CREATED + 1),
+        ("2023-11-14T22:13:21", CREATED + 1),
+        ("0001-01-01T00:00:00Z", 0),
+        ("soon", CREATED),
+        (None, CREATED),
+    ],
+)
+def test_times_are_seconds(created_at: str | None, created: int) -> None:
+    [event], _ = read_all(ADAPTER, ASK, json.dumps(whole_json({}, created_at=created_at)).encode(), "application/json")
+    assert event["created"] == created
+
+
 # --- what goes wrong ---
 
 
@@ -331,6 +347,15 @@ def test_stream_and_whole_say_the_same() -> None:
         line({"content": "a"}),
         line({"content": "a"}) + last()[:-9],
         b"<html>busy</html>",
+    ],
+)
+def test_a_stream_that_ends_too_early_was_cut(body: bytes) -> None:
+    assert_broken(body)
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
         b"[]\n",
         line({"content": 5}),
         line(message=[]),
@@ -344,7 +369,11 @@ def test_stream_and_whole_say_the_same() -> None:
         line({"content": "a"}).replace(b'"a"', b'"\\ud800"'),
     ],
 )
-def test_a_stream_that_is_cut_or_makes_no_sense_is_broken(body: bytes) -> None:
+def test_a_stream_that_makes_no_sense_is_broken(nonsense: bytes) -> None:
+    assert_broken(nonsense + last())
+
+
+def assert_broken(body: bytes) -> None:
     events, failure = read(ADAPTER, ASK_STREAM, [body], NDJSON)
     assert failure is not None
     assert failure.kind is Kind.BROKEN

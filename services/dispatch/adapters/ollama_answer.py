@@ -1,7 +1,7 @@
 """What an Ollama answers: one JSON object, or one per line, the last of which says that it is done."""
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from msgspec import Raw
@@ -25,9 +25,10 @@ _FINISH: Final = {"stop": STOP, "length": LENGTH, "load": STOP, "unload": STOP}
 
 
 def created_of(timestamp: str, otherwise: int) -> int:
-    """Seconds since 1970 of a time such as 2025-01-31T08:30:00.123456789Z."""
+    """Seconds since 1970 of a time such as 2025-01-31T08:30:00.123456789Z; one without a zone is in UTC."""
     try:
-        return max(0, int(datetime.fromisoformat(timestamp).timestamp()))
+        time = datetime.fromisoformat(timestamp)
+        return max(0, int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()))
     except (ValueError, OverflowError):
         return otherwise
 
