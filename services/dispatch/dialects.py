@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from services.dispatch.adapters.anthropic import AnthropicAdapter
 from services.dispatch.adapters.azure import NEWEST, AzureAdapter
 from services.dispatch.adapters.base import Adapter
 from services.dispatch.adapters.cohere import CohereAdapter
@@ -13,6 +14,7 @@ from services.dispatch.adapters.variants import VARIANTS
 from services.dispatch.provider_spec import ProviderSpec
 
 _DIALECTS: Final[Mapping[str, Callable[[ProviderSpec], Adapter]]] = {
+    "anthropic": lambda _: AnthropicAdapter(),
     "azure": lambda spec: AzureAdapter(spec.api_version or NEWEST, spec.deployments),
     "cohere": lambda _: CohereAdapter(),
     "gemini": lambda _: GeminiAdapter(),
@@ -20,7 +22,6 @@ _DIALECTS: Final[Mapping[str, Callable[[ProviderSpec], Adapter]]] = {
     "openai": lambda spec: OpenAIAdapter(VARIANTS[spec.variant]),
 }
 KINDS: Final = frozenset(_DIALECTS)
-PLANNED_KINDS: Final = frozenset({"anthropic", "cohere", "gemini"}) - KINDS
 
 
 def adapter_for(spec: ProviderSpec) -> Adapter:

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from services.dispatch.adapters.anthropic import AnthropicAdapter
 from services.dispatch.adapters.azure import AzureAdapter
 from services.dispatch.adapters.base import Adapter
 from services.dispatch.adapters.cohere import CohereAdapter
 from services.dispatch.adapters.gemini import GeminiAdapter
 from services.dispatch.adapters.ollama import OllamaAdapter
 from services.dispatch.adapters.openai import OpenAIAdapter
-from tests.fakes import azure_upstream, cohere_upstream, gemini_upstream, ollama_upstream, openai_upstream
+from tests.fakes import anthropic_upstream, azure_upstream, cohere_upstream, gemini_upstream, ollama_upstream, openai_upstream
 from tests.fakes.upstream import StreamParts, Upstream
 
 
@@ -37,6 +38,7 @@ class Dialect:
 
 DIALECTS = [
     Dialect("openai", OpenAIAdapter(), openai_upstream, openai_upstream.OpenAIUpstream, b"stop"),
+    Dialect("anthropic", AnthropicAdapter(), anthropic_upstream, anthropic_upstream.AnthropicUpstream, b"end_turn"),
     Dialect("azure", AzureAdapter("2024-10-21"), azure_upstream, azure_upstream.AzureUpstream, b"stop"),
     Dialect("cohere", CohereAdapter(), cohere_upstream, cohere_upstream.CohereUpstream, b"COMPLETE"),
     Dialect("gemini", GeminiAdapter(), gemini_upstream, gemini_upstream.GeminiUpstream, b"STOP"),
