@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from services.dispatch.adapters.variants import VARIANTS, Variant
-from services.dispatch.dialects import KINDS, adapter_for
+from services.dispatch.dialects import adapter_for
 from services.dispatch.features import FEATURES, Support, supports
 from services.dispatch.provider_spec import ProviderSpec
 from services.dispatch.vendors import VENDORS, Vendor
@@ -90,9 +90,8 @@ def _vendor_table() -> Iterator[str]:
 def _features() -> str:
     columns: dict[tuple[Support, ...], list[str]] = {}
     for vendor in VENDORS:
-        if vendor.kind in KINDS:
-            adapter = adapter_for(_spec(vendor))
-            columns.setdefault(tuple(supports(adapter, _MODELS.get(vendor.kind, "model"))), []).append(f"`{vendor.name}`")
+        found = supports(adapter_for(_spec(vendor)), _MODELS.get(vendor.kind, "model"))
+        columns.setdefault(tuple(found), []).append(f"`{vendor.name}`")
     rows = [(feature.name, *(_MARKS[column[index]] for column in columns)) for index, feature in enumerate(FEATURES)]
     return table(("", *(", ".join(names) for names in columns.values())), rows)
 

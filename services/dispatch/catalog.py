@@ -10,7 +10,7 @@ import msgspec
 from services.dispatch import addresses
 from services.dispatch.adapters.variants import VARIANTS
 from services.dispatch.breaker import DEFAULT_POLICY, BreakerPolicy
-from services.dispatch.dialects import KINDS, PLANNED_KINDS
+from services.dispatch.dialects import KINDS
 from services.dispatch.keys import Key
 from services.dispatch.policies import read_breaker, read_limits, read_retry, read_timeouts
 from services.dispatch.provider_spec import DEMO, ProviderSpec
@@ -91,9 +91,6 @@ class _Reader:
             return None
         if vendor.needs_key and not spec.keys:
             return None
-        if vendor.kind not in KINDS:
-            self.disabled[vendor.name] = _not_yet(vendor.kind)
-            return None
         if not spec.base_url:
             self.disabled[vendor.name] = f"{vendor.address_variables[0]} is not set"
             return None
@@ -146,10 +143,7 @@ class _Reader:
         kind = table.text("kind") or (vendor and vendor.kind)
         if kind in KINDS:
             return kind
-        if kind in PLANNED_KINDS:
-            table.problem(_not_yet(kind))
-        else:
-            table.problem(f"kind must be one of {', '.join(sorted(KINDS))}")
+        table.problem(f"kind must be one of {', '.join(sorted(KINDS))}")
         return None
 
     def _merged(self, name: str, kind: str, keys: tuple[Key, ...], table: Table, vendor: Vendor | None) -> ProviderSpec:
@@ -264,7 +258,3 @@ def read_deployments(text: str) -> Mapping[str, str]:
     if not all(model and deployment for model, deployment in found.items()):
         raise ValueError("must be like model=deployment,model=deployment or a JSON object")
     return found
-
-
-def _not_yet(kind: str) -> str:
-    return f"kind {kind!r} is not supported yet; it comes with a later version"

@@ -6,7 +6,7 @@ import pytest
 
 from services.dispatch import addresses
 from services.dispatch.catalog import read_catalog
-from services.dispatch.dialects import KINDS, adapter_for
+from services.dispatch.dialects import adapter_for
 from services.dispatch.settings import DispatchSettings
 from services.dispatch.vendors import VENDORS, Vendor, find, switch_of, variables_of
 from services.runtime.settings import load
@@ -27,8 +27,6 @@ def test_an_own_address_is_one_and_is_as_the_paths_need_it(vendor: Vendor) -> No
 
 @by_name
 def test_a_vendors_variables_enable_it_under_each_of_their_names(vendor: Vendor) -> None:
-    if vendor.kind not in KINDS:
-        pytest.skip("its dialect is not there yet")
     for key in vendor.key_variables:
         for address in vendor.address_variables:
             environment = {"ENABLE_OLLAMA": "false", "ENABLE_DEMO": "false"} | {
