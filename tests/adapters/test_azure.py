@@ -45,6 +45,16 @@ def test_a_model_is_asked_by_the_name_of_its_deployment() -> None:
     assert json.loads(DATED.encode(request_of({}), "large").body)["model"] == "large"
 
 
+@pytest.mark.parametrize(
+    ("version", "is_asked"),
+    [("2023-05-15", False), ("2024-08-01-preview", False), ("2024-09-01-preview", True), ("2024-10-21", True), ("v1", True)],
+)
+def test_usage_of_a_stream_is_asked_of_versions_that_understand(version: str, is_asked: bool) -> None:
+    for options in ({}, {"stream_options": {"include_usage": False}}):
+        body = json.loads(AzureAdapter(version).encode(request_of(STREAM | options), "small").body)
+        assert body.get("stream_options") == ({"include_usage": True} if is_asked else None)
+
+
 @pytest.mark.parametrize("model", ["../../admin?x=", "a/b", "ä#?&", "%2e%2e"])
 def test_a_models_name_cannot_leave_its_place_in_the_path(model: str) -> None:
     wire = DATED.encode(request_of({}), model)

@@ -13,19 +13,23 @@ from joulegate.chat.v1 import chat_pb2
 from services.dispatch.adapters.base import WireRequest
 from services.dispatch.adapters.bodies import json_or_none, word
 from services.dispatch.adapters.openai import OpenAIAdapter
+from services.dispatch.adapters.variants import OPENAI, Variant
 from services.dispatch.failure import Failure
 
 NEWEST: Final = "v1"
 _UNDATED: Final = frozenset({NEWEST, "preview", "latest"})
+# An older one answers 400 to `stream_options`: the usage of its streams is estimated.
+_FIRST_WITH_USAGE: Final = "2024-09-01"
+_WITHOUT_USAGE: Final = Variant("Azure's API of that date", has_stream_options=False)
 
 
 class AzureAdapter(OpenAIAdapter):
     """The dialect of one resource. A model that `deployments` does not name is taken for a deployment's own name."""
 
     def __init__(self, api_version: str = NEWEST, deployments: Mapping[str, str] | None = None) -> None:
-        super().__init__()
-        self._deployments = dict(deployments or {})
         self._is_dated = api_version not in _UNDATED
+        super().__init__(_WITHOUT_USAGE if self._is_dated and api_version < _FIRST_WITH_USAGE else OPENAI)
+        self._deployments = dict(deployments or {})
         self._query = "" if api_version == NEWEST else f"?api-version={quote(api_version, safe='')}"
         self.models_path = f"/openai/{'' if self._is_dated else 'v1/'}models{self._query}"
 

@@ -36,7 +36,10 @@ def spell_request(request: chat_pb2.ChatRequest, variant: Variant) -> tuple[dict
     for name, new in variant.renamed.items():
         if name in members:
             members[new] = members.pop(name)
-    if request.stream and variant.has_stream_options:
+    if not variant.has_stream_options:
+        # Whether a client sees the usage is the router's affair.
+        members.pop("stream_options", None)
+    elif request.stream:
         options = members.get("stream_options")
         members["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
     messages = members.get("messages")

@@ -2,13 +2,19 @@
 
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.dispatch.breaker import BreakerPolicy
-from services.dispatch.catalog import Catalog, read_catalog, read_deployments
+from services.dispatch.catalog import PROVIDER_KEYS, Catalog, read_catalog, read_deployments
+from services.dispatch.dialects import adapter_for
 from services.dispatch.keys import Key
 from services.dispatch.limits import ProviderLimits
+from services.dispatch.policies import BREAKER_KEYS, LIMIT_KEYS, RETRY_KEYS, TIMEOUT_FIELDS
 from services.dispatch.provider_spec import ProviderSpec
 from services.dispatch.retry import RetryPolicy
 from services.dispatch.secret import Secret
@@ -320,3 +326,19 @@ def test_no_problem_shows_a_secret(environment: Mapping[str, str], toml: str) ->
     lines = problems(toml, NO_OLLAMA | dict(environment))
     assert lines
     assert not any(KEY in line for line in lines)
+
+
+_KEYS = sorted({*PROVIDER_KEYS, *RETRY_KEYS, *BREAKER_KEYS, *LIMIT_KEYS, *TIMEOUT_FIELDS, "env", "weight", "lab", "azure", "openai"})
+_ANYTHING = st.recursive(
+    st.booleans() | st.integers() | st.floats() | st.sampled_from(["", KEY, "openai", "azure", "ollama", "LAB_API_KEY", "http://x.test"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_KEYS), inner, max_size=6),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["providers", "retry", "breaker"]), _ANYTHING))
+def test_whatever_the_file_says_it_is_read_or_its_mistakes_are_named(config: dict[str, Any]) -> None:
+    environment = NO_OLLAMA | {"LAB_API_KEY": KEY}
+    with suppress(SettingsError):
+        for spec in read_catalog(load(DispatchSettings, environment), config, environment).providers:
+            assert spec.kind == "demo" or adapter_for(spec).models_path
