@@ -13,6 +13,7 @@ from services.dispatch.adapters.ollama import OllamaAdapter
 from services.dispatch.failure import Failure, Kind
 from services.wire.assemble import CompletionAssembler
 from services.wire.ndjson import LineDecoder, LineTooLarge
+from services.wire.openai import decode_request
 from tests.adapters.reading import ANYTHING, CREATED, delta_fields, json_of, read, read_all, request_of
 from tests.fakes.ollama_upstream import NDJSON, OllamaUpstream, error_body, last, line, stream_parts, whole_json
 
@@ -191,6 +192,13 @@ def test_arguments_that_are_no_object_are_refused(arguments: str) -> None:
     assert refused({"messages": [{"role": "assistant", "tool_calls": [call]}]}) == "messages[0].tool_calls[0].function.arguments"
 
 
+@pytest.mark.parametrize("number", ["1e999", "9" * 5000])
+def test_numbers_beyond_all_bounds_are_refused(number: str) -> None:
+    body = '{"model":"m","messages":[{"role":"user","content":"Hi"}],"x":' + number + "}"
+    with pytest.raises(Failure, match="larger than any double"):
+        ADAPTER.encode(decode_request(body.encode()), "small")
+
+
 def test_what_does_no_harm_is_left_out_with_a_warning() -> None:
     body = {"user": "u", "n": 1, "store": False, "messages": [{"role": "user", "content": "Hi", "name": "Al"}]}
     assert warnings(body) == (
@@ -300,6 +308,8 @@ def test_what_ollama_says_beside_is_kept_where_it_said_it() -> None:
     assert failure is None
     assert (events[1]["choices"][0]["delta"], events[1]["remote_model"]) == ({"content": "a", "images": ["x"]}, "big")
     assert events[2]["context"] == [1, 2]
+    events, _ = read_all(ADAPTER, ASK_STREAM, line(remote_host="far"), NDJSON)
+    assert events[1]["remote_host"] == "far"
 
 
 def test_without_counts_there_is_no_usage() -> None:

@@ -96,8 +96,12 @@ class LinesDecoder:
             yield self._chunks.opening()
         if is_last:
             yield from self._end(answer)
-        elif (event := self._news(answer)) is not None:
-            event.chunk.extra_json = answer.rest()
+            return
+        event, rest = self._news(answer), answer.rest()
+        if event is None and rest:
+            event = self._chunks.delta(chat_pb2.Message())
+        if event is not None:
+            event.chunk.extra_json = rest
             yield event
 
     def _news(self, answer: Members) -> chat_pb2.ChatEvent | None:

@@ -74,10 +74,19 @@ _DEFAULTS: Mapping[str, Sequence[Any]] = {
 
 
 class Question:
-    """One request as OpenAI's JSON, in Python's own types. Its members are taken one by one; `null` is the same as absent."""
+    """One request as OpenAI's JSON, in Python's own types. Its members are taken one by one; `null` is the same as absent.
+
+    Raises Failure of kind UNSUPPORTED for a number that no type of Python's holds.
+    """
 
     def __init__(self, request: chat_pb2.ChatRequest, dialect: str) -> None:
-        members: dict[str, Any] = msgspec.json.decode(encode_request(request))
+        try:
+            members: dict[str, Any] = msgspec.json.decode(encode_request(request))
+        except msgspec.DecodeError:
+            # All else that is no JSON was found out when the request came in.
+            raise Failure(
+                Kind.UNSUPPORTED, "A number in the request is larger than any double.", type="invalid_request_error", code="invalid_number"
+            ) from None
         self._members = {name: value for name, value in members.items() if value is not None}
         self._dialect = dialect
         self._warnings: list[str] = []
