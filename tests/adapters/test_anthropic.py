@@ -12,6 +12,7 @@ from joulegate.chat.v1 import chat_pb2
 from services.dispatch.adapters.anthropic import AnthropicAdapter
 from services.dispatch.failure import Failure, Kind
 from services.wire.assemble import CompletionAssembler
+from services.wire.errors import InvalidRequest
 from services.wire.openai import encode_completion
 from tests.adapters.reading import CREATED, delta_fields, json_of, read, read_all, request_of
 from tests.fakes.anthropic_upstream import (
@@ -193,6 +194,25 @@ def test_tools_keep_what_is_native_in_them() -> None:
         {"name": "f", "strict": True, "input_schema": empty, "cache_control": {"type": "ephemeral"}},
         search,
     ]
+
+
+def test_marks_for_the_cache_stay_where_they_are_or_fall_to_the_last_block() -> None:
+    mark = {"cache_control": {"type": "ephemeral"}}
+    result = {
+        "role": "tool",
+        "tool_call_id": "c1",
+        "content": [{"type": "text", "text": "x"}, image("https://a.example/b.png")],
+        "is_error": True,
+    }
+    body = sent(
+        {"messages": [{"role": "user", "content": "Hi", **mark}, result | mark, user({"type": "text", "text": "y", **mark})["messages"][0]]}
+    )
+    first, second, third = (message["content"] for message in body["messages"])
+    assert first == [{"type": "text", "text": "Hi", **mark}]
+    assert third == [{"type": "text", "text": "y", **mark}]
+    shown = {"type": "image", "source": {"type": "url", "url": "https://a.example/b.png"}}
+    content = [{"type": "text", "text": "x"}, shown]
+    assert second == [{"type": "tool_result", "tool_use_id": "c1", "content": content, "is_error": True, **mark}]
 
 
 def test_files_become_documents() -> None:
@@ -399,6 +419,22 @@ def test_any_json_in_any_place_of_a_stream_is_an_answer_or_a_failure(name: str, 
     events[place] = head + b"data: " + json.dumps(json.loads(data) | {name: value}).encode()
     _, failure = read(ADAPTER, ASK_STREAM, [b"\n\n".join(events) + b"\n\n"], SSE)
     assert failure is None or failure.kind in (Kind.BROKEN, Kind.REFUSED)
+
+
+@given(
+    st.sampled_from(["tool_choice", "response_format", "thinking", "metadata", "service_tier", "output_config", "thinking_blocks"]), JSON
+)
+def test_any_json_in_a_request_is_said_or_refused(name: str, value: Any) -> None:
+    said = {"messages": [{"role": "assistant", "content": "x", name: value}]} if name == "thinking_blocks" else {name: value}
+    try:
+        request = request_of(said | {"tools": [TOOL]})
+    except InvalidRequest:
+        return
+    try:
+        ADAPTER.encode(request, "claude-sonnet-4-5")
+    except Failure as failure:
+        assert failure.kind is Kind.UNSUPPORTED
+        assert failure.param
 
 
 def test_models_are_listed_with_their_dates() -> None:

@@ -90,9 +90,7 @@ def completion(body: bytes, reply: Reply) -> chat_pb2.ChatCompletion:
         raise _broken("is no message")
     answer.skip("role")
     finish, finish_extra = _finish(answer)
-    usage = Members({})
-    if answer.has("usage"):
-        usage = answer.object("usage")
+    usage = _usage(answer.object("usage"))
     message = _message(answer.objects("content"))
     choice = chat_pb2.Choice(index=0, message=message, finish_reason=finish, extra_json=finish_extra)
     return chat_pb2.ChatCompletion(
@@ -100,7 +98,7 @@ def completion(body: bytes, reply: Reply) -> chat_pb2.ChatCompletion:
         created=reply.created,
         model=answer.text("model") or reply.model,
         choices=[choice],
-        usage=_usage(usage),
+        usage=usage,
         extra_json=answer.rest(),
     )
 

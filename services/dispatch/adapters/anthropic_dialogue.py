@@ -14,7 +14,7 @@ Block = dict[str, Any]
 Content = str | list[Block]
 
 # Parts that OpenAI has and Anthropic has not.
-_UNSAYABLE = frozenset({"input_audio"})
+_UNSAYABLE = ("input_audio",)
 
 
 class Dialogue:

@@ -31,7 +31,7 @@ _EFFORTS: Final = {"minimal": "low", "low": "low", "medium": "medium", "high": "
 _BUDGETED = re.compile(r"claude-(?:[23]\b|instant|[a-z]+-4(?:[-.@](?:[0-5]\b|\d{8})|\b(?![-.]\d\b)))")
 
 _CHOICES: Final = {"none": "none", "auto": "auto", "required": "any"}
-_NATIVE_CHOICES: Final = frozenset({"none", "auto", "any", "tool"})
+_NATIVE_CHOICES: Final = ("none", "auto", "any", "tool")
 _TIERS: Final = {"auto": "auto", "default": "standard_only", "standard_only": "standard_only"}
 
 
