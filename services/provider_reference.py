@@ -107,6 +107,8 @@ def _differences(variant: Variant) -> Iterator[str]:
         yield "role `developer` is `system`"
     if not variant.has_user_names:
         yield "messages have no `name`"
+    if variant.has_flat_parts:
+        yield "`input_audio` is the data itself, and a file is said by its `file_id` alone"
     if not variant.has_stream_options:
         yield "no `stream_options`"
     if variant.reasoning == "reasoning":

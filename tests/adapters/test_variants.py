@@ -80,6 +80,24 @@ def test_what_mistral_cannot_do_is_refused_by_name(param: str, value: Any) -> No
     assert (raised.value.kind, raised.value.param) == (Kind.UNSUPPORTED, param)
 
 
+def test_mistral_takes_audio_and_files_without_the_object_around_them() -> None:
+    parts = [
+        {"type": "text", "text": "What?"},
+        {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}},
+        {"type": "file", "file": {"file_id": "f-1"}},
+        {"type": "document_url", "document_url": "https://x.test/a.pdf"},
+    ]
+    assert sent("mistral", messages=[{"role": "user", "content": parts}])["messages"][0]["content"] == [
+        parts[0],
+        {"type": "input_audio", "input_audio": "UklGRg=="},
+        {"type": "file", "file_id": "f-1"},
+        parts[3],
+    ]
+    with pytest.raises(Failure) as raised:
+        wire("mistral", messages=[{"role": "user", "content": [parts[0], {"type": "file", "file": {"file_data": "data:,x"}}]}])
+    assert (raised.value.kind, raised.value.param) == (Kind.UNSUPPORTED, "messages[0].content[1]")
+
+
 THOUGHT = {"role": "assistant", "content": "4", "reasoning_content": "2+2"}
 
 

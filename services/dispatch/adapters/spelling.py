@@ -45,7 +45,11 @@ def spell_request(request: chat_pb2.ChatRequest, variant: Variant) -> tuple[dict
     messages = members.get("messages")
     for index, message in enumerate(messages if isinstance(messages, list) else ()):
         _spell_message(message, variant)
-        if not variant.has_user_names and message.get("role") != "tool" and message.pop("name", None) is not None and question is not None:
+        if question is None:
+            continue
+        if variant.has_flat_parts and isinstance(parts := message.get("content"), list):
+            message["content"] = [_flat(part, f"messages[{index}].content[{place}]", question) for place, part in enumerate(parts)]
+        if not variant.has_user_names and message.get("role") != "tool" and message.pop("name", None) is not None:
             question.leave_out(f"messages[{index}].name")
     return members, question.warnings if question is not None else ()
 
@@ -66,6 +70,18 @@ def _spell_message(message: dict[str, Any], variant: Variant) -> None:
     # Parts that say it already came back as they were given.
     if not any(isinstance(part, dict) and part.get("type") == "thinking" for part in rest):
         message["content"] = [{"type": "thinking", "thinking": [{"type": "text", "text": said}]}, *rest]
+
+
+def _flat(part: Any, where: str, question: Question) -> Any:
+    """A part of a message without the object around its audio or its file's id. Raises Failure for a file that comes along."""
+    match part:
+        case {"type": "input_audio", "input_audio": {"data": data}}:
+            return part | {"input_audio": data}
+        case {"type": "file", "file": {"file_id": str(file_id)}}:
+            return {name: value for name, value in part.items() if name != "file"} | {"file_id": file_id}
+        case {"type": "file", "file": _}:
+            raise question.refusal(where, "with its content instead of its id has no counterpart")
+    return part
 
 
 def read_message(message: chat_pb2.Message) -> None:

@@ -20,6 +20,8 @@ class Variant:
     has_stream_options: bool = True
     has_developer_role: bool = True
     has_user_names: bool = True
+    # Whether a part of a message holds audio as text and a file by its id alone, without an object around them.
+    has_flat_parts: bool = False
     # What an assistant's message calls its reasoning: a member's name, or `thinking` for parts of its content.
     reasoning: str = "reasoning_content"
     models_path: str = "/models"
@@ -55,6 +57,7 @@ _MISTRAL: Final = Variant(
     has_stream_options=False,
     has_developer_role=False,
     has_user_names=False,
+    has_flat_parts=True,
     reasoning="thinking",
 )
 VARIANTS: Final[Mapping[str, Variant]] = {
