@@ -8,12 +8,14 @@ from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from services.dispatch import metrics, retry
 from services.dispatch.backend import Answer, Batch
 from services.dispatch.breaker import State
-from services.dispatch.failure import CALLLESS, Failure
+from services.dispatch.failure import CALLLESS, Failure, Kind
 from services.dispatch.roster import Provider, Roster, duration
 from services.runtime import logs
 from services.runtime.clock import Clock
 
 log = logs.get(__name__)
+
+_SUPERSEDED = Failure(Kind.SUPERSEDED, "another provider answered first")
 
 
 class Attempt:
@@ -80,6 +82,13 @@ class Attempt:
             message=failure.message,
             elapsed=duration(self._clock.monotonic() - self._began),
         )
+
+    async def superseded(self, *, is_whole: bool) -> pb.FailedAttempt:
+        """Breaks the call off because another one answers. Gives what is told of it."""
+        now = self._clock.monotonic()
+        self._figures.overtaken(now, now - self._began, is_whole=is_whole)
+        await self.close()
+        return self.report(_SUPERSEDED)
 
     def begin(self) -> None:
         self._is_open = True

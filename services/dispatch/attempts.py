@@ -94,7 +94,9 @@ class Attempts:
             return attempt
         target = attempt.target
         after_s = hedging.delay_s(course.request, course.providers[target.provider].figures.of(target.model))
-        return attempt if after_s is None else Race(attempt, after_s, partial(self._rival, course))
+        if after_s is None:
+            return attempt
+        return Race(attempt, after_s, partial(self._rival, course), is_whole=not course.request.request.stream)
 
     def _rival(self, course: "_Course") -> Attempt | None:
         """A call of the next provider that may be called, if one is left and the budget allows it."""

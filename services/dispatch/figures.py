@@ -166,6 +166,11 @@ class ModelFigures:
         (self.whole if is_whole else self.streamed).took(now, after_s)
         self._changed()
 
+    def overtaken(self, now: float, after_s: float, *, is_whole: bool) -> None:
+        """A call that was broken off without an event: it would have taken longer still. Else who is always overtaken would seem quick."""
+        (self.whole if is_whole else self.streamed).failed(now, after_s)
+        self._changed()
+
     def streamed_tokens(self, count: int, over_s: float) -> None:
         """A stream of so many tokens that took so long after its first."""
         if count < 2:

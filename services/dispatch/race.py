@@ -7,17 +7,15 @@ from contextlib import aclosing
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from services.dispatch import metrics, retry
 from services.dispatch.attempt import Attempt
-from services.dispatch.failure import Failure, Kind
-
-_SUPERSEDED = Failure(Kind.SUPERSEDED, "another provider answered first")
 
 
 class Race:
     """Used as an Attempt is. `make_rival` gives the second call once the first has kept silent for `after_s`, if one may go out."""
 
-    def __init__(self, first: Attempt, after_s: float, make_rival: Callable[[], Attempt | None]) -> None:
+    def __init__(self, first: Attempt, after_s: float, make_rival: Callable[[], Attempt | None], *, is_whole: bool) -> None:
         self._first = first
         self._after_s = after_s
+        self._is_whole = is_whole
         self._make_rival = make_rival
         self._rival: Attempt | None = None
         self._winner: Attempt | None = None
@@ -50,7 +48,8 @@ class Race:
                     yield response
         finally:
             for runner in runners:
-                await runner.stop()
+                await runner.end()
+                await runner.attempt.close()
             if self._rival is not None:
                 metrics.HEDGES.labels(self._rival.target.provider, self._outcome(self._rival)).inc()
 
@@ -64,7 +63,9 @@ class Race:
                 if ended.attempt.failure is None:
                     self._winner = ended.attempt
                 if ended.is_decisive:
-                    response.failed_attempts.extend([await loser.superseded() for loser in runners])
+                    for loser in runners:
+                        await loser.end()
+                        response.failed_attempts.append(await loser.attempt.superseded(is_whole=self._is_whole))
                     runners.clear()
                 yield response
             async for response in ended.responses:
@@ -91,17 +92,11 @@ class _Runner:
         """Whether its first response ends the race: an event, or the refusal that any provider would give."""
         return self.attempt.failure is None or retry.is_callers_fault(self.attempt.failure)
 
-    async def superseded(self) -> pb.FailedAttempt:
-        """Breaks the call off."""
-        await self.stop()
-        return self.attempt.report(_SUPERSEDED)
-
-    async def stop(self) -> None:
-        """Ends the call, wherever it is. Again: nothing."""
+    async def end(self) -> None:
+        """Ends the reading, wherever it is. Again: nothing."""
         self.first.cancel()
         await asyncio.gather(self.first, return_exceptions=True)
         await self.responses.aclose()
-        await self.attempt.close()
 
     async def _first(self) -> pb.DispatchResponse | None:
         return await anext(self.responses, None)

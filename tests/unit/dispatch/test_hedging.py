@@ -88,6 +88,19 @@ def test_the_loser_is_closed_before_the_winners_first_event_is_told() -> None:
     run(main())
 
 
+def test_who_was_overtaken_does_not_seem_quick() -> None:
+    late, quick = ScriptedBackend(ANSWER, after(60.0)), ScriptedBackend(after(0.5))
+    these = scene(late, quick)
+
+    async def main() -> None:
+        await these.run()
+        await these.run(hedge=AFTER_1_S)
+        peak_s = these.providers[0].figures.of("m").whole.peak_s(asyncio.get_running_loop().time())
+        assert peak_s == 1.5
+
+    run(main())
+
+
 def test_the_first_may_still_be_the_first() -> None:
     these = scene(ScriptedBackend(after(1.2)), ScriptedBackend(after(9.0)))
     responses, took = ran(these)
