@@ -84,13 +84,13 @@ class _Reader:
         self.disabled: dict[str, str] = {}
 
     def vendor(self, vendor: Vendor) -> ProviderSpec | None:
-        """A vendor that the file does not name."""
-        spec = self._of_environment(vendor)
+        """A vendor that the file does not name. What the environment says of one that is not used may be wrong."""
         if not self._is_wanted(vendor.name):
             self.disabled[vendor.name] = "switched off"
             return None
-        if vendor.needs_key and not spec.keys:
+        if vendor.needs_key and find(self._environment, vendor.key_variables) is None:
             return None
+        spec = self._of_environment(vendor)
         if not spec.base_url:
             self.disabled[vendor.name] = f"{vendor.address_variables[0]} is not set"
             return None

@@ -75,8 +75,8 @@ def switch_of(name: str) -> str:
 
 
 def find(environment: Mapping[str, str], variables: tuple[str, ...]) -> tuple[str, str] | None:
-    """The first of the variables that is set, and its value."""
-    return next(((name, value) for name in variables if (value := environment.get(name, "").strip())), None)
+    """The first of the variables that is set, and its value. A list of nothing is nothing."""
+    return next(((name, value) for name in variables if (value := environment.get(name, "").strip(", \t\r\n"))), None)
 
 
 def variables_of(vendor: Vendor) -> list[Variable]:

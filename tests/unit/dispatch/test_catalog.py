@@ -88,6 +88,13 @@ def test_a_switch_turns_a_vendor_off() -> None:
     assert found.disabled["openai"] == "switched off"
 
 
+def test_nonsense_about_a_vendor_that_is_not_used_stops_nothing() -> None:
+    unused = {"AZURE_OPENAI_ENDPOINT": "https://x.test/?api-version=1", "AZURE_OPENAI_DEPLOYMENT_MAP": "?"}
+    off = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": "nowhere", "ENABLE_OPENAI": "false"}
+    assert names(catalog(NO_OLLAMA | unused | off)) == ["demo"]
+    assert problems("", NO_OLLAMA | unused | {"AZURE_OPENAI_API_KEY": KEY})[0].startswith("AZURE_OPENAI_ENDPOINT: ")
+
+
 @pytest.mark.parametrize(
     ("host", "base_url"),
     [
@@ -313,8 +320,8 @@ def test_all_problems_are_told_at_once() -> None:
         ({"OPENAI_API_KEY": f"{KEY}\nX: y"}, ""),
         ({"LAB_API_KEY": f"{KEY}ü"}, LAB),
         ({"LAB_KEY_1": f"{KEY}ü"}, KEYS),
-        ({"AZURE_OPENAI_DEPLOYMENT_MAP": KEY}, ""),
-        ({"AZURE_OPENAI_API_VERSION": f"{KEY}/"}, ""),
+        ({"AZURE_OPENAI_API_KEY": "k", "AZURE_OPENAI_DEPLOYMENT_MAP": KEY}, ""),
+        ({"AZURE_OPENAI_API_KEY": "k", "AZURE_OPENAI_API_VERSION": f"{KEY}/"}, ""),
         ({}, f"[providers.lab]\nkind = '{KEY}'"),
         ({}, f'[providers.lab]\nkind = "openai"\nbase_url = "http://x.test"\nbreaker = "{KEY}"'),
         ({"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"http://user:{KEY}@x.test/v1"}, ""),

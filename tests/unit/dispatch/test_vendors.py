@@ -45,7 +45,7 @@ def test_what_runs_here_comes_last() -> None:
 
 
 def test_the_first_variable_that_is_set_counts() -> None:
-    assert find({"B": "2", "A": " "}, ("A", "B")) == ("B", "2")
+    assert find({"B": "2,3\n", "A": " ,"}, ("A", "B")) == ("B", "2,3")
     assert find({}, ("A", "B")) is None
 
 
