@@ -72,6 +72,16 @@ class Live:
         peak = (stream or whole) if streamed else (whole or stream)
         return None if peak is None else _seconds(peak) * exp(min(0.0, self._told_at - now) / PEAK_TAU_S)
 
+    def average_s(self, *, streamed: bool) -> float | None:
+        """The average time to the first event of such an answer, else of the other kind; None before the first one."""
+        told = self._told
+        if told is None:
+            return None
+        stream = told.time_to_first_event if told.HasField("time_to_first_event") else None
+        whole = told.time_to_answer if told.HasField("time_to_answer") else None
+        average = (stream or whole) if streamed else (whole or stream)
+        return None if average is None else _seconds(average)
+
     def cost_s(self, now: float, *, streamed: bool) -> float:
         """What the next call may have to wait: the peak time for each call that is out and the next. Nothing where nobody has tried yet."""
         peak_s = self.peak_s(now, streamed=streamed)

@@ -1,8 +1,10 @@
 """In which order the candidates of a request are tried.
 
-`fallback` is the configured sequence. `latency` is the power of two choices: of two candidates drawn at random, the one where the next
-call may have to wait less, by peak latency and load; the fastest known alone would be everybody's choice, until it is the slowest.
-`least_busy` goes by load alone. Pure: time and randomness are arguments.
+`fallback` is the configured sequence. `least_busy` goes by load alone. `latency` is the power of two choices: of two candidates drawn at
+random, the one where the next call may have to wait less, by peak latency and load; the fastest known alone would be everybody's choice,
+until it is the slowest. A candidate that takes far longer than the fastest is left out of the draw, for at a high load the product alone
+sends it the hundredth call; when its peak has come down, it gets one call at a time to show that it is well again. Pure: time and
+randomness are arguments.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,6 +22,8 @@ class Strategy(StrEnum):
     LEAST_BUSY = "least_busy"
 
 
+# Beyond so many times the fastest one's average, a candidate is far.
+FAR: Final = 2.0
 # Names of earlier gateways among them.
 STRATEGIES: Final = {
     "fallback": Strategy.FALLBACK,
@@ -97,12 +101,32 @@ class Ranking:
         if len(candidates) < 2:
             return candidates
         costs = [candidate.live.cost_s(now, streamed=streamed) for candidate in candidates]
-        one = int(self._draw() * len(candidates))
-        other = int(self._draw() * (len(candidates) - 1))
-        other += other >= one
-        first = one if costs[one] <= costs[other] else other
+        drawn = self._two_of(_near(candidates, now, streamed))
+        first = min(drawn, key=costs.__getitem__)
         following = sorted((place for place in range(len(candidates)) if place != first), key=costs.__getitem__)
         return [candidates[place] for place in (first, *following)]
+
+    def _two_of(self, places: Sequence[int]) -> Sequence[int]:
+        """Two of them at random, or the only one."""
+        if len(places) == 1:
+            return places
+        one = int(self._draw() * len(places))
+        other = int(self._draw() * (len(places) - 1))
+        return places[one], places[other + (other >= one)]
+
+
+def _near(candidates: Sequence[Candidate], now: float, streamed: bool) -> list[int]:
+    """The places of those that take no longer than the fastest by much, and of those that are due for a call that finds out."""
+    averages = [candidate.live.average_s(streamed=streamed) for candidate in candidates]
+    bound_s = FAR * min((average for average in averages if average is not None), default=0.0)
+
+    def is_near(place: int) -> bool:
+        average, live = averages[place], candidates[place].live
+        if average is None or average <= bound_s:
+            return True
+        return live.in_flight_count == 0 and (live.peak_s(now, streamed=streamed) or 0.0) <= bound_s
+
+    return [place for place in range(len(candidates)) if is_near(place)]
 
 
 def is_able(candidate: Candidate, now: float) -> bool:

@@ -13,13 +13,23 @@ from services.router.ranking import Ranking, Strategy
 NOW = 1000.0
 
 
-def candidate(name: str, *, healthy: bool = True, peak_s: float | None = None, in_flight: int = 0, retry_s: float = 0) -> Candidate:
+def candidate(
+    name: str,
+    *,
+    healthy: bool = True,
+    peak_s: float | None = None,
+    average_s: float | None = None,
+    in_flight: int = 0,
+    retry_s: float = 0,
+) -> Candidate:
     """One that was called before if anything is said of its figures."""
     live = Live()
     if peak_s is not None or in_flight or retry_s:
         told = pb.ModelFigures(provider=name, model="m", in_flight_count=in_flight)
         if peak_s is not None:
             told.peak_time_to_first_event.FromMilliseconds(int(peak_s * 1000))
+        if average_s is not None:
+            told.time_to_first_event.FromMilliseconds(int(average_s * 1000))
         if retry_s:
             told.retry_after.FromMilliseconds(int(retry_s * 1000))
         live.tell(told, NOW)
@@ -97,6 +107,30 @@ def test_who_was_never_tried_gets_one_call_at_a_time() -> None:
     assert set(all_firsts([new, known])) == {"new"}
     new.live.began()
     assert set(all_firsts([new, known])) == {"known"}
+
+
+def test_who_is_far_slower_is_left_out_however_busy_the_others_are() -> None:
+    far = candidate("far", average_s=1.6, peak_s=1.6)
+    near = [candidate(name, average_s=0.2, peak_s=0.4, in_flight=50) for name in "ab"]
+    assert set(all_firsts([far, *near])) == {"a", "b"}
+    assert names([far, *near], Strategy.LATENCY)[1] == "far", "it is still a good second"
+
+
+def test_who_was_far_slower_gets_one_call_at_a_time_when_its_peak_has_come_down() -> None:
+    far = candidate("far", average_s=1.6, peak_s=0.3)
+    near = candidate("near", average_s=0.2, peak_s=0.3)
+    assert set(all_firsts([far, near])) == {"far", "near"}
+    far.live.began()
+    assert set(all_firsts([far, near])) == {"near"}
+
+
+def test_whole_answers_are_compared_with_whole_answers() -> None:
+    told = pb.ModelFigures(provider="a", model="m")
+    told.time_to_first_event.FromMilliseconds(100)
+    told.time_to_answer.FromSeconds(9)
+    live = Live()
+    live.tell(told, NOW)
+    assert (live.average_s(streamed=True), live.average_s(streamed=False)) == (0.1, 9.0)
 
 
 def test_one_candidate_needs_no_draw() -> None:
