@@ -51,7 +51,7 @@ class Attempt:
         return () if self.failure is None else (self,)
 
     async def responses(self) -> AsyncGenerator[pb.DispatchResponse, None]:
-        """The answer, or with `failure` set the failed attempt, where a call was made. Raises GatewayError when it is cut."""
+        """The answer, or with `failure` set what is told of that. Raises GatewayError when it is cut."""
         is_selected = False
         is_last = False
         while not is_last:
@@ -62,7 +62,9 @@ class Attempt:
                 if is_selected:
                     raise retry.cut(self.target.provider, failure) from None
                 self.failure = failure
-                if failure.kind not in CALLLESS:
+                if failure.kind in CALLLESS:
+                    yield pb.DispatchResponse(begun_attempts=[pb.BegunAttempt(attempt=self._number)])
+                else:
                     yield pb.DispatchResponse(failed_attempts=[self.report(failure)])
                 return
             is_last = batch.is_last

@@ -32,17 +32,17 @@ class Race:
 
     async def responses(self) -> AsyncGenerator[pb.DispatchResponse, None]:
         """As an Attempt's, with the begin of the second call."""
-        runners = [_Runner(self._first)]
+        first = _Runner(self._first)
+        runners = [first]
         try:
-            await asyncio.wait([runners[0].first], timeout=self._after_s)
-            if not runners[0].first.done() and (rival := self._make_rival()) is not None:
+            await asyncio.wait([first.first], timeout=self._after_s)
+            if not first.first.done() and (rival := self._make_rival()) is not None:
                 rival.begin()
                 self._rival = rival
-                runners.append(_Runner(rival))
-                # What needs no call has said so by the next turn of the loop.
-                await asyncio.sleep(0)
-                if rival.failure is None:
-                    yield pb.DispatchResponse(begun_attempts=[rival.begun])
+                # Told before the call goes out: whoever leaves in between has it in the books.
+                yield pb.DispatchResponse(begun_attempts=[rival.begun])
+                if not first.is_decisive:
+                    runners.append(_Runner(rival))
             async with aclosing(self._run(list(runners))) as responses:
                 async for response in responses:
                     yield response
@@ -51,6 +51,7 @@ class Race:
                 await runner.end()
                 await runner.attempt.close()
             if self._rival is not None:
+                await self._rival.close()
                 metrics.HEDGES.labels(self._rival.target.provider, self._outcome(self._rival)).inc()
 
     async def _run(self, runners: "list[_Runner]") -> AsyncGenerator[pb.DispatchResponse, None]:
@@ -59,15 +60,14 @@ class Race:
             ended = next(runner for runner in runners if runner.first.done())
             runners.remove(ended)
             response = ended.first.result()
-            if response is not None:
-                if ended.attempt.failure is None:
-                    self._winner = ended.attempt
-                if ended.is_decisive:
-                    for loser in runners:
-                        await loser.end()
-                        response.failed_attempts.append(await loser.attempt.superseded(is_whole=self._is_whole))
-                    runners.clear()
-                yield response
+            if ended.attempt.failure is None:
+                self._winner = ended.attempt
+            if ended.is_decisive:
+                for loser in runners:
+                    await loser.end()
+                    response.failed_attempts.append(await loser.attempt.superseded(is_whole=self._is_whole))
+                runners.clear()
+            yield response
             async for response in ended.responses:
                 yield response
 
@@ -89,8 +89,9 @@ class _Runner:
 
     @property
     def is_decisive(self) -> bool:
-        """Whether its first response ends the race: an event, or the refusal that any provider would give."""
-        return self.attempt.failure is None or retry.is_callers_fault(self.attempt.failure)
+        """Whether its first response is here and ends the race: an event, or the refusal that any provider would give."""
+        failure = self.attempt.failure
+        return self.first.done() and (failure is None or retry.is_callers_fault(failure))
 
     async def end(self) -> None:
         """Ends the reading, wherever it is. Again: nothing."""
@@ -98,5 +99,5 @@ class _Runner:
         await asyncio.gather(self.first, return_exceptions=True)
         await self.responses.aclose()
 
-    async def _first(self) -> pb.DispatchResponse | None:
-        return await anext(self.responses, None)
+    async def _first(self) -> pb.DispatchResponse:
+        return await anext(self.responses)

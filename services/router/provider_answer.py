@@ -25,16 +25,6 @@ from services.wire.assemble import CompletionAssembler
 
 # A settled answer waits this long for its figures; without them it leaves with the receipt's figures unset.
 FIGURES_WAIT_S = 1.0
-# Why dispatch ends a request when no call is left to be made: it has named them all.
-_AFTER_THE_LAST_CALL = frozenset(
-    (
-        ErrorReason.ERROR_REASON_PROVIDER_REJECTED,
-        ErrorReason.ERROR_REASON_PROVIDER_RATE_LIMITED,
-        ErrorReason.ERROR_REASON_PROVIDER_TIMEOUT,
-        ErrorReason.ERROR_REASON_PROVIDERS_EXHAUSTED,
-        ErrorReason.ERROR_REASON_MODEL_NOT_FOUND,
-    )
-)
 # What became of a call that gave no event; with any other code the provider refused it or was not there.
 _OUTCOME_OF_CODE: Mapping[int, entry_pb2.Outcome.ValueType] = {
     code_pb2.DEADLINE_EXCEEDED: entry_pb2.OUTCOME_TIMED_OUT,
@@ -111,7 +101,7 @@ class ProviderAnswer:
             outcome = _outcome(end)
             if self._selected is not None and outcome == entry_pb2.OUTCOME_FAILED:
                 outcome = entry_pb2.OUTCOME_STREAM_CUT
-            self._settle(outcome, is_last_named=isinstance(end, GatewayError) and end.reason in _AFTER_THE_LAST_CALL)
+            self._settle(outcome)
 
     async def _await_selection(self) -> None:
         while self._selected is None:
@@ -125,7 +115,10 @@ class ProviderAnswer:
 
     def _note_attempts(self, response: dispatch_pb.DispatchResponse) -> None:
         for begun in response.begun_attempts:
-            self._running[begun.attempt] = begun.target
+            if begun.HasField("target"):
+                self._running[begun.attempt] = begun.target
+            else:
+                self._running.pop(begun.attempt, None)
         for failed in response.failed_attempts:
             self._running.pop(failed.attempt, None)
         self._failed += response.failed_attempts
@@ -214,16 +207,16 @@ class ProviderAnswer:
             max_output_tokens=max(0, request.max_completion_tokens or request.max_tokens),
         )
 
-    def _settle(
-        self, outcome: entry_pb2.Outcome.ValueType, is_last_named: bool = True
-    ) -> asyncio.Future[ledger_service_pb2.SettlementAck | None]:
+    def _settle(self, outcome: entry_pb2.Outcome.ValueType) -> asyncio.Future[ledger_service_pb2.SettlementAck | None]:
         self._is_settled = True
         question = self._question
         attempts = [self._failed_attempt(failed) for failed in self._failed]
         if self._selected is not None:
             attempts.append(self._selected_attempt(self._selected, outcome))
-        elif not (attempts and is_last_named):
+        else:
             attempts += [self._unended_attempt(attempt, target, outcome) for attempt, target in self._running.items()]
+        # A request whom nobody could be called for has its row all the same.
+        attempts = attempts or [self._unended_attempt(1, self._targets[0], outcome)]
         metrics.requests(attempts[-1].provider, self._status, outcome).inc()
         return self._books.settle(
             ledger_service_pb2.Settlement(
@@ -252,7 +245,7 @@ class ProviderAnswer:
     def _unended_attempt(
         self, attempt: int, target: dispatch_pb.Target, outcome: entry_pb2.Outcome.ValueType
     ) -> ledger_service_pb2.Attempt:
-        """A call that was running when the request ended, or that would have been the first."""
+        """A call that was running when the request ended, or that would have been."""
         return ledger_service_pb2.Attempt(
             attempt=attempt, provider=target.provider, model=target.model, outcome=outcome, tokens=self._unanswered(outcome)
         )

@@ -50,9 +50,11 @@ class ScriptedAnswer:
 
     def __init__(self, script: Script) -> None:
         self._script = list(script)
+        self.is_read = False
         self.is_closed = False
 
     async def read(self) -> Batch:
+        self.is_read = True
         step = self._script.pop(0)
         if isinstance(step, asyncio.Event | float):
             await (step.wait() if isinstance(step, asyncio.Event) else asyncio.sleep(step))
@@ -119,4 +121,5 @@ class Scene:
 
     @property
     def begun(self) -> list[tuple[str, int]]:
+        """Without a provider: it needed no call."""
         return [(one.target.provider, one.attempt) for response in self.responses for one in response.begun_attempts]

@@ -243,11 +243,11 @@ async def test_changes_of_a_circuit_are_announced_logged_and_counted() -> None:
 UNSAYABLE = Failure(Kind.UNSUPPORTED, "the dialect has no word for logprobs", param="logprobs")
 
 
-async def test_what_a_dialect_cannot_say_goes_to_the_next_target_without_a_word() -> None:
+async def test_what_a_dialect_cannot_say_goes_to_the_next_target_and_is_no_call() -> None:
     scene = Scene(ScriptedBackend([UNSAYABLE]), ScriptedBackend(ANSWER))
     response = (await scene.run())[-1]
     assert (response.selected.target.provider, response.selected.attempt) == ("b", 1)
-    assert scene.begun == [("b", 1)]
+    assert scene.begun == [("", 1), ("b", 1)]
     assert (scene.failed, scene.providers[0].figures.failure_count) == ([], 0)
 
 
@@ -255,7 +255,7 @@ async def test_what_no_dialect_can_say_is_refused_by_name() -> None:
     scene = Scene(ScriptedBackend([UNSAYABLE]), ScriptedBackend([UNSAYABLE]))
     error = await scene.error()
     assert (error.reason, error.metadata["param"]) == (ErrorReason.ERROR_REASON_UNSUPPORTED_PARAMETER, "logprobs")
-    assert (scene.failed, scene.begun) == ([], [("b", 1)])
+    assert (scene.failed, scene.begun) == ([], [("", 1), ("b", 1), ("", 1)])
 
 
 async def test_repeats_end_with_their_budget_and_the_next_target_follows() -> None:

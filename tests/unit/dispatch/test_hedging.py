@@ -172,11 +172,29 @@ def test_what_one_refuses_the_other_is_not_waited_for() -> None:
     assert late.answers[0].is_closed
 
 
-def test_a_rival_that_cannot_say_it_is_not_told() -> None:
+def test_a_rival_that_needs_no_call_is_taken_back() -> None:
     these = scene(ScriptedBackend(after(3.0)), ScriptedBackend([Failure(Kind.UNSUPPORTED, "", param="seed")]))
     responses, _ = ran(these)
-    assert len(responses) == 1
-    assert responses[0].selected.target.provider == "a"
+    assert (these.begun, these.failed) == ([("b", 2), ("", 2)], [])
+    assert responses[-1].selected.target.provider == "a"
+
+
+def test_a_rival_goes_out_only_after_it_was_told() -> None:
+    spare = ScriptedBackend(after(60.0))
+    these = scene(ScriptedBackend(after(1.5)), spare)
+
+    async def main() -> None:
+        responses = these.attempts.dispatch(these.request(AFTER_1_S), {}, None)
+        assert (await anext(responses)).begun_attempts
+        # As long as it is not read, the first may still begin; then the second is never called.
+        await asyncio.sleep(1.0)
+        assert (await anext(responses)).selected.target.provider == "a"
+        await responses.aclose()
+
+    run(main())
+    assert spare.answers[0].is_closed
+    assert not spare.answers[0].is_read
+    assert these.providers[1].figures.in_flight_count == 0
 
 
 def test_a_rival_with_an_open_circuit_is_passed_over() -> None:

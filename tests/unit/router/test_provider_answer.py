@@ -123,7 +123,7 @@ def failed(number: int, target: dispatch_pb.Target, code: grpc.StatusCode = grpc
     return dispatch_pb.DispatchResponse(failed_attempts=[dispatch_pb.FailedAttempt(target=target, attempt=number, code=code.value[0])])
 
 
-def started(number: int, target: dispatch_pb.Target) -> dispatch_pb.DispatchResponse:
+def started(number: int, target: dispatch_pb.Target | None) -> dispatch_pb.DispatchResponse:
     return dispatch_pb.DispatchResponse(begun_attempts=[dispatch_pb.BegunAttempt(target=target, attempt=number)])
 
 
@@ -131,6 +131,7 @@ FAILED = failed(1, TARGET)
 SILENT = failed(1, TARGET, grpc.StatusCode.DEADLINE_EXCEEDED)
 FAILED_TOO = failed(2, SPARE)
 STARTED_TOO = started(2, SPARE)
+NOT_STARTED = started(1, None)
 
 
 @pytest.mark.parametrize(
@@ -157,8 +158,11 @@ STARTED_TOO = started(2, SPARE)
         ([FAILED, STARTED_TOO, FAILED_TOO, started(3, SPARE)], "SERVICE_UNAVAILABLE", [("lab", "FAILED")] + [("spare", "FAILED")] * 2),
         # Nobody was called: the request has its row all the same.
         ([], "PROVIDERS_EXHAUSTED", [("lab", "FAILED")]),
-        # A call that turned out not to be needed.
-        ([FAILED, STARTED_TOO], "PROVIDERS_EXHAUSTED", [("lab", "FAILED")]),
+        # Calls that turned out not to be needed.
+        ([NOT_STARTED], "UNSUPPORTED_PARAMETER", [("lab", "FAILED")]),
+        ([FAILED, STARTED_TOO, started(2, None)], "PROVIDERS_EXHAUSTED", [("lab", "FAILED")]),
+        ([NOT_STARTED, started(1, SPARE)], "CANCELLED", [("spare", "CLIENT_LEFT")]),
+        ([STARTED_TOO, started(2, None)], "CANCELLED", [("lab", "CLIENT_LEFT")]),
     ],
 )
 async def test_each_call_of_a_request_without_a_first_event_is_booked(

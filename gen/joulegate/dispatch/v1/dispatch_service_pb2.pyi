@@ -143,9 +143,7 @@ class DispatchResponse(_message.Message):
 
     @_builtins.property
     def begun_attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___BegunAttempt]:
-        """Attempts that are about to begin: each that is neither failed nor selected is running. Attempt 1 at the first target goes without
-        saying, until another attempt 1 is told. An attempt that turns out to need no call is not told as failed; its number is used again.
-        """
+        """Attempts, before they begin: each that is neither failed nor selected is running. Attempt 1 at the first target goes without saying."""
 
     def __init__(
         self,
@@ -175,7 +173,9 @@ class BegunAttempt(_message.Message):
     attempt: _builtins.int
     """Counts from 1 over all calls of the request."""
     @_builtins.property
-    def target(self) -> Global___Target: ...
+    def target(self) -> Global___Target:
+        """Unset: the attempt turned out to need no call, because the dialect cannot say what is asked or a limit is full. Its number is used again."""
+
     def __init__(
         self,
         *,
