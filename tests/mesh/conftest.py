@@ -9,6 +9,9 @@ import pytest_asyncio
 from tests.fakes.openai_upstream import OpenAIUpstream
 from tests.mesh.gateway import ONE_PROCESS, PROCESSES, Gateway, provider_table, running
 
+# One call at each provider, and no breaker: what fails in one test is not to be held against the next.
+POLICY = "[retry]\nattempts = 1\n[breaker]\nfailures = 10000\nminimum_calls = 1000000\n"
+
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def upstreams() -> AsyncIterator[tuple[OpenAIUpstream, OpenAIUpstream]]:
@@ -20,12 +23,33 @@ async def upstreams() -> AsyncIterator[tuple[OpenAIUpstream, OpenAIUpstream]]:
 async def gateway(
     request: pytest.FixtureRequest, upstreams: tuple[OpenAIUpstream, OpenAIUpstream], tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Gateway]:
-    """Model `small` is served by `lab` alone, `shared` by `lab` and then `backup`, `demo` by the built-in provider."""
+    """Model `small` is served by `lab` alone, `shared` by `lab` and then `backup`, `demo` by the built-in provider.
+
+    So are the fresh ones of `small_models` and `shared_models`.
+    """
     lab, backup = upstreams
-    tables = provider_table("lab", lab.base_url, ["small", "shared"]) + provider_table("backup", backup.base_url, ["shared"])
+    small, shared = ([name, *fresh(name)] for name in ("small", "shared"))
+    tables = provider_table("lab", lab.base_url, small + shared) + provider_table("backup", backup.base_url, shared)
     folder: Path = tmp_path_factory.mktemp(str(request.param))
-    async with running(folder, request.param, tables + "[retry]\nattempts = 1\n") as gateway:
+    async with running(folder, request.param, tables + POLICY) as gateway:
         yield gateway
+
+
+def fresh(name: str) -> list[str]:
+    """Models for tests of limits: a provider that has said until when it wants no calls of a model gets none, of whichever test."""
+    return [f"{name}-{number}" for number in range(64)]
+
+
+@pytest.fixture(scope="session")
+def small_models() -> Iterator[str]:
+    """Each of them for one question only."""
+    return iter(fresh("small"))
+
+
+@pytest.fixture(scope="session")
+def shared_models() -> Iterator[str]:
+    """Each of them for one question only."""
+    return iter(fresh("shared"))
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Every way a request can fail, as a client sees it over raw HTTP, and what the books say of it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -173,11 +173,12 @@ REFUSALS: Mapping[str, tuple[Reply, Expected]] = {
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("case", REFUSALS)
 async def test_failure_of_the_provider_is_told_and_booked(
-    http: httpx.AsyncClient, gateway: Gateway, lab: OpenAIUpstream, case: str, streamed: bool
+    http: httpx.AsyncClient, gateway: Gateway, lab: OpenAIUpstream, small_models: Iterator[str], case: str, streamed: bool
 ) -> None:
     reply, expected = REFUSALS[case]
     lab.script(reply)
-    response = await http.post(CHAT, json=question(stream=streamed))
+    model = next(small_models) if reply.status == 429 else "small"
+    response = await http.post(CHAT, json=question(model=model, stream=streamed))
     message = assert_openai_error(response, expected.status, expected.type, expected.code, expected.param)
     assert expected.says in message and "secret" not in message
     assert {name: response.headers.get(name) for name in expected.headers} == expected.headers
@@ -239,13 +240,14 @@ def assert_failed_over(rows: list[dict[str, Any]], outcome: str) -> None:
 
 @pytest.mark.parametrize("case", FAILOVERS)
 async def test_next_provider_answers_when_the_first_fails(
-    http: httpx.AsyncClient, gateway: Gateway, lab: OpenAIUpstream, backup: OpenAIUpstream, case: str
+    http: httpx.AsyncClient, gateway: Gateway, lab: OpenAIUpstream, backup: OpenAIUpstream, shared_models: Iterator[str], case: str
 ) -> None:
     await heals(http, lab)
     reply, outcome = FAILOVERS[case]
     lab.script(reply)
+    model = next(shared_models) if reply.status == 429 else "shared"
     backup.script(completion("from the backup", model="shared"))
-    response = await http.post(CHAT, json=question(model="shared"))
+    response = await http.post(CHAT, json=question(model=model))
     assert response.status_code == 200, response.text
     document = response.json()
     assert document["choices"][0]["message"]["content"] == "from the backup"
@@ -256,13 +258,14 @@ async def test_next_provider_answers_when_the_first_fails(
 
 @pytest.mark.parametrize("case", STREAM_FAILOVERS)
 async def test_next_provider_streams_when_the_first_fails_before_its_first_event(
-    http: httpx.AsyncClient, gateway: Gateway, lab: OpenAIUpstream, backup: OpenAIUpstream, case: str
+    http: httpx.AsyncClient, gateway: Gateway, lab: OpenAIUpstream, backup: OpenAIUpstream, shared_models: Iterator[str], case: str
 ) -> None:
     await heals(http, lab)
     reply, outcome = STREAM_FAILOVERS[case]
     lab.script(reply)
+    model = next(shared_models) if reply.status == 429 else "shared"
     backup.script(stream("from ", "the backup", model="shared"))
-    response = await http.post(CHAT, json=question(model="shared", stream=True))
+    response = await http.post(CHAT, json=question(model=model, stream=True))
     assert text_of(chunks_of(response.content)) == "from the backup"
     assert response.headers["x-joulegate-provider"] == "backup"
     assert_failed_over(await gateway.settled_entries(response.headers["x-request-id"], 2), outcome)
@@ -293,14 +296,20 @@ async def test_all_providers_down_is_told_with_the_last_ones_words_and_both_are_
 
 
 async def test_all_providers_over_their_limits_say_the_shortest_wait(
-    http: httpx.AsyncClient, lab: OpenAIUpstream, backup: OpenAIUpstream
+    http: httpx.AsyncClient, lab: OpenAIUpstream, backup: OpenAIUpstream, shared_models: Iterator[str]
 ) -> None:
     await heals(http, lab)
     lab.script(error(429, "slow", {"retry-after": "9"}))
     backup.script(error(429, "slow", {"retry-after": "4"}))
-    response = await http.post(CHAT, json=question(model="shared"))
+    model = next(shared_models)
+    response = await http.post(CHAT, json=question(model=model))
     assert_openai_error(response, 429, "rate_limit_error", LIMITED)
     assert response.headers["retry-after"] == "4"
+    # Neither is called again before that.
+    response = await http.post(CHAT, json=question(model=model))
+    assert_openai_error(response, 429, "rate_limit_error", LIMITED)
+    assert 1 <= int(response.headers["retry-after"]) <= 4
+    assert (len(lab.calls), len(backup.calls)) == (1, 1)
 
 
 @pytest.mark.parametrize("bound", [-1, 0, 2**62])

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -376,12 +376,14 @@ REFUSALS: Mapping[str, tuple[Reply, Raised, int, str | None]] = {
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-async def test_refusal_of_a_provider_raises_the_exception_that_openai_raises(sdk: Sdk, lab: OpenAIUpstream, case: str) -> None:
+async def test_refusal_of_a_provider_raises_the_exception_that_openai_raises(
+    sdk: Sdk, lab: OpenAIUpstream, small_models: Iterator[str], case: str
+) -> None:
     reply, kind, status, code = REFUSALS[case]
     lab.script(reply, reply)
     for ask in (sdk.whole, sdk.chunks):
         with pytest.raises(openai.APIStatusError) as raised:
-            await ask(**question())
+            await ask(**question(model=next(small_models)))
         assert type(raised.value) is kind
         assert (raised.value.status_code, raised.value.code) == (status, code)
         assert raised.value.request_id
