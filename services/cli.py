@@ -29,6 +29,10 @@ def main() -> int:
             return gateway.main(options.one_process)
         case "serve":
             return int(importlib.import_module(MAINS[options.name]).main())
+        case "ledger":
+            from services.ledger import __main__ as ledger
+
+            return ledger.migrate(options.down or "head", options.sql)
         case "envoy-config":
             return _write_envoy_config(options.clusters, options.listen, options.out)
         case _:
@@ -47,6 +51,11 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="run one service, or all in one process, without Envoy")
     serve.add_argument("name", choices=MAINS)
+
+    ledger = commands.add_parser("ledger", help="look after the books").add_subparsers(dest="work", required=True)
+    migrate = ledger.add_parser("migrate", help="bring the books up to date, as the ledger does itself when it starts")
+    migrate.add_argument("--down", metavar="REVISION", help="back to what an earlier program wrote")
+    migrate.add_argument("--sql", action="store_true", help="print the SQL and change nothing")
 
     config = commands.add_parser("envoy-config", help="write Envoy's configuration into a folder")
     config.add_argument("--clusters", choices=["compose"], default="compose", help="where the services are (default: %(default)s)")

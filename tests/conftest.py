@@ -1,10 +1,16 @@
-"""What every test has: a guard against the network beyond loopback."""
+"""What every test has: a guard against the network beyond loopback, and the two stores of the books."""
 
+import os
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from services.ledger.engines import Place
+from tests import postgresql
 
 _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
 
@@ -21,3 +27,32 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
     yield
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[postgresql.Server]:
+    """A PostgreSQL for all tests of a run. Where there can be none, tests that need it are skipped; in CI they fail."""
+    with postgresql_or_skip() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Where a test's books are: each test that asks runs on both stores."""
+    if request.param == "sqlite":
+        return tmp_path / "ledger.db"
+    server: postgresql.Server = request.getfixturevalue("postgresql_server")
+    return server.new_database()
+
+
+@contextmanager
+def postgresql_or_skip() -> Iterator[postgresql.Server]:
+    try:
+        started = ExitStack()
+        server = started.enter_context(postgresql.running())
+    except postgresql.UnavailableError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"NOT TESTED ON POSTGRESQL: {error}")
+    with started:
+        yield server

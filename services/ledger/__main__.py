@@ -1,20 +1,23 @@
-"""The ledger process."""
+"""The ledger process, and the command that migrates its books."""
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from decimal import Decimal
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from joulegate.ledger.v1 import admin_service_pb2_grpc, ledger_service_pb2_grpc
-from services.ledger import carbon, metrics
+from services.ledger import carbon, metrics, migration
 from services.ledger.admin import AdminServicer
 from services.ledger.books import Books
 from services.ledger.cost import Tariffs
+from services.ledger.engines import Place, open_engine, server_url
 from services.ledger.figures import Figurer
 from services.ledger.lock import owned
 from services.ledger.overrides import DeclaredPrice, read_overrides
@@ -22,11 +25,16 @@ from services.ledger.reads import Reads
 from services.ledger.servicer import LedgerServicer
 from services.ledger.settings import LedgerSettings
 from services.ledger.store import Reader, Writer, open_books
-from services.runtime import app
+from services.runtime import app, logs
 from services.runtime.clock import SystemClock
 from services.runtime.config_file import read_config
 from services.runtime.mesh import Mesh
-from services.runtime.settings import SettingsError
+from services.runtime.settings import SettingsError, load, read_environment
+
+log = logs.get(__name__)
+
+# A server that starts together with the ledger gets the time for it.
+START_PAUSES_S: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 1.6)
 
 
 @asynccontextmanager
@@ -34,8 +42,10 @@ async def build(settings: LedgerSettings, mesh: Mesh) -> AsyncIterator[None]:
     """The ledger's services on the mesh. Raises SettingsError when the books cannot be opened."""
     async with AsyncExitStack() as stack:
         figurer = _figurer(settings)
-        stack.enter_context(owned(settings.database))
-        writer, reader = _open(settings, stack)
+        place = _place(settings)
+        if isinstance(place, Path):
+            stack.enter_context(owned(place))
+        writer, reader = await _open(place, settings.synchronous, stack)
         books = Books(writer, figurer, _thread("ledger-writer", stack), SystemClock(), settings.orphan_grace_s)
         reads = Reads(reader, _thread("ledger-reader", stack))
         books.expect(writer.waiting_routers())
@@ -53,11 +63,41 @@ def _figurer(settings: LedgerSettings) -> Figurer:
     return Figurer(overrides, Tariffs(overrides, unknown))
 
 
-def _open(settings: LedgerSettings, stack: AsyncExitStack) -> tuple[Writer, Reader]:
+def _place(settings: LedgerSettings) -> Place:
+    """Where the books are. Raises SettingsError for a URL that names no PostgreSQL."""
+    if settings.database_url is None:
+        return settings.database
     try:
-        return stack.enter_context(open_books(settings.database, settings.synchronous))
-    except SQLAlchemyError as error:
-        raise SettingsError([f"LEDGER_DB_PATH={str(settings.database)!r}: {error}"]) from error
+        return server_url(settings.database_url)
+    except ValueError as error:
+        raise SettingsError([f"LEDGER_DATABASE_URL: {error}"]) from None
+
+
+async def _open(place: Place, synchronous: str, stack: AsyncExitStack) -> tuple[Writer, Reader]:
+    pauses = iter(() if isinstance(place, Path) else START_PAUSES_S)
+    while True:
+        try:
+            return stack.enter_context(open_books(place, synchronous))
+        except OperationalError as error:
+            pause = next(pauses, None)
+            if pause is None:
+                raise _unusable(place, error) from error
+            log.warning("database_away", cause=_cause(error))
+            await asyncio.sleep(pause)
+        except (SQLAlchemyError, migration.BooksError) as error:
+            raise _unusable(place, error) from error
+
+
+def _unusable(place: Place, error: Exception) -> SettingsError:
+    """What is wrong with a store, without a password."""
+    if isinstance(place, Path):
+        return SettingsError([f"LEDGER_DB_PATH={str(place)!r}: {_cause(error)}"])
+    return SettingsError([f"LEDGER_DATABASE_URL, database {place.database!r} of user {place.username!r}: {_cause(error)}"])
+
+
+def _cause(error: Exception) -> str:
+    said = error.orig if isinstance(error, DBAPIError) else error
+    return " ".join(str(said).split())
 
 
 def _thread(name: str, stack: AsyncExitStack) -> Executor:
@@ -81,6 +121,41 @@ async def _drain(books: Books, draining: asyncio.Event) -> None:
 
 def main() -> int:
     return app.run("ledger", LedgerSettings, build)
+
+
+def migrate(revision: str, as_sql: bool) -> int:
+    """Brings the books to a revision, or prints the SQL that would. Gives the exit code: 0, or 2 when that is impossible."""
+    try:
+        settings = load(LedgerSettings, read_environment(os.environ))
+        place = _place(settings)
+        try:
+            print(_script(place, revision) if as_sql else _migrated(place, revision))
+        except (SQLAlchemyError, migration.BooksError) as error:
+            raise _unusable(place, error) from error
+    except SettingsError as error:
+        print("joulegate ledger migrate:", *error.problems, sep="\n  ", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _migrated(place: Place, revision: str) -> str:
+    with ExitStack() as stack:
+        if isinstance(place, Path):
+            stack.enter_context(owned(place))
+        engine = open_engine(place, "full")
+        stack.callback(engine.dispose)
+        before, after = migration.migrate(engine, revision)
+    return f"the books are at revision {after}" + (f", and were at {before or 'none'}" if before != after else "")
+
+
+def _script(place: Place, revision: str) -> str:
+    if isinstance(place, Path) and not place.exists():
+        return migration.script(None, "sqlite", revision)
+    engine = open_engine(place, "full", read_only=True)
+    try:
+        return migration.script(engine, engine.dialect.name, revision)
+    finally:
+        engine.dispose()
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ from services.ledger.request_key import RequestKey, key_of
 
 @dataclass(slots=True)
 class Batch:
-    """Checked records that are to be committed together, and routers that will not come back for theirs."""
+    """Checked records that are to be committed together, routers that will not come back for theirs, and routers that are here."""
 
     intents: list[OpenIntent] = field(default_factory=list)
     settlements: list[pb.Settlement] = field(default_factory=list)
     gone_routers: list[str] = field(default_factory=list)
+    present_routers: list[str] = field(default_factory=list)
 
     def keys(self) -> list[RequestKey]:
         return [intent.key for intent in self.intents] + [key_of(settlement) for settlement in self.settlements]

@@ -1,17 +1,20 @@
 """Group commit: one thread writes, and whatever arrives while it commits is the next commit.
 
 Nothing is acknowledged before its transaction is durable, and a transaction that fails acknowledges nothing: its streams end, the routers
-connect again and repeat, and the next transaction finds out whether the database is well again.
+connect again and repeat, and the next transaction finds out whether the database is well again. A server that is away for a moment is asked
+again before that: a transaction may run twice, for what it finds booked it does not book.
+
+Where several ledgers share the books, each tells the others which routers it has, and gives up a router only when no other has it.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from typing import Final, NamedTuple
 
 import grpc
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from joulegate.ledger.v1 import ledger_service_pb2 as pb
@@ -33,6 +36,8 @@ MAX_BATCH_RECORDS: Final = 1024
 # Messages that may wait; beyond it the routers' streams are not read, and flow control holds them.
 MAX_QUEUED_MESSAGES: Final = 1024
 WARM_ROWS: Final = 200
+# How long a commit waits before it asks a server again.
+RETRY_PAUSES_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
 
 
 class ReplacedError(GatewayError):
@@ -60,6 +65,15 @@ class _Gone(NamedTuple):
     router_ids: Sequence[str]
 
 
+class _Here(NamedTuple):
+    """Routers whose streams are open."""
+
+    router_ids: Sequence[str]
+
+
+_News = _Message | _Gone | _Here
+
+
 class Books:
     """The writing side of the ledger. Everything but the commit itself happens on the event loop."""
 
@@ -69,7 +83,8 @@ class Books:
         self._thread = thread
         self._clock = clock
         self._grace_s = orphan_grace_s
-        self._queue: asyncio.Queue[_Message | _Gone] = asyncio.Queue(MAX_QUEUED_MESSAGES)
+        self._tick_s = min(1.0, max(0.05, orphan_grace_s / 4))
+        self._queue: asyncio.Queue[_News] = asyncio.Queue(MAX_QUEUED_MESSAGES)
         self._streams: dict[str, RouterStream] = {}
         self._away_since: dict[str, float] = {}
         self._is_draining = False
@@ -121,8 +136,23 @@ class Books:
     async def watch(self) -> None:
         """Looks for routers that stayed away too long, for ever."""
         while True:
-            await asyncio.sleep(min(1.0, max(0.05, self._grace_s / 4)))
+            await asyncio.sleep(self._tick_s)
+            if self._writer.is_shared:
+                await self.meet()
             await self.sweep()
+
+    async def meet(self) -> None:
+        """Tells the other ledgers which routers are here, and takes up those that nobody may have any more."""
+        if self._streams:
+            await self._queue.put(_Here(list(self._streams)))
+        try:
+            waiting = await asyncio.get_running_loop().run_in_executor(self._thread, self._writer.waiting_routers)
+        except SQLAlchemyError as error:
+            # Commits say so, too, and louder; this is asked again soon.
+            log.debug("waiting_routers_unknown", error=type(error).__name__)
+            return
+        metrics.OPEN_INTENTS.set(sum(waiting.values()))
+        self.expect(waiting)
 
     async def sweep(self) -> None:
         """Gives up routers that have been away for the grace period: their open requests are booked as lost."""
@@ -139,32 +169,52 @@ class Books:
         for stream in self._streams.values():
             stream.stop_reading()
 
-    def expect(self, router_ids: Sequence[str]) -> None:
-        """Starts the grace period of routers that an earlier ledger knew."""
+    def expect(self, router_ids: Iterable[str]) -> None:
+        """Starts the grace period of routers that another ledger knew."""
         now = self._clock.monotonic()
-        self._away_since.update({router_id: now for router_id in router_ids if router_id not in self._streams})
+        for router_id in router_ids:
+            if router_id not in self._streams:
+                self._away_since.setdefault(router_id, now)
 
     def _warm(self) -> None:
         self._figurer.warm(self._writer.recent_models(WARM_ROWS))
 
-    def _commit(self, messages: Sequence[_Message | _Gone]) -> Changes:
+    def _commit(self, messages: Sequence[_News]) -> Changes:
         """On the writer's thread."""
         batch = Batch()
         for message in messages:
-            if isinstance(message, _Gone):
-                batch.gone_routers += message.router_ids
-            else:
-                batch.intents += [open_intent(intent, message.stream.router_id) for intent in message.request.intents]
-                batch.settlements += message.request.settlements
+            match message:
+                case _Gone(router_ids):
+                    batch.gone_routers += router_ids
+                case _Here(router_ids):
+                    batch.present_routers += router_ids
+                case _Message(stream, request):
+                    batch.intents += [open_intent(intent, stream.router_id) for intent in request.intents]
+                    batch.settlements += request.settlements
         started = time.perf_counter()
-        with self._writer.transaction() as transaction:
-            changes = decide(batch, transaction.known(batch), self._figurer)
-            transaction.apply(changes)
+        pauses = iter(RETRY_PAUSES_S if self._writer.is_shared else ())
+        while (changes := self._book(batch, next(pauses, None))) is None:
+            self._writer.reconnect()
         metrics.COMMIT_SECONDS.observe(time.perf_counter() - started)
         metrics.BATCH_RECORDS.observe(len(batch))
         return changes
 
-    def _acknowledge(self, batch: Sequence[_Message | _Gone], changes: Changes) -> None:
+    def _book(self, batch: Batch, pause_s: float | None) -> Changes | None:
+        """One transaction; None, after the pause, when the server may take it if it is asked again."""
+        try:
+            with self._writer.transaction() as transaction:
+                changes = decide(batch, transaction.known(batch), self._figurer)
+                transaction.apply(changes)
+                transaction.note_presence(batch.present_routers, max(self._grace_s, 3 * self._tick_s))
+        except (OperationalError, InterfaceError) as error:
+            if pause_s is None:
+                raise
+            log.warning("commit_repeated", cause=str(error.orig), pause_s=pause_s)
+            time.sleep(pause_s)
+            return None
+        return changes
+
+    def _acknowledge(self, batch: Sequence[_News], changes: Changes) -> None:
         metrics.COMMITS.labels("committed").inc()
         metrics.OPEN_INTENTS.inc(len(changes.opened) - len(changes.closed_ids))
         metrics.rows_booked(changes.rows)
@@ -182,7 +232,7 @@ class Books:
             )
             stream.answer(answer, len(requests))
 
-    def _refuse(self, batch: Sequence[_Message | _Gone], error: BaseException) -> None:
+    def _refuse(self, batch: Sequence[_News], error: BaseException) -> None:
         metrics.COMMITS.labels("failed").inc()
         if isinstance(error, SQLAlchemyError):
             log.error("commit_failed", error=type(error).__name__, cause=str(getattr(error, "orig", None)))

@@ -16,11 +16,17 @@ class LedgerSettings:
     db_path: Path | None = setting(
         "LEDGER_DB_PATH", settings.path, None, "The ledger's SQLite file; `ledger.db` in the data folder when unset."
     )
+    database_url: str | None = setting(
+        "LEDGER_DATABASE_URL",
+        settings.text,
+        None,
+        "`postgresql://user:password@host:5432/database`: the books are there instead of in a file, and several ledgers may share them.",
+    )
     synchronous: str = setting(
         "LEDGER_SYNCHRONOUS",
         settings.one_of("full", "normal"),
         "full",
-        "full: an acknowledged record survives a power cut. normal: it survives the death of the process.",
+        "full: an acknowledged record survives a power cut. normal: it survives the death of the process, but not of a PostgreSQL server.",
     )
     orphan_grace_s: float = setting(
         "LEDGER_ORPHAN_GRACE_SECONDS",

@@ -1,92 +1,62 @@
-"""The books on disk: every SQL statement of the ledger.
+"""The books: every SQL statement of the ledger, the same on both stores.
 
-One connection writes, on one thread; another reads, on another, and never waits for it (WAL). The statements are SQLAlchemy Core with
-integers throughout and no dialect's specialities: another database is another `open_engine`.
+One connection writes, on one thread; another reads, on another, and never waits for it. The statements are SQLAlchemy Core with
+integers throughout. On SQLite this process is the only writer. PostgreSQL may have writers in several ledgers: each transaction there
+first locks the requests that it is about. All that it reads of them it reads after that, and it stays true until the transaction ends.
 """
 
+import secrets
+import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
-from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
+from services.ledger import migration
 from services.ledger.booking import Batch, Changes, Known, Totals
+from services.ledger.engines import Place, open_engine
 from services.ledger.records import OpenIntent, Row
 from services.ledger.request_key import MARK, booked_ids
+from services.ledger.schema import entries, intents, presence, totals
 
-BUSY_MILLISECONDS: Final = 5000
+# Requests of one slot wait for each other. Few enough that a server has room for the locks of many ledgers.
+LOCK_SLOTS: Final = 64
+# Rows of the totals that ledgers on one server choose from; a migration made them.
+TOTALS_ROWS: Final = 16
+_LOCK_SPACE: Final = 0x6A67
 # Parameters of one IN list: well under what any database takes.
 _CHUNK: Final = 500
 
-_metadata = sa.MetaData()
-# SQLite counts rows only in a column that is called INTEGER; it is 64 bits wide there.
-_sequence = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-
-
-def _column(name: str, kind: type) -> sa.Column[Any]:
-    types: dict[type, sa.types.TypeEngine[Any]] = {str: sa.Text(), int: sa.BigInteger(), bool: sa.Boolean()}
-    return sa.Column(name, types[kind], nullable=False)
-
-
-# A number that was given out is never given out again, or pages would shift when a LOST row is replaced.
-_entries = sa.Table(
-    "entries",
-    _metadata,
-    sa.Column("sequence", _sequence, primary_key=True, autoincrement=True),
-    *(_column(name, kind) for name, kind in Row.__annotations__.items()),
-    sa.UniqueConstraint("request_id", "attempt"),
-    sqlite_autoincrement=True,
-)
-_intents = sa.Table(
-    "intents",
-    _metadata,
-    sa.Column("request_id", sa.Text(), primary_key=True),
-    *(_column(name, kind) for name, kind in OpenIntent.__annotations__.items() if name != "request_id"),
-    sa.Index("intents_by_router", "router_id"),
-)
-_totals = sa.Table(
-    "totals",
-    _metadata,
-    sa.Column("id", sa.Integer(), primary_key=True, autoincrement=False),
-    *(_column(name, kind) for name, kind in Totals.__annotations__.items()),
-)
-
-_row_columns = [_entries.c[name] for name in Row._fields]
-_intent_columns = [_intents.c[name] for name in OpenIntent._fields]
+_row_columns = [entries.c[name] for name in Row._fields]
+_intent_columns = [intents.c[name] for name in OpenIntent._fields]
 # Built once: building a statement costs more than running it.
 _these: sa.BindParameter[Any] = sa.bindparam("these", expanding=True)
-_select_rows = sa.select(*_row_columns).where(_entries.c.request_id.in_(_these)).order_by(_entries.c.attempt)
-_select_open = sa.select(_intents.c.request_id, _intents.c.created_ns).where(_intents.c.request_id.in_(_these))
-_select_orphans = sa.select(*_intent_columns).where(_intents.c.router_id.in_(_these))
-_delete_rows = sa.delete(_entries).where(_entries.c.request_id.in_(_these))
-_delete_intents = sa.delete(_intents).where(_intents.c.request_id.in_(_these))
-_select_totals = sa.select(*(_totals.c[name] for name in Totals._fields))
-_count_intents = sa.select(sa.func.count()).select_from(_intents)
-_add_to_totals = sa.update(_totals).values({name: _totals.c[name] + sa.bindparam(f"more_{name}") for name in Totals._fields})
-
-
-def open_engine(path: Path, synchronous: str, read_only: bool = False) -> sa.Engine:
-    """An engine on an SQLite file. `synchronous` is `full` or `normal`."""
-    engine = sa.create_engine(
-        sa.URL.create("sqlite", database=str(path)), poolclass=sa.StaticPool, connect_args={"check_same_thread": False}
-    )
-
-    @sa.event.listens_for(engine, "connect")
-    def _prepare(connection: Any, _record: Any) -> None:
-        # Transactions are begun below; the driver's own idea of when to begin one leaves reads outside.
-        connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute(f"PRAGMA synchronous={synchronous}")
-        connection.execute(f"PRAGMA busy_timeout={BUSY_MILLISECONDS}")
-        connection.execute(f"PRAGMA query_only={int(read_only)}")
-
-    @sa.event.listens_for(engine, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
-
-    return engine
+_select_rows = sa.select(*_row_columns).where(entries.c.request_id.in_(_these)).order_by(entries.c.attempt)
+_select_open = sa.select(intents.c.request_id, intents.c.created_ns).where(intents.c.request_id.in_(_these))
+_is_present = sa.exists().where(presence.c.router_id == intents.c.router_id, presence.c.until > sa.func.clock_timestamp())
+_select_orphans = sa.select(*_intent_columns).where(intents.c.router_id.in_(_these))
+_select_absent_orphans = _select_orphans.where(~_is_present)
+_delete_rows = sa.delete(entries).where(entries.c.request_id.in_(_these))
+_delete_intents = sa.delete(intents).where(intents.c.request_id.in_(_these))
+_select_totals = sa.select(*(sa.cast(sa.func.sum(totals.c[name]), sa.BigInteger()) for name in Totals._fields))
+_count_intents = sa.select(sa.func.count()).select_from(intents)
+_add_to_totals = (
+    sa.update(totals)
+    .where(totals.c.id == sa.bindparam("row"))
+    .values({name: totals.c[name] + sa.bindparam(f"more_{name}") for name in Totals._fields})
+)
+_select_waiting = sa.select(intents.c.router_id, sa.func.count()).group_by(intents.c.router_id)
+# In the order of the slots, whoever asks: two transactions never wait for each other.
+_lock_slots = sa.text(
+    "SELECT pg_advisory_xact_lock(:space, slot) FROM (SELECT unnest(CAST(:slots AS integer[])) AS slot ORDER BY 1) AS wanted"
+)
+_until = sa.func.clock_timestamp() + sa.func.make_interval(0, 0, 0, 0, 0, 0, sa.bindparam("seconds", type_=sa.Float()))
+_insert_presence = postgresql.insert(presence).values(router_id=sa.bindparam("router"), until=_until)
+_note_presence = _insert_presence.on_conflict_do_update(index_elements=["router_id"], set_={"until": _insert_presence.excluded.until})
+_forget_presence = sa.delete(presence).where(presence.c.until < sa.func.clock_timestamp() - sa.func.make_interval(0, 0, 0, 1))
 
 
 class _Insert:
@@ -99,7 +69,7 @@ class _Insert:
     _SIZES = (64, 32, 16, 8, 4, 2, 1)
 
     def __init__(self, table: sa.Table, fields: Sequence[str], dialect: sa.Dialect) -> None:
-        compiled = sa.insert(table).compile(dialect=dialect, column_keys=list(fields))
+        compiled = sa.insert(table).inline().compile(dialect=dialect, column_keys=list(fields))
         self._sql = str(compiled)
         self._fields = fields
         self._is_positional = bool(compiled.positional)
@@ -121,20 +91,26 @@ class _Insert:
 class Transaction:
     """One transaction of the writer."""
 
-    def __init__(self, connection: sa.Connection, insert_rows: _Insert, insert_intents: _Insert) -> None:
+    def __init__(self, connection: sa.Connection, insert_rows: _Insert, insert_intents: _Insert, totals_row: int) -> None:
         self._connection = connection
         self._insert_rows = insert_rows
         self._insert_intents = insert_intents
+        self._totals_row = totals_row
+        self._is_shared = connection.dialect.name == "postgresql"
 
     def known(self, batch: Batch) -> Known:
         """What the books say about the requests and the gone routers of a batch."""
         keys = batch.keys()
+        if self._is_shared and (slots := _slots(batch)):
+            self._connection.execute(_lock_slots, {"space": _LOCK_SPACE, "slots": slots})
         rows, began = self._requests({key.request_id for key in keys})
         ids = booked_ids(keys, began | {request_id: booked[0].created_ns for request_id, booked in rows.items()})
         derived_rows, derived_began = self._requests({booked for key, booked in ids.items() if booked != key.request_id})
         orphans: list[OpenIntent] = []
+        # A router that this ledger has lost may have found another.
+        select_orphans = _select_absent_orphans if self._is_shared else _select_orphans
         for these in _chunks(batch.gone_routers):
-            orphans += [OpenIntent(*fields) for fields in self._connection.execute(_select_orphans, these)]
+            orphans += [OpenIntent(*fields) for fields in self._connection.execute(select_orphans, these)]
         return Known(ids, rows | derived_rows, began.keys() | derived_began.keys(), orphans)
 
     def _requests(self, booked_ids: Collection[str]) -> tuple[dict[str, list[Row]], dict[str, int]]:
@@ -156,7 +132,14 @@ class Transaction:
         self._insert_intents.run(self._connection, changes.opened)
         if changes.rows:
             self._insert_rows.run(self._connection, changes.rows)
-            self._connection.execute(_add_to_totals, {f"more_{name}": value for name, value in changes.totals._asdict().items()})
+            more = {f"more_{name}": value for name, value in changes.totals._asdict().items()}
+            # Last, for a row of the totals is held until the end.
+            self._connection.execute(_add_to_totals, {"row": self._totals_row, **more})
+
+    def note_presence(self, router_ids: Collection[str], seconds: float) -> None:
+        """Tells the other ledgers that this one has these routers, for so long. Only on a shared store."""
+        if router_ids:
+            self._connection.execute(_note_presence, [{"router": name, "seconds": seconds} for name in sorted(router_ids)])
 
 
 class Writer:
@@ -164,32 +147,39 @@ class Writer:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
-        self._insert_rows = _Insert(_entries, Row._fields, engine.dialect)
-        self._insert_intents = _Insert(_intents, OpenIntent._fields, engine.dialect)
+        self._insert_rows = _Insert(entries, Row._fields, engine.dialect)
+        self._insert_intents = _Insert(intents, OpenIntent._fields, engine.dialect)
+        # Whether other ledgers may write to the same books.
+        self.is_shared = engine.dialect.name == "postgresql"
+        self._totals_row = 1 + secrets.randbelow(TOTALS_ROWS) if self.is_shared else 1
 
     def create(self) -> None:
-        """Makes the tables of new books."""
-        with self._engine.begin() as connection:
-            _metadata.create_all(connection)
-            if connection.scalar(sa.select(sa.func.count()).select_from(_totals)) == 0:
-                connection.execute(sa.insert(_totals), {"id": 1, **Totals()._asdict()})
+        """Brings the tables up to date. Raises BooksError when these are not books for this program."""
+        migration.bring_up(self._engine)
+        if self.is_shared:
+            with self._engine.begin() as connection:
+                connection.execute(_forget_presence)
+
+    def reconnect(self) -> None:
+        """Drops the connection; the next transaction makes a new one."""
+        self._engine.dispose()
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Durable when left without an exception, undone otherwise."""
         with self._engine.begin() as connection:
-            yield Transaction(connection, self._insert_rows, self._insert_intents)
+            yield Transaction(connection, self._insert_rows, self._insert_intents, self._totals_row)
 
     def recent_models(self, limit: int) -> list[tuple[str, str]]:
         """Providers and models of the latest rows."""
-        latest = sa.select(_entries.c.provider, _entries.c.model).order_by(_entries.c.sequence.desc()).limit(limit).subquery()
+        latest = sa.select(entries.c.provider, entries.c.model).order_by(entries.c.sequence.desc()).limit(limit).subquery()
         with self._engine.connect() as connection:
             return [(row.provider, row.model) for row in connection.execute(sa.select(latest).distinct())]
 
-    def waiting_routers(self) -> list[str]:
-        """Routers that have open intents."""
+    def waiting_routers(self) -> dict[str, int]:
+        """Routers that have open intents, and how many."""
         with self._engine.connect() as connection:
-            return list(connection.scalars(sa.select(_intents.c.router_id).distinct()))
+            return dict(map(tuple, connection.execute(_select_waiting)))
 
 
 class Reader:
@@ -201,15 +191,16 @@ class Reader:
     def totals(self) -> tuple[Totals, int]:
         """The sums over all rows, and how many intents are open, at one moment."""
         with self._engine.connect() as connection:
-            return Totals(*connection.execute(_select_totals).one()), connection.scalar(_count_intents) or 0
+            sums: Sequence[int] = connection.execute(_select_totals).one()
+            return Totals(*sums), connection.scalar(_count_intents) or 0
 
     def entries(self, limit: int, before: int | None = None, request_id: str = "") -> list[tuple[int, Row]]:
         """Rows with their sequence numbers, newest first, below `before`; those of `request_id` are of all requests that came with it."""
-        query = sa.select(_entries.c.sequence, *_row_columns).order_by(_entries.c.sequence.desc()).limit(limit)
+        query = sa.select(entries.c.sequence, *_row_columns).order_by(entries.c.sequence.desc()).limit(limit)
         if before is not None:
-            query = query.where(_entries.c.sequence < before)
+            query = query.where(entries.c.sequence < before)
         if request_id:
-            column, derived = _entries.c.request_id, f"{request_id}{MARK}"
+            column, derived = entries.c.request_id, f"{request_id}{MARK}"
             # A range, which an index serves, and not LIKE, for which an id would have to be escaped.
             query = query.where(sa.or_(column == request_id, sa.and_(column >= derived, column < f"{request_id}{chr(ord(MARK) + 1)}")))
         with self._engine.connect() as connection:
@@ -217,14 +208,14 @@ class Reader:
 
 
 @contextmanager
-def open_books(path: Path, synchronous: str) -> Iterator[tuple[Writer, Reader]]:
-    """Both connections to the books, whose tables are made if need be."""
+def open_books(place: Place, synchronous: str) -> Iterator[tuple[Writer, Reader]]:
+    """Both connections to the books, which are brought up to date."""
     with ExitStack() as stack:
-        writing = open_engine(path, synchronous)
+        writing = open_engine(place, synchronous)
         stack.callback(writing.dispose)
         writer = Writer(writing)
         writer.create()
-        reading = open_engine(path, synchronous, read_only=True)
+        reading = open_engine(place, synchronous, read_only=True)
         stack.callback(reading.dispose)
         yield writer, Reader(reading)
 
@@ -232,3 +223,12 @@ def open_books(path: Path, synchronous: str) -> Iterator[tuple[Writer, Reader]]:
 def _chunks(ids: Collection[str]) -> Iterator[dict[str, list[str]]]:
     listed = list(ids)
     return ({"these": listed[start : start + _CHUNK]} for start in range(0, len(listed), _CHUNK))
+
+
+def _slots(batch: Batch) -> list[int]:
+    """What a transaction on shared books has to lock. What a router leaves may be any request."""
+    if batch.gone_routers:
+        return list(range(LOCK_SLOTS))
+    # An id and those that are derived from it are one.
+    plain_ids = {key.request_id.partition(MARK)[0] for key in batch.keys()}  # noqa: SIM118
+    return sorted({zlib.crc32(plain_id.encode()) % LOCK_SLOTS for plain_id in plain_ids})

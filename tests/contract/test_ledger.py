@@ -1,12 +1,7 @@
 """The ledger's contract: what is acknowledged is booked, once, whatever breaks. On every kind of channel."""
 
 import asyncio
-import os
-import random
-import signal
-import sys
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,15 +18,16 @@ from joulegate.ledger.v1 import ledger_service_pb2 as pb
 from joulegate.ledger.v1.entry_pb2 import Entry, Outcome, TokenCounts
 from services.ledger.__main__ import build
 from services.ledger.admin import AdminServicer
-from services.ledger.booking import sum_of
 from services.ledger.books import Books
+from services.ledger.engines import Place, open_engine
 from services.ledger.reads import Reads
 from services.ledger.servicer import LedgerServicer
 from services.ledger.settings import LedgerSettings
-from services.ledger.store import Reader, Writer, open_engine
+from services.ledger.store import Reader, Writer
 from services.runtime.errors import GatewayError
 from services.runtime.settings import SettingsError, load
 from tests.contract.channels import KINDS, new_mesh, serve
+from tests.postgresql import variables_of
 from tests.unit.ledger.samples import BEGAN, LATER, HeldClock, attempt, hit, intent, new_figurer, settlement
 
 PATIENCE_S = 10
@@ -59,10 +55,10 @@ class Ledger:
 
 
 @asynccontextmanager
-async def started(path: Path, kind: str, admin_key: str | None = "key") -> AsyncIterator[Ledger]:
+async def started(place: Place, kind: str, admin_key: str | None = "key") -> AsyncIterator[Ledger]:
     """The ledger as its composition root builds it, but with a clock and a writer's engine in the test's hands."""
     mesh, clock = new_mesh(), HeldClock()
-    writing, reading = open_engine(path, "full"), open_engine(path, "full", read_only=True)
+    writing, reading = open_engine(place, "full"), open_engine(place, "full", read_only=True)
     writer = Writer(writing)
     writer.create()
     with ThreadPoolExecutor(1) as writer_thread, ThreadPoolExecutor(1) as reader_thread:
@@ -83,11 +79,6 @@ async def started(path: Path, kind: str, admin_key: str | None = "key") -> Async
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "ledger.db"
 
 
 class Router:
@@ -134,8 +125,8 @@ class Router:
         return None
 
 
-async def test_acknowledged_settlement_is_booked_with_the_figures_of_its_acknowledgement(path: Path, kind: str) -> None:
-    async with started(path, kind) as ledger, Router(ledger) as router:
+async def test_acknowledged_settlement_is_booked_with_the_figures_of_its_acknowledgement(place: Place, kind: str) -> None:
+    async with started(place, kind) as ledger, Router(ledger) as router:
         opened = await router.book(intent("r"))
         assert [ack.request_id for ack in opened.intent_acks] == ["r"]
         assert (await ledger.totals()).open_intent_count == 1
@@ -150,16 +141,16 @@ async def test_acknowledged_settlement_is_booked_with_the_figures_of_its_acknowl
     assert totals.energy_microjoules == row.energy_microjoules
 
 
-async def test_cache_hit_needs_no_intent_and_costs_nothing(path: Path, kind: str) -> None:
-    async with started(path, kind) as ledger, Router(ledger) as router:
+async def test_cache_hit_needs_no_intent_and_costs_nothing(place: Place, kind: str) -> None:
+    async with started(place, kind) as ledger, Router(ledger) as router:
         [ack] = (await router.book(settlement("r", hit()))).settlement_acks
         totals = await ledger.totals()
     assert (ack.cost_nano_usd, ack.cost_basis, ack.energy.microjoules) == (0, CostBasis.COST_BASIS_FREE, 7071)
     assert (totals.cache_hit_count, totals.saved_cost_nano_usd, totals.saved_energy_microjoules) == (1, 650_000, 90_000_000)
 
 
-async def test_intent_and_settlement_may_come_together_and_with_the_hello(path: Path, kind: str) -> None:
-    async with started(path, kind) as ledger, Router(ledger) as router:
+async def test_intent_and_settlement_may_come_together_and_with_the_hello(place: Place, kind: str) -> None:
+    async with started(place, kind) as ledger, Router(ledger) as router:
         both = await router.book(intent("r"), settlement("r"))
         assert (len(both.intent_acks), len(both.settlement_acks)) == (1, 1)
         assert (await ledger.totals()).open_intent_count == 0
@@ -170,8 +161,8 @@ async def test_intent_and_settlement_may_come_together_and_with_the_hello(path: 
         early.cancel()
 
 
-async def test_records_repeated_after_a_break_are_acknowledged_again_and_booked_once(path: Path, kind: str) -> None:
-    async with started(path, kind) as ledger:
+async def test_records_repeated_after_a_break_are_acknowledged_again_and_booked_once(place: Place, kind: str) -> None:
+    async with started(place, kind) as ledger:
         async with Router(ledger) as router:
             before = await router.book(intent("r"), settlement("r"))
         async with Router(ledger) as router:
@@ -181,9 +172,9 @@ async def test_records_repeated_after_a_break_are_acknowledged_again_and_booked_
         assert (await ledger.totals()).open_intent_count == 0
 
 
-async def test_requests_that_came_with_one_id_are_each_booked_and_acknowledged_by_it(path: Path, kind: str) -> None:
+async def test_requests_that_came_with_one_id_are_each_booked_and_acknowledged_by_it(place: Place, kind: str) -> None:
     second = settlement("r", attempt(tokens=TokenCounts(output_tokens=7)), create_time=LATER)
-    async with started(path, kind) as ledger, Router(ledger, "one") as one, Router(ledger, "two") as two:
+    async with started(place, kind) as ledger, Router(ledger, "one") as one, Router(ledger, "two") as two:
         await one.book(intent("r"))
         assert [ack.request_id for ack in (await two.book(intent("r", create_time=LATER))).intent_acks] == ["r"]
         assert (await ledger.totals()).open_intent_count == 2
@@ -191,7 +182,7 @@ async def test_requests_that_came_with_one_id_are_each_booked_and_acknowledged_b
         [second_ack] = (await two.book(second)).settlement_acks
         assert (await ledger.totals()).open_intent_count == 0
     # Whoever repeats them, in any order, after a restart.
-    async with started(path, kind) as ledger, Router(ledger, "three") as router:
+    async with started(place, kind) as ledger, Router(ledger, "three") as router:
         assert list((await router.book(second, settlement("r"), intent("r", create_time=LATER))).settlement_acks) == [second_ack, first_ack]
         rows = await ledger.entries(request_id="r")
         assert (await ledger.totals()).request_count == len(rows) == 2
@@ -200,8 +191,8 @@ async def test_requests_that_came_with_one_id_are_each_booked_and_acknowledged_b
     assert [row.request_id for row in rows] == ["r~cwyvpelgpse9", "r"]
 
 
-async def test_stream_without_a_hello_is_refused(path: Path, kind: str) -> None:
-    async with started(path, kind) as ledger:
+async def test_stream_without_a_hello_is_refused(place: Place, kind: str) -> None:
+    async with started(place, kind) as ledger:
         for first in (pb.BookRequest(intents=[intent("r")]), pb.BookRequest(hello=pb.Hello())):
             call: Any = ledger.stub.Book()
             await call.write(first)
@@ -210,8 +201,8 @@ async def test_stream_without_a_hello_is_refused(path: Path, kind: str) -> None:
             assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_newer_stream_of_a_router_ends_the_older_with_aborted(path: Path, kind: str) -> None:
-    async with started(path, kind) as ledger, Router(ledger) as older, Router(ledger, "other") as bystander, Router(ledger) as newer:
+async def test_newer_stream_of_a_router_ends_the_older_with_aborted(place: Place, kind: str) -> None:
+    async with started(place, kind) as ledger, Router(ledger) as older, Router(ledger, "other") as bystander, Router(ledger) as newer:
         error = await older.end()
         assert error is not None
         assert error.code() == grpc.StatusCode.ABORTED
@@ -219,8 +210,8 @@ async def test_newer_stream_of_a_router_ends_the_older_with_aborted(path: Path, 
         assert (await bystander.book(intent("s"))).intent_acks
 
 
-async def test_bad_record_fails_its_stream_by_name_and_touches_no_other(path: Path, kind: str) -> None:
-    async with started(path, kind) as ledger, Router(ledger, "good") as good, Router(ledger, "bad") as bad:
+async def test_bad_record_fails_its_stream_by_name_and_touches_no_other(place: Place, kind: str) -> None:
+    async with started(place, kind) as ledger, Router(ledger, "good") as good, Router(ledger, "bad") as bad:
         await bad.book(settlement("before"))
         await bad.send(settlements=[settlement("beside"), settlement("poison", attempt(tokens=TokenCounts(output_tokens=-1)))])
         error = await bad.end()
@@ -233,12 +224,12 @@ async def test_bad_record_fails_its_stream_by_name_and_touches_no_other(path: Pa
         assert [row.request_id for row in await ledger.entries()] == ["after", "before"]
 
 
-async def test_full_disk_acknowledges_nothing_and_passes_when_there_is_room(path: Path, kind: str) -> None:
+async def test_full_disk_acknowledges_nothing_and_passes_when_there_is_room(tmp_path: Path, kind: str) -> None:
     def allow_pages(count: int) -> None:
         with ledger.writer_engine.connect() as connection:
             connection.exec_driver_sql(f"PRAGMA max_page_count={count}")
 
-    async with started(path, kind) as ledger:
+    async with started(tmp_path / "ledger.db", kind) as ledger:
         async with Router(ledger) as router:
             await router.book(settlement("before"))
             allow_pages(1)  # SQLite makes this the present size
@@ -255,16 +246,16 @@ async def test_full_disk_acknowledges_nothing_and_passes_when_there_is_room(path
         assert (await ledger.totals()).entry_count == 201
 
 
-async def test_stream_that_is_done_writing_is_answered_and_ends_well(path: Path, kind: str) -> None:
-    async with started(path, kind) as ledger, Router(ledger) as router:
+async def test_stream_that_is_done_writing_is_answered_and_ends_well(place: Place, kind: str) -> None:
+    async with started(place, kind) as ledger, Router(ledger) as router:
         await router.send(intents=[intent("r")])
         await router.done()
         assert (await router.receive()).intent_acks
         assert await router.end() is None
 
 
-async def test_draining_answers_what_was_sent_ends_the_streams_and_opens_no_more(path: Path, kind: str) -> None:
-    async with started(path, kind) as ledger, Router(ledger) as router:
+async def test_draining_answers_what_was_sent_ends_the_streams_and_opens_no_more(place: Place, kind: str) -> None:
+    async with started(place, kind) as ledger, Router(ledger) as router:
         await router.book(intent("r"))
         ledger.books.drain()
         assert await router.end() is None
@@ -275,8 +266,8 @@ async def test_draining_answers_what_was_sent_ends_the_streams_and_opens_no_more
         assert error.code() == grpc.StatusCode.UNAVAILABLE
 
 
-async def test_requests_of_a_router_that_stays_away_are_booked_as_lost(path: Path, kind: str) -> None:
-    async with started(path, kind) as ledger:
+async def test_requests_of_a_router_that_stays_away_are_booked_as_lost(place: Place, kind: str) -> None:
+    async with started(place, kind) as ledger:
         async with Router(ledger, "dead") as dead, Router(ledger, "alive") as alive:
             await dead.book(intent("lost", max_output_tokens=50), intent("done"), settlement("done"))
             await alive.book(intent("held"))
@@ -296,8 +287,8 @@ async def test_requests_of_a_router_that_stays_away_are_booked_as_lost(path: Pat
         assert lost.cost_nano_usd == 100 * 2500 + 50 * 10_000
 
 
-async def test_router_that_comes_back_in_time_keeps_its_requests(path: Path, kind: str) -> None:
-    async with started(path, kind) as ledger:
+async def test_router_that_comes_back_in_time_keeps_its_requests(place: Place, kind: str) -> None:
+    async with started(place, kind) as ledger:
         async with Router(ledger) as router:
             await router.book(intent("r"))
             await router.done()
@@ -312,11 +303,11 @@ async def test_router_that_comes_back_in_time_keeps_its_requests(path: Path, kin
             assert [row.outcome for row in await ledger.entries()] == [Outcome.OUTCOME_FINISHED]
 
 
-async def test_requests_from_before_a_restart_are_lost_unless_their_router_returns(path: Path, kind: str) -> None:
-    async with started(path, kind) as ledger, Router(ledger, "dead") as dead, Router(ledger, "back") as back:
+async def test_requests_from_before_a_restart_are_lost_unless_their_router_returns(place: Place, kind: str) -> None:
+    async with started(place, kind) as ledger, Router(ledger, "dead") as dead, Router(ledger, "back") as back:
         await dead.book(intent("lost"))
         await back.book(intent("kept"))
-    async with started(path, kind) as ledger, Router(ledger, "back") as back:
+    async with started(place, kind) as ledger, Router(ledger, "back") as back:
         ledger.clock.time += 10
         await ledger.books.sweep()
         await back.book(settlement("kept"))
@@ -330,8 +321,8 @@ async def test_requests_from_before_a_restart_are_lost_unless_their_router_retur
         assert (await ledger.totals()).entry_count == 2
 
 
-async def test_lost_request_gives_way_to_its_own_settlement_and_to_no_other_of_its_id(path: Path, kind: str) -> None:
-    async with started(path, kind) as ledger:
+async def test_lost_request_gives_way_to_its_own_settlement_and_to_no_other_of_its_id(place: Place, kind: str) -> None:
+    async with started(place, kind) as ledger:
         async with Router(ledger, "dead") as dead:
             await dead.book(intent("r"))
             await dead.done()
@@ -351,8 +342,8 @@ async def test_lost_request_gives_way_to_its_own_settlement_and_to_no_other_of_i
         ]
 
 
-async def test_operators_read_the_rows_page_by_page(path: Path, kind: str) -> None:
-    async with started(path, kind) as ledger, Router(ledger) as router:
+async def test_operators_read_the_rows_page_by_page(place: Place, kind: str) -> None:
+    async with started(place, kind) as ledger, Router(ledger) as router:
         await router.book(*(settlement(f"r{number}") for number in range(5)))
         seen, token = [], ""
         while True:
@@ -380,9 +371,9 @@ async def test_operators_read_the_rows_page_by_page(path: Path, kind: str) -> No
     ],
 )
 async def test_nobody_else_reads_the_rows(
-    path: Path, kind: str, admin_key: str | None, authorization: str | None, code: grpc.StatusCode
+    place: Place, kind: str, admin_key: str | None, authorization: str | None, code: grpc.StatusCode
 ) -> None:
-    async with started(path, kind, admin_key) as ledger:
+    async with started(place, kind, admin_key) as ledger:
         metadata = () if authorization is None else (("authorization", authorization),)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await ledger.admin.ListEntries(admin_service_pb2.ListEntriesRequest(), metadata=metadata)
@@ -393,10 +384,10 @@ def settings_for(tmp_path: Path, **variables: str) -> LedgerSettings:
     return load(LedgerSettings, {"JOULEGATE_DATA_DIR": str(tmp_path / "data"), **variables})
 
 
-async def test_composition_root_serves_drains_and_leaves_the_file_to_the_next(tmp_path: Path) -> None:
+async def test_composition_root_serves_drains_and_leaves_the_books_to_the_next(place: Place, tmp_path: Path) -> None:
     for _ in range(2):
         mesh = new_mesh()
-        async with build(settings_for(tmp_path), mesh), serve(mesh, "local") as channel:
+        async with build(settings_for(tmp_path, **variables_of(place)), mesh), serve(mesh, "local") as channel:
             router: Any = ledger_service_pb2_grpc.LedgerServiceStub(channel).Book()
             await router.write(pb.BookRequest(hello=pb.Hello(router_id="r"), settlements=[settlement("once")]))
             assert (await router.read()).HasField("ready")
@@ -422,95 +413,3 @@ async def test_file_that_is_no_database_and_zone_that_is_no_place_stop_the_start
         with pytest.raises(SettingsError):
             async with build(settings_for(tmp_path, **wrong), new_mesh()):
                 pass
-
-
-@asynccontextmanager
-async def ledger_process(folder: Path, address: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The real ledger in a process of its own, on a file in `folder`."""
-    environment = {
-        **os.environ,
-        "JOULEGATE_DATA_DIR": str(folder),
-        "GRPC_LISTEN": address,
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "services.ledger", env=environment, cwd=folder, stdout=asyncio.subprocess.DEVNULL
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGKILL)
-        await process.wait()
-
-
-def batches(records: list[pb.Intent | pb.Settlement], chance: random.Random) -> Iterator[pb.BookRequest]:
-    while records:
-        batch, records = records[: (size := chance.randint(1, 12))], records[size:]
-        yield pb.BookRequest(
-            intents=[record for record in batch if isinstance(record, pb.Intent)],
-            settlements=[record for record in batch if isinstance(record, pb.Settlement)],
-        )
-
-
-async def write_until_killed(
-    address: str, process: asyncio.subprocess.Process, pending: dict[str, pb.Settlement], kill_after: int, chance: random.Random
-) -> dict[str, int]:
-    """Books everything pending without waiting for answers, and gives the costs that were acknowledged.
-
-    Kills the ledger after so many of them. Any other end than by this kill, or with everything acknowledged, is a failure.
-    """
-    acknowledged: dict[str, int] = {}
-    was_killed = False
-    records: list[pb.Intent | pb.Settlement] = [record for each in pending.values() for record in (intent(each.request_id), each)]
-    async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        call: Any = ledger_service_pb2_grpc.LedgerServiceStub(channel).Book(wait_for_ready=True, timeout=30)
-        try:
-            await call.write(pb.BookRequest(hello=pb.Hello(router_id="router")))
-            assert (await call.read()).HasField("ready")
-            requests = batches(records, chance)
-            while acknowledged.keys() != pending.keys():
-                for _, request in zip(range(chance.randint(1, 8)), requests, strict=False):
-                    await call.write(request)
-                response = await call.read()
-                assert response is not grpc.aio.EOF
-                acknowledged.update({ack.request_id: ack.cost_nano_usd for ack in response.settlement_acks})
-                if len(acknowledged) >= kill_after and not was_killed:
-                    process.send_signal(signal.SIGKILL)
-                    was_killed = True
-        except grpc.aio.AioRpcError:
-            if not was_killed:
-                raise
-    return acknowledged
-
-
-def check_books(path: Path, acknowledged: dict[str, int]) -> None:
-    """Every acknowledged settlement is there, once, with both its attempts and the cost that was acknowledged; the sums agree."""
-    engine = open_engine(path, "full", read_only=True)
-    rows = [row for _, row in Reader(engine).entries(10_000)]
-    totals, _ = Reader(engine).totals()
-    engine.dispose()
-    keys = Counter((row.request_id, row.attempt) for row in rows)
-    assert set(keys.values()) == {1}
-    assert {(name, number) for name in acknowledged for number in (1, 2)} <= keys.keys()
-    assert sum_of(rows) == totals
-    costs: Counter[str] = Counter()
-    for row in rows:
-        costs[row.request_id] += row.cost_nano_usd
-    assert {name: costs[name] for name in acknowledged} == acknowledged
-
-
-async def test_ledger_killed_at_any_moment_has_every_acknowledged_record_exactly_once(tmp_path: Path) -> None:
-    chance = random.Random(20)
-    address = f"unix:{tmp_path / 'l.sock'}"
-    acknowledged: dict[str, int] = {}
-    settlements = {f"r{number}": settlement(f"r{number}", attempt(1), attempt(2)) for number in range(600)}
-    pending = settlements
-    for is_last in (False, False, False, True):
-        kill_after = len(settlements) + 1 if is_last else chance.randint(1, len(pending) // 2)
-        async with ledger_process(tmp_path, address) as process:
-            acknowledged |= await write_until_killed(address, process, pending, kill_after, chance)
-        check_books(tmp_path / "ledger.db", acknowledged)
-        # Like a router: what was not acknowledged is sent again, and some of what was.
-        pending = {name: record for name, record in settlements.items() if name not in acknowledged or chance.random() < 0.2}
-    assert acknowledged.keys() == settlements.keys()

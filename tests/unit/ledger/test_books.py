@@ -5,22 +5,22 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
 from joulegate.ledger.v1 import ledger_service_pb2 as pb
 from services.ledger import metrics
 from services.ledger.books import Books
+from services.ledger.engines import Place
 from services.ledger.store import open_books
 from services.ledger.stream import RouterStream
 from tests.unit.ledger.samples import HeldClock, intent, new_figurer, settlement
 
 
 @asynccontextmanager
-async def stopped_books(path: Path) -> AsyncIterator[Books]:
+async def stopped_books(place: Place) -> AsyncIterator[Books]:
     """Books whose writer has not started yet."""
-    with open_books(path, "full") as (writer, _), ThreadPoolExecutor(1) as thread:
+    with open_books(place, "full") as (writer, _), ThreadPoolExecutor(1) as thread:
         yield Books(writer, new_figurer(), thread, HeldClock(), 10)
 
 
@@ -38,8 +38,8 @@ async def next_answer(stream: RouterStream) -> pb.BookResponse:
     return await asyncio.wait_for(anext(aiter(stream)), 10)
 
 
-async def test_what_queued_is_one_commit_and_one_message_for_each_stream(tmp_path: Path) -> None:
-    async with stopped_books(tmp_path / "l.db") as books:
+async def test_what_queued_is_one_commit_and_one_message_for_each_stream(place: Place) -> None:
+    async with stopped_books(place) as books:
         one, other = books.open("one"), books.open("other")
         for number in range(5):
             await books.take(one, pb.BookRequest(intents=[intent(f"i{number}")]))
@@ -52,9 +52,9 @@ async def test_what_queued_is_one_commit_and_one_message_for_each_stream(tmp_pat
         assert metrics.COMMITS.labels("committed")._value.get() == commits + 1
 
 
-async def test_full_queue_holds_the_stream_instead_of_growing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_full_queue_holds_the_stream_instead_of_growing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.ledger.books.MAX_QUEUED_MESSAGES", 2)
-    async with stopped_books(tmp_path / "l.db") as books:
+    async with stopped_books(place) as books:
         stream = books.open("one")
         for number in range(2):
             await books.take(stream, pb.BookRequest(intents=[intent(f"i{number}")]))
@@ -66,8 +66,8 @@ async def test_full_queue_holds_the_stream_instead_of_growing(tmp_path: Path, mo
         assert acks == ["i0", "i1", "i2"]
 
 
-async def test_open_intents_are_shown(tmp_path: Path) -> None:
-    async with stopped_books(tmp_path / "l.db") as books:
+async def test_open_intents_are_shown(place: Place) -> None:
+    async with stopped_books(place) as books:
         stream = books.open("one")
         before = metrics.OPEN_INTENTS._value.get()
         async with running(books):
