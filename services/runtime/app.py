@@ -107,6 +107,9 @@ def load_all(classes: Sequence[type[Any]], environment: Mapping[str, str]) -> li
 
 
 async def _serve(name: str, runtime: RuntimeSettings, builds: Sequence[tuple[Any, Build]], in_process: bool) -> int:
+    # The loop keeps a list of all async generators that have begun, to close them at its end: a dozen entries for each request. Whoever
+    # iterates one here closes it too.
+    sys.set_asyncgen_hooks(firstiter=None)
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
