@@ -149,6 +149,11 @@ class Breaker:
         """The call ended without showing anything: left by the client, or refused for a fault of its own."""
         self._returns(ticket)
 
+    def hasten(self, now: float) -> None:
+        """Lets a probe go out now: something other than a call has shown that the provider can be reached again. It proves no more."""
+        if self._state is State.OPEN and self.retry_at is not None:
+            self.retry_at = min(self.retry_at, now)
+
     def reset(self) -> None:
         """Closed, and as new. Calls that are out still count, and change nothing."""
         self.period += 1

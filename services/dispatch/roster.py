@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from services.dispatch import breaker_views, metrics
 from services.dispatch.backend import Backend
-from services.dispatch.breaker import Breakers
+from services.dispatch.breaker import Breakers, State
 from services.dispatch.figures import TIMEOUT_S, Figures
 from services.dispatch.limits import Limiter
 
@@ -45,8 +45,14 @@ class Provider:
         self.accepts_unlisted_models = not models
         # False for one that is only looked for, until it is found.
         self.is_present = is_present
+        # Whether its last list of models, or whatever it said instead, came through.
+        self.is_reachable = True
         self.calls = {outcome: metrics.CALLS.labels(name, outcome) for outcome in ("success", "failure", "rejected", "cancelled")}
         self.first_event_seconds = metrics.FIRST_EVENT_SECONDS.labels(name)
+
+    def is_well(self, now: float) -> bool:
+        """Whether it does its work, as far as calls show."""
+        return self.figures.is_healthy and all(breaker.state(now) is State.CLOSED for _, breaker in self.breakers)
 
     def describe(self, now: float) -> pb.Provider:
         """As it is at `now`, in monotonic seconds."""
