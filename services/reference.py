@@ -72,6 +72,8 @@ MODEL_KEYS: Final = {
     "model": "The model's name there.",
     "input_usd_per_million": "Its price in US dollars per million input tokens. Beats the catalogue.",
     "output_usd_per_million": "Likewise for output tokens. The one is not accepted without the other.",
+    "joules_per_output_token": "What a token of its answers takes at the meter, if you have measured it. Beats every estimate.",
+    "joules_per_input_token": "Likewise for a token of the prompt. Without it, a quarter of an output token's.",
 }
 LIMIT_KEYS: Final = {
     "requests_per_second": "Calls in any second.",
@@ -118,6 +120,8 @@ provider = "lab"
 model = "large"
 input_usd_per_million = 2.0
 output_usd_per_million = 8.0
+joules_per_output_token = 0.5
+joules_per_input_token = 0.02
 
 [retry]
 attempts = 2

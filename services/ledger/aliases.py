@@ -1,21 +1,35 @@
-"""Model names: how the ids that providers use find the same model in EcoLogits' catalogue.
+"""Model names: how the ids that providers use find the same model in a catalogue.
 
 A name loses its vendor, its punctuation and then, one by one, the endings that say which release or packaging of the model it is
-(`meta-llama/Meta-Llama-3.1-8B-Instruct-Turbo`, `llama-3.1-8b-instant` and `llama3.1:8b` are all `llama-3-1-8b`). The longest spelling that
-the catalogue knows wins, so nothing is stripped that names a model of its own there.
+(`meta-llama/Meta-Llama-3.1-8B-Instruct-Turbo`, `us.meta.llama3-1-8b-instruct-v1:0`, `accounts/fireworks/models/llama-v3p1-8b-instruct` and
+`llama3.1:8b` are all `llama-3-1-8b`). The longest spelling that a catalogue knows wins, so nothing is stripped that names a model of its
+own there.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+# A model tuned for one customer: `ft:gpt-4o-mini:org::id`.
+_TUNED = re.compile(r"^ft:([^:]+):.*$")
 _VENDOR = re.compile(r"^.*/")
+# Amazon Bedrock's: `eu.anthropic.claude-...`.
+_CLOUD_VENDOR = re.compile(
+    r"^(?:(?:us|eu|apac|jp|au|ca|global|us-gov)\.)?"
+    r"(?:ai21|amazon|anthropic|cohere|deepseek|google|meta|minimax|mistral|moonshot|moonshotai|nvidia|openai|qwen|writer|zai)\.(?=[a-z])"
+)
 _REGION = re.compile(r"@.*$")
+_FILE = re.compile(r"\.(?:gguf|safetensors)$")
+# Fireworks' decimal point.
+_POINT = re.compile(r"v(\d+)p(\d+)")
 _PUNCTUATION = re.compile(r"[^a-z0-9]+")
+_VERSION_MARK = re.compile(r"^llama-v(?=\d)")
 _FAMILY_NUMBER = re.compile(r"^([a-z]+)(\d)")
 _ENDING = re.compile(
-    r"-(?:\d{4}-\d{2}-\d{2}|\d{2}-\d{4}|\d{8}|\d{4}"
-    r"|latest|preview|exp|instruct|chat|it|hf|turbo|lite|versatile|instant|free|fp8|awq|gguf|q\d(?:-\w+)*)$"
+    r"-(?:\d{4}-\d{2}-\d{2}|\d{2}-\d{4}|\d{2}-\d{2}|\d{8}|\d{6}|\d{4}|\d{3}"
+    r"|v\d(?:-\d)?|latest|preview|exp|beta|stable|online|extended|nitro|floor|maas"
+    r"|instruct|chat|it|hf|thinking|text|base|turbo|lite|fast|versatile|instant|free"
+    r"|fp4|fp8|fp16|bf16|f16|int4|int8|w4a16|w8a8|nvfp4|mxfp4|4bit|8bit|bnb|awq|gptq|exl2|mlx|gguf|ggml|qat|iq\d(?:-\w+)*|q\d(?:-\w+)*)$"
 )
 
 # Under which names EcoLogits keeps the models of a provider of ours. Open weights are under their publishers, whoever serves them.
@@ -35,9 +49,10 @@ Key = tuple[str, str]
 
 def spellings(model: str) -> Iterator[str]:
     """The name without vendor and punctuation, then ever shorter. Nothing shorter than two words, lest `chat-latest` become any chat."""
-    name = _REGION.sub("", _VENDOR.sub("", model.lower()))
+    name = _CLOUD_VENDOR.sub("", _VENDOR.sub("", _TUNED.sub(r"\1", model.lower())))
+    name = _POINT.sub(r"v\1-\2", _FILE.sub("", _REGION.sub("", name)))
     name = _PUNCTUATION.sub("-", name).strip("-").removeprefix("meta-")
-    name = _FAMILY_NUMBER.sub(r"\1-\2", name)
+    name = _FAMILY_NUMBER.sub(r"\1-\2", _VERSION_MARK.sub("llama-", name))
     yield name
     while (shorter := _ENDING.sub("", name)) != name and "-" in shorter:
         yield shorter

@@ -2,32 +2,27 @@
 
     E = fixed + output * per_output + (input - 0.9 * cached) * per_input
 
-EcoLogits (https://doi.org/10.21105/joss.07471) is the catalogue. Its estimate is affine in the output tokens, so two calls per model give
-`fixed` and `per_output` with server, data centre and the spread of the model's size included. Against 26 published measurements its error
-has a geometric standard deviation of 1.84: both ends are widened by 1.8. It counts nothing for the prompt; prefill is 2 FLOP per active
-parameter and token at 1.2 to 1.8 pJ (an H100's 700 W at 60 to 40 % of 989 TFLOP/s), times 1.6 from GPU to machine within a factor of
-1.3, times the data centre's PUE. A model that is not catalogued goes by its price (0.64 J * USD per million output tokens ^ 1.07, r 0.83,
-a factor of ten either way), and without a price by the range of everything measured. Where the active size is unknown an input token
-counts as a quarter of an output token. A cached input token counts a tenth of a fresh one.
+All of it is at the data centre's meter. What is known at the accelerator is multiplied by 1.6 from accelerator to machine, idle ones
+included (Google's breakdown of August 2025: 58 of 100 parts are the accelerator's, 35 the machine's), within a factor of 1.3, and by the
+data centre's PUE. Prefill is 2 FLOP per active parameter and token at 1.2 to 1.8 pJ (an H100's 700 W at 60 to 40 % of 989 TFLOP/s). A
+machine of one's own has no data centre around it, and batches of one to a few; nobody has measured its prefill for us, so 2 to 20 pJ stand
+for everything from a card that is half used to a laptop. A model known only by its price takes 0.64 J * USD per million output tokens ^
+1.07 (r 0.83, a factor of ten either way), one that is not known at all the range of everything measured. Where the active size is unknown
+an input token counts as a quarter of an output token. A cached input token counts a tenth of a fresh one.
 """
 
-import logging
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from joulegate.chat.v1.receipt_pb2 import EnergyBasis
-from services.ledger.aliases import Aliases
 from services.ledger.cost import Usage
-from services.ledger.overrides import Provider
+from services.ledger.overrides import DeclaredEnergy
+from services.ledger.regression import BATCH, MODEL_ERROR, UNKNOWN_BATCH, Run, joules_per_output_token
+from services.ledger.weights import Weights
 
-if TYPE_CHECKING:
-    from ecologits.model_repository import Model
-
-JOULES_PER_KWH: Final = 3.6e6
-WIDENING: Final = 1.8
 PICOJOULES_PER_FLOP: Final = (1.2, 1.8)
+PICOJOULES_PER_FLOP_HERE: Final = (2.0, 20.0)
 HOST: Final = 1.6
 HOST_SPREAD: Final = 1.3
 LONG_INPUT_TOKENS: Final = 32_000
@@ -102,54 +97,42 @@ def from_price(usd_per_million_output: float) -> EnergyModel:
     return _by_output(EnergyBasis.ENERGY_BASIS_PRICE, Span(point / 10, point * 10))
 
 
-class Catalogue:
-    """EcoLogits, compiled model by model. Loading it takes 0.15 s, compiling a model about a millisecond."""
-
-    def __init__(self) -> None:
-        from ecologits.log import logger
-        from ecologits.model_repository import models
-
-        # Its warnings say that closed models are estimates: every figure of ours is marked as one.
-        logger.setLevel(logging.ERROR)
-        self._models = models
-        self._aliases = Aliases((model.provider.value, model.name) for model in models.list_models())
-
-    def find(self, provider: Provider, names: Sequence[str]) -> EnergyModel | None:
-        """The model behind the first of `names` that is catalogued."""
-        for name in names:
-            key = self._aliases.find(provider.kind, name)
-            model = None if key is None else self._models.find_model(*key)
-            if model is not None:
-                return _compiled(model)
-        return None
+def measured(run: Run, pue: Span) -> EnergyModel:
+    """A hosted model that was measured: from the fullest batch to the emptiest."""
+    return _hosted(EnergyBasis.ENERGY_BASIS_BENCHMARK, Span(*run.ends), run.weights, pue)
 
 
-def _compiled(model: "Model") -> EnergyModel:
-    from ecologits.tracers.utils import PROVIDER_CONFIG_MAP, llm_impacts
-
-    tokens = 1000
-    provider = model.provider.value
-
-    def joules(output_tokens: int) -> Span:
-        # No latency: a slow network must not pass for a busy server.
-        energy: Any = llm_impacts(provider, model.name, output_tokens, math.inf).energy
-        span = _span(energy.value)
-        return Span(span.low * JOULES_PER_KWH, span.high * JOULES_PER_KWH)
-
-    fixed, whole = joules(0), joules(tokens)
-    per_output = Span((whole.low - fixed.low) / tokens, (whole.high - fixed.high) / tokens)
-    pue = _span(PROVIDER_CONFIG_MAP[provider].datacenter_pue)
-    parameters = model.architecture.parameters
-    active = _span(getattr(parameters, "active", parameters))  # in billions; a dense model has one figure for all
-    flop = [2 * picojoules * 1e-3 for picojoules in PICOJOULES_PER_FLOP]  # joules per token and billion parameters
-    per_input = active.times(*flop).times(HOST / HOST_SPREAD, HOST * HOST_SPREAD).times(*pue)
-    return EnergyModel(
-        EnergyBasis.ENERGY_BASIS_MODELLED, fixed.times(1 / WIDENING, WIDENING), per_output.times(1 / WIDENING, WIDENING), per_input
-    )
+def hosted(weights: Weights, pue: Span) -> EnergyModel:
+    """An open model in somebody's data centre, whose batch nobody tells."""
+    middle = joules_per_output_token(weights, BATCH)
+    return _hosted(EnergyBasis.ENERGY_BASIS_REGRESSION, Span(middle, middle).times(*UNKNOWN_BATCH), weights, pue)
 
 
-def _span(value: Any) -> Span:
-    """A number of EcoLogits, which may be a range."""
-    if hasattr(value, "min"):
-        return Span(float(value.min), float(value.max))
-    return Span(float(value), float(value))
+def _hosted(basis: EnergyBasis.ValueType, per_output: Span, weights: Weights, pue: Span) -> EnergyModel:
+    host = (HOST / HOST_SPREAD, HOST * HOST_SPREAD)
+    return EnergyModel(basis, Span(0, 0), per_output.times(*host).times(*pue), prefill(Span(weights.active, weights.active), pue))
+
+
+def prefill(active: Span, pue: Span) -> Span:
+    """Joules per input token of a hosted model with so many billions of active parameters."""
+    return _prefill(active, PICOJOULES_PER_FLOP).times(*pue)
+
+
+def here(weights: Weights, largest_batch: float) -> EnergyModel:
+    """An open model on a machine of one's own."""
+    low = joules_per_output_token(weights, largest_batch) / MODEL_ERROR * HOST / HOST_SPREAD
+    high = joules_per_output_token(weights, 1) * MODEL_ERROR * HOST * HOST_SPREAD
+    per_input = _prefill(Span(weights.active, weights.active), PICOJOULES_PER_FLOP_HERE)
+    return EnergyModel(EnergyBasis.ENERGY_BASIS_REGRESSION, Span(0, 0), Span(low, high), per_input)
+
+
+def _prefill(active: Span, picojoules: tuple[float, float]) -> Span:
+    joules_per_billion = [2 * each * 1e-3 for each in picojoules]
+    return active.times(*joules_per_billion).times(HOST / HOST_SPREAD, HOST * HOST_SPREAD)
+
+
+def declared(stated: DeclaredEnergy) -> EnergyModel:
+    """What the operator has measured: taken at its word."""
+    output = stated.joules_per_output_token
+    per_input = output / 4 if stated.joules_per_input_token is None else stated.joules_per_input_token
+    return EnergyModel(EnergyBasis.ENERGY_BASIS_DECLARED, Span(0, 0), Span(output, output), Span(per_input, per_input))

@@ -8,8 +8,9 @@ from joulegate.chat.v1.receipt_pb2 import CostBasis, EnergyBasis
 from services.ledger import carbon, energy
 from services.ledger.carbon import Grid
 from services.ledger.cost import Tariff, Tariffs, Usage
-from services.ledger.energy import Catalogue, Energy, EnergyModel
-from services.ledger.overrides import Overrides, Provider
+from services.ledger.energy import Energy, EnergyModel
+from services.ledger.ladder import Ladder
+from services.ledger.overrides import Overrides
 
 # Models that are remembered. Clients choose names, so there must be a bound; what falls out costs a millisecond to find again.
 REMEMBERED: Final = 4096
@@ -38,7 +39,7 @@ class Figurer:
     def __init__(self, overrides: Overrides, tariffs: Tariffs) -> None:
         self._overrides = overrides
         self._tariffs = tariffs
-        self._catalogue: Catalogue | None = None
+        self._ladder = Ladder(overrides)
         self._hit: Figures | None = None
         self._model = lru_cache(maxsize=REMEMBERED)(self._find)
 
@@ -78,18 +79,4 @@ class Figurer:
         provider = self._overrides.provider(provider_name)
         names = list(dict.fromkeys(name for name in (served_model, model) if name))
         tariff = self._tariffs.tariff(provider_name, names)
-        return _Model(tariff, self._energy(provider, names, tariff), carbon.grid_of(provider))
-
-    def _energy(self, provider: Provider, names: Sequence[str], tariff: Tariff) -> EnergyModel:
-        if provider.kind == "demo":
-            return energy.DEMO
-        if self._catalogue is None:
-            self._catalogue = Catalogue()
-        modelled = self._catalogue.find(provider, names)
-        if modelled is not None:
-            return modelled
-        # At time 0 a dated price is its first: good enough within a factor of ten, and the same whenever it is asked.
-        nano_usd_per_million = tariff.at(0).output.base
-        if tariff.basis == CostBasis.COST_BASIS_LIST and nano_usd_per_million > 0:
-            return energy.from_price(nano_usd_per_million / 1e9)
-        return energy.UNKNOWN
+        return _Model(tariff, self._ladder.find(provider, names, tariff), carbon.grid_of(provider))
