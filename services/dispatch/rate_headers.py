@@ -8,9 +8,10 @@ time since 1970 in seconds or milliseconds, or RFC 3339. What cannot be read is 
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
 
@@ -45,7 +46,7 @@ _NAME: Final = re.compile(
 _SPAN: Final = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?(?:\d+(?:\.\d+)?[uµn]s)?")
 _PARTS_S: Final = (86_400.0, 3600.0, 60.0, 1.0, 0.001)
 _ITEM: Final = re.compile(r'(?:^|[;,\s])(limit|q|remaining|r|reset|t)\s*=\s*"?(\d+)')
-_FIELD_OF_ITEM: Final = {"limit": "limit", "q": "limit", "remaining": "remaining", "r": "remaining", "reset": "reset", "t": "reset"}
+_FIELD_OF_ITEM: Final = {"limit": "limit", "q": "limit", "remaining": "remaining", "r": "remaining", "reset": "reset_s", "t": "reset_s"}
 _PERIODS_S: Final = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0, "month": 2_592_000.0}
 # Numbers above are times since 1970: no limit starts anew in thirty years.
 _EPOCH: Final = 1e9
@@ -54,16 +55,35 @@ _EPOCH_MS: Final = 1e12
 
 def read_rates(headers: Mapping[str, str], now: float) -> Rates:
     """The limits in an answer's headers; `now` is seconds since 1970."""
-    rates: dict[tuple[Quota, str], Rate] = {}
+    found: dict[tuple[Quota, str], dict[str, float]] = {}
     for name, text in headers.items():
-        lowered = name.lower()
-        if lowered == "ratelimit":
-            for item, value in _ITEM.findall(text.lower()):
-                _add(rates, (Quota.REQUESTS, ""), _FIELD_OF_ITEM[item], value, now)
-        elif "limit-" in lowered and (match := _NAME.fullmatch(lowered)):
-            quota = match["before"] or match["quota"] or ("tokens" if match["family"] == "tokenlimit" else "requests")
-            _add(rates, (Quota("requests" if quota == "req" else quota), match["period"] or ""), match["field"], text, now)
-    return rates
+        meaning = _meaning(name)
+        if meaning is None:
+            continue
+        key, field = meaning
+        parts = [(field, text)] if field else [(_FIELD_OF_ITEM[item], value) for item, value in _ITEM.findall(text.lower())]
+        for part, value in parts:
+            number = _reset_s(value, now) if part == "reset_s" else _amount(value)
+            if number is not None:
+                found.setdefault(key, {})[part] = number
+    return {key: Rate(**fields) for key, fields in found.items()}
+
+
+@lru_cache(maxsize=512)
+def _meaning(name: str) -> tuple[tuple[Quota, str], str] | None:
+    """What a header of this name says, and of which limit; None: nothing. The field is empty where one header says all.
+
+    Remembered, for the same few names come with every answer.
+    """
+    name = name.lower()
+    if name == "ratelimit":
+        return (Quota.REQUESTS, ""), ""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    quota = match["before"] or match["quota"] or ("tokens" if match["family"] == "tokenlimit" else "requests")
+    field = "reset_s" if match["field"] == "reset" else match["field"]
+    return (Quota("requests" if quota == "req" else quota), match["period"] or ""), field
 
 
 def period_s(period: str) -> float | None:
@@ -71,14 +91,9 @@ def period_s(period: str) -> float | None:
     return _PERIODS_S.get(period)
 
 
-def _add(rates: dict[tuple[Quota, str], Rate], key: tuple[Quota, str], field: str, text: str, now: float) -> None:
-    value = _reset_s(text, now) if field == "reset" else _amount(text)
-    if value is not None:
-        known = rates.get(key, Rate())
-        rates[key] = replace(known, **{"reset_s" if field == "reset" else field: value})
-
-
 def _amount(text: str) -> float | None:
+    if text.isdecimal():
+        return float(text)
     # Some write the policy behind the number: `100, 100;w=60`.
     match = re.match(r"\s*(-?\d+(?:\.\d+)?)\s*(?:[,;]|$)", text)
     return max(0.0, float(match[1])) if match else None

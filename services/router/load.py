@@ -23,32 +23,42 @@ MAX_IDLE: Final = 4096
 class Live:
     """One model at one provider."""
 
-    __slots__ = ("_own_count", "_own_when_told", "_told", "_told_at")
+    __slots__ = ("_averages", "_own_count", "_own_when_told", "_peaks", "_told_at", "_withheld_until", "told")
 
     def __init__(self) -> None:
-        self._told: pb.ModelFigures | None = None
-        self._told_at = 0.0
         self._own_count = 0
-        self._own_when_told = 0
-
-    @property
-    def told(self) -> pb.ModelFigures | None:
-        """The figures as dispatch told them; None before any call."""
-        return self._told
+        self.tell(None, 0.0)
 
     @property
     def is_idle(self) -> bool:
-        return self._told is None and self._own_count == 0
+        return self.told is None and self._own_count == 0
 
     @property
     def in_flight_count(self) -> int:
         """Calls that are out: those told, and this router's since."""
-        if self._told is None:
+        if self.told is None:
             return self._own_count
-        return max(self._own_count, self._told.in_flight_count + self._own_count - self._own_when_told, 0)
+        return max(self._own_count, self.told.in_flight_count + self._own_count - self._own_when_told, 0)
 
     def tell(self, figures: pb.ModelFigures | None, now: float) -> None:
-        self._told, self._told_at, self._own_when_told = figures, now, self._own_count
+        """Takes in what dispatch says. Read once here, for each request looks at it."""
+        # The figures as dispatch told them; None before any call.
+        self.told = figures
+        self._told_at, self._own_when_told = now, self._own_count
+        # By whether the answer is streamed; of the other kind, where there is none of this one.
+        self._averages: tuple[float | None, float | None] = (None, None)
+        self._peaks: tuple[float | None, float | None] = (None, None)
+        self._withheld_until = 0.0
+        if figures is None:
+            return
+        stream = _seconds(figures.time_to_first_event) if figures.HasField("time_to_first_event") else None
+        whole = _seconds(figures.time_to_answer) if figures.HasField("time_to_answer") else None
+        self._averages = (stream if whole is None else whole, whole if stream is None else stream)
+        stream = _seconds(figures.peak_time_to_first_event) if figures.HasField("peak_time_to_first_event") else None
+        whole = _seconds(figures.peak_time_to_answer) if figures.HasField("peak_time_to_answer") else None
+        self._peaks = (stream if whole is None else whole, whole if stream is None else stream)
+        if figures.HasField("retry_after"):
+            self._withheld_until = now + _seconds(figures.retry_after)
 
     def began(self) -> None:
         self._own_count += 1
@@ -58,29 +68,16 @@ class Live:
 
     def withheld_s(self, now: float) -> float:
         """For how long no call goes out; 0 when calls do."""
-        if self._told is None or not self._told.HasField("retry_after"):
-            return 0.0
-        return max(0.0, self._told_at + _seconds(self._told.retry_after) - now)
+        return max(0.0, self._withheld_until - now)
 
     def peak_s(self, now: float, *, streamed: bool) -> float | None:
-        """The peak time to the first event of such an answer, else of the other kind; None before any call ended."""
-        told = self._told
-        if told is None:
-            return None
-        stream = told.peak_time_to_first_event if told.HasField("peak_time_to_first_event") else None
-        whole = told.peak_time_to_answer if told.HasField("peak_time_to_answer") else None
-        peak = (stream or whole) if streamed else (whole or stream)
-        return None if peak is None else _seconds(peak) * exp(min(0.0, self._told_at - now) / PEAK_TAU_S)
+        """The peak time to the first event of such an answer; None before any call ended."""
+        peak_s = self._peaks[streamed]
+        return None if peak_s is None else peak_s * exp(min(0.0, self._told_at - now) / PEAK_TAU_S)
 
     def average_s(self, *, streamed: bool) -> float | None:
-        """The average time to the first event of such an answer, else of the other kind; None before the first one."""
-        told = self._told
-        if told is None:
-            return None
-        stream = told.time_to_first_event if told.HasField("time_to_first_event") else None
-        whole = told.time_to_answer if told.HasField("time_to_answer") else None
-        average = (stream or whole) if streamed else (whole or stream)
-        return None if average is None else _seconds(average)
+        """The average time to the first event of such an answer; None before the first one."""
+        return self._averages[streamed]
 
     def cost_s(self, now: float, *, streamed: bool) -> float:
         """What the next call may have to wait: the peak time for each call that is out and the next. Nothing where nobody has tried yet."""
