@@ -12,13 +12,16 @@ from typing import Any, Final
 
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
-from joulegate.ledger.v1 import admin_service_pb2_grpc, ledger_service_pb2_grpc
+from joulegate.ledger.v1 import admin_service_pb2_grpc, key_service_pb2_grpc, ledger_service_pb2_grpc
 from services.ledger import carbon, metrics, migration
 from services.ledger.admin import AdminServicer
 from services.ledger.books import Books
 from services.ledger.cost import Tariffs
 from services.ledger.engines import Place, open_engine, server_url
 from services.ledger.figures import Figurer
+from services.ledger.key_servicer import KeyServicer
+from services.ledger.key_store import open_keys
+from services.ledger.keys import Keys, KeyThreads
 from services.ledger.lock import owned
 from services.ledger.overrides import DeclaredPrice, read_overrides
 from services.ledger.reads import Reads
@@ -51,9 +54,22 @@ async def build(settings: LedgerSettings, mesh: Mesh) -> AsyncIterator[None]:
         books.expect(writer.waiting_routers())
         metrics.OPEN_INTENTS.set(reader.totals()[1])
         ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerServicer(books, reads), mesh.registry)
-        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(reads, settings.admin_api_key), mesh.registry)
-        await stack.enter_async_context(_running(books.run(), books.watch(), _drain(books, mesh.draining)))
+        keys, revision = _keys(place, settings, stack)
+        key_service_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(keys), mesh.registry)
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(reads, keys, settings.admin_api_key), mesh.registry)
+        await stack.enter_async_context(_running(books.run(), books.watch(), keys.follow(revision), _drain(books, keys, mesh.draining)))
         yield
+
+
+def _keys(place: Place, settings: LedgerSettings, stack: AsyncExitStack) -> tuple[Keys, int]:
+    """The keys of books that are open, and the number of their newest change. Raises SettingsError where nobody could ever present one."""
+    writer, viewer, finder = stack.enter_context(open_keys(place, settings.synchronous))
+    if settings.auth_required and settings.gateway_api_key is None and settings.admin_api_key is None and not viewer.count():
+        raise SettingsError(
+            ["AUTH_REQUIRED=true: there is no key that could be presented; set ADMIN_API_KEY to make some, or GATEWAY_API_KEY for just one"]
+        )
+    threads = KeyThreads(*(_thread(f"ledger-keys-{name}", stack) for name in ("writer", "viewer", "finder")))
+    return Keys(writer, viewer, finder, threads, SystemClock()), viewer.revision()
 
 
 def _figurer(settings: LedgerSettings) -> Figurer:
@@ -114,9 +130,10 @@ async def _running(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             task.cancel()
 
 
-async def _drain(books: Books, draining: asyncio.Event) -> None:
+async def _drain(books: Books, keys: Keys, draining: asyncio.Event) -> None:
     await draining.wait()
     books.drain()
+    keys.drain()
 
 
 def main() -> int:

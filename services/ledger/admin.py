@@ -1,24 +1,33 @@
-"""AdminService over gRPC: the books for operators, behind the admin key."""
+"""AdminService over gRPC: the books and the keys for operators, behind the admin key."""
+
+from google.api.httpbody_pb2 import HttpBody
 
 from joulegate.ledger.v1 import admin_service_pb2 as pb
 from joulegate.ledger.v1 import admin_service_pb2_grpc as pb_grpc
+from services.ledger import api_key, key_documents
+from services.ledger.api_key import message_of
+from services.ledger.keys import Keys
 from services.ledger.paging import PageTokens, page_size
 from services.ledger.reads import Reads
 from services.ledger.records import entry
 from services.runtime.admin_key import AdminKey
 from services.runtime.interceptors import Context, metadata_value
 
+_CREATED = (("x-http-status", "201"),)
+
 
 class AdminServicer(pb_grpc.AdminServiceServicer):
-    """Shows rows."""
+    """See admin_service.proto."""
 
-    def __init__(self, reads: Reads, admin_key: str | None) -> None:
+    def __init__(self, reads: Reads, keys: Keys, admin_key: str | None) -> None:
         self._reads = reads
-        self._key = AdminKey(admin_key)
+        self._keys = keys
+        self._admin_key = AdminKey(admin_key)
         self._tokens = PageTokens(admin_key or "")
+        self._key_tokens = PageTokens(f"keys {admin_key}")
 
     async def ListEntries(self, request: pb.ListEntriesRequest, context: Context) -> pb.ListEntriesResponse:
-        self._key.check(metadata_value(context, "authorization"))
+        self._check(context)
         size = page_size(request.page_size)
         before = self._tokens.read(request.page_token, request.request_id)
         # One more than asked tells whether there is a next page.
@@ -28,3 +37,56 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
             entries=[entry(row) for _, row in rows[:size]],
             next_page_token=self._tokens.write(rows[size - 1][0], request.request_id) if more else "",
         )
+
+    async def CreateKey(self, request: pb.CreateKeyRequest, context: Context) -> pb.CreateKeyResponse:
+        self._check(context)
+        terms = api_key.terms_of(request.key)
+        view, text = await self._keys.create(request.key.environment, terms)
+        await context.send_initial_metadata(_CREATED)
+        return pb.CreateKeyResponse(key=message_of(view), key_text=text, warnings=api_key.warnings(terms, terms._fields))
+
+    async def GetKey(self, request: pb.GetKeyRequest, context: Context) -> pb.GetKeyResponse:
+        self._check(context)
+        return pb.GetKeyResponse(key=message_of(await self._keys.get(request.key_id)))
+
+    async def ListKeys(self, request: pb.ListKeysRequest, context: Context) -> pb.ListKeysResponse:
+        self._check(context)
+        size, shown = page_size(request.page_size), "all" if request.show_revoked else ""
+        before = self._key_tokens.read(request.page_token, shown)
+        views = await self._keys.page(size + 1, before, show_revoked=request.show_revoked)
+        more = len(views) > size
+        return pb.ListKeysResponse(
+            keys=[message_of(view) for _, view in views[:size]],
+            next_page_token=self._key_tokens.write(views[size - 1][0], shown) if more else "",
+        )
+
+    async def UpdateKey(self, request: pb.UpdateKeyRequest, context: Context) -> pb.UpdateKeyResponse:
+        self._check(context)
+        view, changed = await self._keys.update(request.key, list(request.update_mask.paths))
+        return pb.UpdateKeyResponse(key=message_of(view), warnings=api_key.warnings(view.key.terms, changed))
+
+    async def RevokeKey(self, request: pb.RevokeKeyRequest, context: Context) -> pb.RevokeKeyResponse:
+        self._check(context)
+        return pb.RevokeKeyResponse(key=message_of(await self._keys.revoke(request.key_id)))
+
+    async def CreateApiKey(self, request: pb.CreateApiKeyRequest, context: Context) -> HttpBody:
+        self._check(context)
+        wanted = key_documents.read(request.body.data)
+        view, text = await self._keys.create(wanted.environment, wanted.terms)
+        await context.send_initial_metadata(_CREATED)
+        return _json(key_documents.created(view, text, wanted.warnings))
+
+    async def ListApiKeys(self, request: pb.ListApiKeysRequest, context: Context) -> HttpBody:
+        self._check(context)
+        return _json([key_documents.document(view) for _, view in await self._keys.page(None)])
+
+    async def DeleteApiKey(self, request: pb.DeleteApiKeyRequest, context: Context) -> HttpBody:
+        self._check(context)
+        return _json({"success": await self._keys.delete(request.key)})
+
+    def _check(self, context: Context) -> None:
+        self._admin_key.check(metadata_value(context, "authorization"))
+
+
+def _json(document: object) -> HttpBody:
+    return HttpBody(content_type="application/json", data=key_documents.encode(document))

@@ -5,6 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from services.ledger.api_key import KeyTerms
 from services.ledger.booking import Totals
 from services.ledger.records import OpenIntent, Row
 
@@ -17,8 +18,11 @@ _sequence = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _text = sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
 
 
-def _column(name: str, kind: type) -> sa.Column[Any]:
-    types: dict[type, sa.types.TypeEngine[Any]] = {str: _text, int: sa.BigInteger(), bool: sa.Boolean()}
+def _column(name: str, kind: Any) -> sa.Column[Any]:
+    # A tuple of texts is kept as JSON.
+    types: dict[Any, sa.types.TypeEngine[Any]] = {str: _text, tuple[str, ...]: _text, int: sa.BigInteger(), bool: sa.Boolean()}
+    if kind == int | None:
+        return sa.Column(name, sa.BigInteger())
     return sa.Column(name, types[kind], nullable=False)
 
 
@@ -29,6 +33,8 @@ entries = sa.Table(
     sa.Column("sequence", _sequence, primary_key=True, autoincrement=True),
     *(_column(name, kind) for name, kind in Row.__annotations__.items()),
     sa.UniqueConstraint("request_id", "attempt"),
+    # What a key was used for, and when last.
+    sa.Index("entries_by_key", "key_id", "created_ns"),
     sqlite_autoincrement=True,
 )
 intents = sa.Table(
@@ -51,4 +57,26 @@ presence = sa.Table(
     metadata,
     sa.Column("router_id", _text, primary_key=True),
     sa.Column("until", sa.DateTime(timezone=True), nullable=False),
+)
+# `revision` counts the changes of all keys: ledgers that share the books see by it what another has changed.
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("sequence", _sequence, primary_key=True, autoincrement=True),
+    sa.Column("key_id", _text, nullable=False, unique=True),
+    sa.Column("digest", sa.LargeBinary(), nullable=False, unique=True),
+    _column("revision", int),
+    _column("environment", int),
+    _column("created_ns", int),
+    _column("revoked_ns", int | None),
+    *(_column(name, kind) for name, kind in KeyTerms.__annotations__.items()),
+    sa.Index("api_keys_by_revision", "revision"),
+    sqlite_autoincrement=True,
+)
+# Random numbers that all ledgers of these books have to agree on.
+salts = sa.Table(
+    "salts",
+    metadata,
+    sa.Column("name", _text, primary_key=True),
+    sa.Column("salt", sa.LargeBinary(), nullable=False),
 )

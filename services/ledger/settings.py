@@ -9,7 +9,7 @@ from services.runtime.settings import setting
 
 @dataclass(frozen=True, slots=True)
 class LedgerSettings:
-    """Where the books are, how durable a commit is, and what is assumed where nothing is known."""
+    """Where the books are, how durable a commit is, what is assumed where nothing is known, and who may look or enter."""
 
     config: Path | None = setting("JOULEGATE_CONFIG", settings.path, None, "Path of joulegate.toml: providers, models, prices and zones.")
     data_dir: Path = setting("JOULEGATE_DATA_DIR", settings.path, "data", "Folder of everything durable.")
@@ -50,6 +50,9 @@ class LedgerSettings:
     admin_api_key: str | None = setting(
         "ADMIN_API_KEY", settings.text, None, "Key of the admin endpoints; they answer 403 until it is set."
     )
+    # Routers heed these. The ledger refuses to start where they, and the keys that it has, would let nobody in.
+    auth_required: bool = setting("AUTH_REQUIRED", settings.boolean, "false", "Whether anonymous clients are refused.")
+    gateway_api_key: str | None = setting("GATEWAY_API_KEY", settings.text, None, "One key that clients may present beside the ledger's.")
 
     @property
     def database(self) -> Path:

@@ -20,6 +20,8 @@ from services.ledger.__main__ import build
 from services.ledger.admin import AdminServicer
 from services.ledger.books import Books
 from services.ledger.engines import Place, open_engine
+from services.ledger.key_store import open_keys
+from services.ledger.keys import Keys, KeyThreads
 from services.ledger.reads import Reads
 from services.ledger.servicer import LedgerServicer
 from services.ledger.settings import LedgerSettings
@@ -61,12 +63,13 @@ async def started(place: Place, kind: str, admin_key: str | None = "key") -> Asy
     writing, reading = open_engine(place, "full"), open_engine(place, "full", read_only=True)
     writer = Writer(writing)
     writer.create()
-    with ThreadPoolExecutor(1) as writer_thread, ThreadPoolExecutor(1) as reader_thread:
+    with open_keys(place, "full") as key_stores, ThreadPoolExecutor(1) as writer_thread, ThreadPoolExecutor(1) as reader_thread:
         books = Books(writer, new_figurer(), writer_thread, clock, orphan_grace_s=10)
         books.expect(writer.waiting_routers())
         reads = Reads(Reader(reading), reader_thread)
+        keys = Keys(*key_stores, KeyThreads(*[reader_thread] * 3), clock)
         ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerServicer(books, reads), mesh.registry)
-        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(reads, admin_key), mesh.registry)
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(reads, keys, admin_key), mesh.registry)
         running = asyncio.create_task(books.run())
         async with serve(mesh, kind) as channel:
             yield Ledger(channel, books, clock, writing)

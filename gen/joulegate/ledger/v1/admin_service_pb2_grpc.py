@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from joulegate.ledger.v1 import admin_service_pb2 as joulegate_dot_ledger_dot_v1_dot_admin__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -41,6 +42,46 @@ class AdminServiceStub:
                 request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListEntriesRequest.SerializeToString,
                 response_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListEntriesResponse.FromString,
                 _registered_method=True)
+        self.CreateKey = channel.unary_unary(
+                '/joulegate.ledger.v1.AdminService/CreateKey',
+                request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.CreateKeyRequest.SerializeToString,
+                response_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.CreateKeyResponse.FromString,
+                _registered_method=True)
+        self.GetKey = channel.unary_unary(
+                '/joulegate.ledger.v1.AdminService/GetKey',
+                request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetKeyRequest.SerializeToString,
+                response_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetKeyResponse.FromString,
+                _registered_method=True)
+        self.ListKeys = channel.unary_unary(
+                '/joulegate.ledger.v1.AdminService/ListKeys',
+                request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListKeysRequest.SerializeToString,
+                response_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListKeysResponse.FromString,
+                _registered_method=True)
+        self.UpdateKey = channel.unary_unary(
+                '/joulegate.ledger.v1.AdminService/UpdateKey',
+                request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.UpdateKeyRequest.SerializeToString,
+                response_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.UpdateKeyResponse.FromString,
+                _registered_method=True)
+        self.RevokeKey = channel.unary_unary(
+                '/joulegate.ledger.v1.AdminService/RevokeKey',
+                request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.RevokeKeyRequest.SerializeToString,
+                response_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.RevokeKeyResponse.FromString,
+                _registered_method=True)
+        self.CreateApiKey = channel.unary_unary(
+                '/joulegate.ledger.v1.AdminService/CreateApiKey',
+                request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.CreateApiKeyRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.ListApiKeys = channel.unary_unary(
+                '/joulegate.ledger.v1.AdminService/ListApiKeys',
+                request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListApiKeysRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.DeleteApiKey = channel.unary_unary(
+                '/joulegate.ledger.v1.AdminService/DeleteApiKey',
+                request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.DeleteApiKeyRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -55,6 +96,64 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateKey(self, request, context):
+        """CreateKey makes a key. Its text is in the answer and never seen again. Not idempotent. INVALID_ARGUMENT for what no key can have.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetKey(self, request, context):
+        """GetKey shows a key. No side effect. NOT_FOUND for an unknown one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListKeys(self, request, context):
+        """ListKeys shows keys, newest first. No side effect. INVALID_ARGUMENT for a page token that was not given out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateKey(self, request, context):
+        """UpdateKey changes what the mask names; routers heed it within two seconds. Idempotent. NOT_FOUND for an unknown key, INVALID_ARGUMENT for
+        a revoked one, for a field that cannot be changed and for what no key can have.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeKey(self, request, context):
+        """RevokeKey refuses a key for good; routers heed it within two seconds. It stays to be seen, for the books name it. Idempotent. NOT_FOUND
+        for an unknown one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateApiKey(self, request, context):
+        """CreateApiKey is CreateKey for clients of earlier gateways, with their JSON document both ways.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApiKeys(self, request, context):
+        """ListApiKeys gives an array of all keys that are not revoked, newest first. No side effect.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteApiKey(self, request, context):
+        """DeleteApiKey is RevokeKey. It answers with `{"success": …}`, which is false for a key that is unknown or was revoked before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -62,6 +161,46 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListEntries,
                     request_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListEntriesRequest.FromString,
                     response_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListEntriesResponse.SerializeToString,
+            ),
+            'CreateKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateKey,
+                    request_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.CreateKeyRequest.FromString,
+                    response_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.CreateKeyResponse.SerializeToString,
+            ),
+            'GetKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetKey,
+                    request_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetKeyRequest.FromString,
+                    response_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetKeyResponse.SerializeToString,
+            ),
+            'ListKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListKeys,
+                    request_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListKeysRequest.FromString,
+                    response_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListKeysResponse.SerializeToString,
+            ),
+            'UpdateKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateKey,
+                    request_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.UpdateKeyRequest.FromString,
+                    response_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.UpdateKeyResponse.SerializeToString,
+            ),
+            'RevokeKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeKey,
+                    request_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.RevokeKeyRequest.FromString,
+                    response_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.RevokeKeyResponse.SerializeToString,
+            ),
+            'CreateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateApiKey,
+                    request_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.CreateApiKeyRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'ListApiKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApiKeys,
+                    request_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListApiKeysRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'DeleteApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteApiKey,
+                    request_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.DeleteApiKeyRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -93,6 +232,222 @@ class AdminService:
             '/joulegate.ledger.v1.AdminService/ListEntries',
             joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListEntriesRequest.SerializeToString,
             joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joulegate.ledger.v1.AdminService/CreateKey',
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.CreateKeyRequest.SerializeToString,
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.CreateKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joulegate.ledger.v1.AdminService/GetKey',
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetKeyRequest.SerializeToString,
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joulegate.ledger.v1.AdminService/ListKeys',
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListKeysRequest.SerializeToString,
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joulegate.ledger.v1.AdminService/UpdateKey',
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.UpdateKeyRequest.SerializeToString,
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.UpdateKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joulegate.ledger.v1.AdminService/RevokeKey',
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.RevokeKeyRequest.SerializeToString,
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.RevokeKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joulegate.ledger.v1.AdminService/CreateApiKey',
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.CreateApiKeyRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApiKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joulegate.ledger.v1.AdminService/ListApiKeys',
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListApiKeysRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joulegate.ledger.v1.AdminService/DeleteApiKey',
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.DeleteApiKeyRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
             insecure,

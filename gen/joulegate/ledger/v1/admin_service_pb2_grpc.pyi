@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from google.api import httpbody_pb2 as _httpbody_pb2
 from grpc import aio as _aio
 from joulegate.ledger.v1 import admin_service_pb2 as _admin_service_pb2
 import abc as _abc_1
@@ -20,6 +21,26 @@ class AdminServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListEntries: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListEntriesRequest, _admin_service_pb2.ListEntriesResponse]
     """ListEntries reads the books, newest first. No side effect. INVALID_ARGUMENT for a page token that was not given out."""
+    CreateKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateKeyRequest, _admin_service_pb2.CreateKeyResponse]
+    """CreateKey makes a key. Its text is in the answer and never seen again. Not idempotent. INVALID_ARGUMENT for what no key can have."""
+    GetKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetKeyRequest, _admin_service_pb2.GetKeyResponse]
+    """GetKey shows a key. No side effect. NOT_FOUND for an unknown one."""
+    ListKeys: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListKeysRequest, _admin_service_pb2.ListKeysResponse]
+    """ListKeys shows keys, newest first. No side effect. INVALID_ARGUMENT for a page token that was not given out."""
+    UpdateKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateKeyRequest, _admin_service_pb2.UpdateKeyResponse]
+    """UpdateKey changes what the mask names; routers heed it within two seconds. Idempotent. NOT_FOUND for an unknown key, INVALID_ARGUMENT for
+    a revoked one, for a field that cannot be changed and for what no key can have.
+    """
+    RevokeKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeKeyRequest, _admin_service_pb2.RevokeKeyResponse]
+    """RevokeKey refuses a key for good; routers heed it within two seconds. It stays to be seen, for the books name it. Idempotent. NOT_FOUND
+    for an unknown one.
+    """
+    CreateApiKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateApiKeyRequest, _httpbody_pb2.HttpBody]
+    """CreateApiKey is CreateKey for clients of earlier gateways, with their JSON document both ways."""
+    ListApiKeys: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListApiKeysRequest, _httpbody_pb2.HttpBody]
+    """ListApiKeys gives an array of all keys that are not revoked, newest first. No side effect."""
+    DeleteApiKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteApiKeyRequest, _httpbody_pb2.HttpBody]
+    """DeleteApiKey is RevokeKey. It answers with `{"success": …}`, which is false for a key that is unknown or was revoked before."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """AdminService is for operators: every call needs `authorization: Bearer <ADMIN_API_KEY>`.
@@ -33,5 +54,73 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_admin_service_pb2.ListEntriesRequest, _abc.Awaitable[_admin_service_pb2.ListEntriesResponse]],
     ) -> _abc.Awaitable[_admin_service_pb2.ListEntriesResponse]:
         """ListEntries reads the books, newest first. No side effect. INVALID_ARGUMENT for a page token that was not given out."""
+
+    @_abc_1.abstractmethod
+    def CreateKey(
+        self,
+        request: _admin_service_pb2.CreateKeyRequest,
+        context: _aio.ServicerContext[_admin_service_pb2.CreateKeyRequest, _abc.Awaitable[_admin_service_pb2.CreateKeyResponse]],
+    ) -> _abc.Awaitable[_admin_service_pb2.CreateKeyResponse]:
+        """CreateKey makes a key. Its text is in the answer and never seen again. Not idempotent. INVALID_ARGUMENT for what no key can have."""
+
+    @_abc_1.abstractmethod
+    def GetKey(
+        self,
+        request: _admin_service_pb2.GetKeyRequest,
+        context: _aio.ServicerContext[_admin_service_pb2.GetKeyRequest, _abc.Awaitable[_admin_service_pb2.GetKeyResponse]],
+    ) -> _abc.Awaitable[_admin_service_pb2.GetKeyResponse]:
+        """GetKey shows a key. No side effect. NOT_FOUND for an unknown one."""
+
+    @_abc_1.abstractmethod
+    def ListKeys(
+        self,
+        request: _admin_service_pb2.ListKeysRequest,
+        context: _aio.ServicerContext[_admin_service_pb2.ListKeysRequest, _abc.Awaitable[_admin_service_pb2.ListKeysResponse]],
+    ) -> _abc.Awaitable[_admin_service_pb2.ListKeysResponse]:
+        """ListKeys shows keys, newest first. No side effect. INVALID_ARGUMENT for a page token that was not given out."""
+
+    @_abc_1.abstractmethod
+    def UpdateKey(
+        self,
+        request: _admin_service_pb2.UpdateKeyRequest,
+        context: _aio.ServicerContext[_admin_service_pb2.UpdateKeyRequest, _abc.Awaitable[_admin_service_pb2.UpdateKeyResponse]],
+    ) -> _abc.Awaitable[_admin_service_pb2.UpdateKeyResponse]:
+        """UpdateKey changes what the mask names; routers heed it within two seconds. Idempotent. NOT_FOUND for an unknown key, INVALID_ARGUMENT for
+        a revoked one, for a field that cannot be changed and for what no key can have.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeKey(
+        self,
+        request: _admin_service_pb2.RevokeKeyRequest,
+        context: _aio.ServicerContext[_admin_service_pb2.RevokeKeyRequest, _abc.Awaitable[_admin_service_pb2.RevokeKeyResponse]],
+    ) -> _abc.Awaitable[_admin_service_pb2.RevokeKeyResponse]:
+        """RevokeKey refuses a key for good; routers heed it within two seconds. It stays to be seen, for the books name it. Idempotent. NOT_FOUND
+        for an unknown one.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateApiKey(
+        self,
+        request: _admin_service_pb2.CreateApiKeyRequest,
+        context: _aio.ServicerContext[_admin_service_pb2.CreateApiKeyRequest, _abc.Awaitable[_httpbody_pb2.HttpBody]],
+    ) -> _abc.Awaitable[_httpbody_pb2.HttpBody]:
+        """CreateApiKey is CreateKey for clients of earlier gateways, with their JSON document both ways."""
+
+    @_abc_1.abstractmethod
+    def ListApiKeys(
+        self,
+        request: _admin_service_pb2.ListApiKeysRequest,
+        context: _aio.ServicerContext[_admin_service_pb2.ListApiKeysRequest, _abc.Awaitable[_httpbody_pb2.HttpBody]],
+    ) -> _abc.Awaitable[_httpbody_pb2.HttpBody]:
+        """ListApiKeys gives an array of all keys that are not revoked, newest first. No side effect."""
+
+    @_abc_1.abstractmethod
+    def DeleteApiKey(
+        self,
+        request: _admin_service_pb2.DeleteApiKeyRequest,
+        context: _aio.ServicerContext[_admin_service_pb2.DeleteApiKeyRequest, _abc.Awaitable[_httpbody_pb2.HttpBody]],
+    ) -> _abc.Awaitable[_httpbody_pb2.HttpBody]:
+        """DeleteApiKey is RevokeKey. It answers with `{"success": …}`, which is false for a key that is unknown or was revoked before."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _aio.Server) -> None: ...
