@@ -21,6 +21,7 @@ import pytest_asyncio
 from tests.fakes.openai_upstream import Call, OpenAIUpstream, Reply, completion, stream
 from tests.mesh.asking import CHAT, assert_openai_error, question
 from tests.mesh.gateway import ONE_PROCESS, PATIENCE_S, PROCESSES, Gateway, provider_table, running
+from tests.postgresql import Server, text_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -45,6 +46,20 @@ async def crashing(
     # Longer than a router that lives needs to find a ledger that was restarted.
     async with running(folder, request.param, tables, LEDGER_ORPHAN_GRACE_SECONDS="4", LEDGER_WAIT_SECONDS="10") as gateway:
         yield gateway
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def crashing_on_postgresql(
+    upstreams: tuple[OpenAIUpstream, OpenAIUpstream], tmp_path_factory: pytest.TempPathFactory, postgresql_server: Server
+) -> AsyncIterator[Gateway]:
+    """Likewise, with its books on a server."""
+    tables = provider_table("lab", upstreams[0].base_url, ["small"]) + "[retry]\nattempts = 1\n"
+    folder: Path = tmp_path_factory.mktemp("crashes-postgresql")
+    environment = {"LEDGER_DATABASE_URL": text_of(postgresql_server.new_database())}
+    async with running(folder, PROCESSES, tables, LEDGER_ORPHAN_GRACE_SECONDS="4", LEDGER_WAIT_SECONDS="10", **environment) as gateway:
+        yield gateway
+        # All of the books were there.
+        assert not list((folder / "data").glob("ledger.db*"))
 
 
 @dataclass
@@ -210,6 +225,11 @@ async def test_killed_process_comes_back_and_the_books_have_each_answer_once(cra
 @pytest.mark.parametrize("crashing", [ONE_PROCESS], indirect=True)
 async def test_killed_gateway_of_one_process_comes_back_likewise(crashing: Gateway, victim: str, lab: OpenAIUpstream) -> None:
     await survive(crashing, victim, lab)
+
+
+@pytest.mark.parametrize("victim", ["router", "ledger"])
+async def test_books_on_a_server_have_each_answer_once_likewise(crashing_on_postgresql: Gateway, victim: str, lab: OpenAIUpstream) -> None:
+    await survive(crashing_on_postgresql, victim, lab)
 
 
 async def survive(gateway: Gateway, victim: str, lab: OpenAIUpstream) -> None:
