@@ -154,6 +154,15 @@ def test_thoughts_among_the_parts_of_the_content_are_told_from_the_text() -> Non
     assert [(delta.reasoning_content, delta.text) for delta in deltas] == [("2+2", ""), ("", "4")]
 
 
+@pytest.mark.parametrize("parts", [[], [{"type": "text", "text": "4"}]])
+def test_a_list_without_thoughts_stays_a_list(parts: list[Any]) -> None:
+    chunks, _ = stream(chunk({"content": parts}), chunk({}, finish="stop"), DONE)
+    assert len(chunks[0].choices[0].delta.parts.parts) == len(parts)
+    assert chunks[0].choices[0].delta.HasField("parts")
+    answer = {"index": 0, "message": {"role": "assistant", "content": parts}, "finish_reason": "stop"}
+    assert whole(choices=[answer]).choices[0].message.HasField("parts")
+
+
 def test_parts_of_other_types_stay_as_they_came() -> None:
     parts = [{"type": "text", "text": "see"}, {"type": "reference", "reference_ids": [1]}]
     chunks, _ = stream(chunk({"content": parts}), chunk({}, finish="stop"), DONE)

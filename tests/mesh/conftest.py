@@ -35,19 +35,24 @@ async def gateway(
         yield gateway
 
 
+def listed_models() -> list[str]:
+    """What the gateway lists, in its order."""
+    return ["small", *fresh("small"), "shared", *fresh("shared"), "demo"]
+
+
 def fresh(name: str) -> list[str]:
     """Models for tests of limits: a provider that has said until when it wants no calls of a model gets none, of whichever test."""
     return [f"{name}-{number}" for number in range(64)]
 
 
 @pytest.fixture(scope="session")
-def small_models() -> Iterator[str]:
+def small_models(gateway: Gateway) -> Iterator[str]:
     """Each of them for one question only."""
     return iter(fresh("small"))
 
 
 @pytest.fixture(scope="session")
-def shared_models() -> Iterator[str]:
+def shared_models(gateway: Gateway) -> Iterator[str]:
     """Each of them for one question only."""
     return iter(fresh("shared"))
 

@@ -40,6 +40,9 @@ own_values: Mapping[str, st.SearchStrategy[Any]] = {
     "x-prefer-provider": st.just("lab"),
     "skip_cache": st.booleans(),
     "x-cache": st.booleans(),
+    "routing_strategy": st.sampled_from(["fallback", "least_busy", "cost", None]),
+    "x-routing-strategy": st.just("latency"),
+    "routing": bodies.json_objects.filter(lambda routing: "strategy" not in routing),
 }
 own_fields = st.fixed_dictionaries({}, optional={name: own_values.get(name, bodies.json_values) for name in sorted(EXTENSION_FIELDS)})
 foreign_providers = st.fixed_dictionaries({}, optional={"provider": bodies.json_objects})

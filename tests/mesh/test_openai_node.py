@@ -14,6 +14,7 @@ import pytest
 
 from tests.fakes.openai_upstream import Fault, OpenAIUpstream, Reply, chunk, completion, error, sse, stream
 from tests.mesh.asking import sees_leaving
+from tests.mesh.conftest import listed_models
 from tests.mesh.gateway import Gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -101,7 +102,7 @@ async def test_stream_of_parallel_tool_calls(node: str, gateway: Gateway, lab: O
 
 async def test_models(node: str, gateway: Gateway) -> None:
     got = await result(node, "models", gateway)
-    assert got["names"] == ["small", "shared", "demo"] and got["one"] == "small"
+    assert got["names"] == listed_models() and got["one"] == "small"
     assert (got["unknown"]["class"], got["unknown"]["code"], got["unknown"]["param"]) == ("NotFoundError", "model_not_found", "model")
 
 

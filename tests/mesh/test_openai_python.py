@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from tests.fakes.openai_upstream import Fault, OpenAIUpstream, Reply, answer, chunk, completion, completion_json, error, event, sse, stream
 from tests.mesh.asking import UNCACHED, chunks_of, question, text_of
+from tests.mesh.conftest import listed_models
 from tests.mesh.gateway import ADMIN_KEY, Gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -337,7 +338,7 @@ async def test_parameters_that_nobody_knows_reach_the_provider(sdk: Sdk, lab: Op
 
 
 async def test_models_are_listed_once_each(sdk: Sdk) -> None:
-    assert await sdk.models() == ["small", "shared", "demo"]
+    assert await sdk.models() == listed_models()
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,8 @@ class _ChunkDecoder:
         self._choice_count = choice_count
         self._seen: set[int] = set()
         self._finished: set[int] = set()
+        # Whether thoughts came as parts of the content: the rest of the content is then a list too.
+        self._has_thoughts = False
 
     def feed(self, data: bytes) -> Iterator[chat_pb2.ChatEvent]:
         try:
@@ -133,7 +135,7 @@ class _ChunkDecoder:
             _read_beside(chunk)
         if b'"reasoning"' in data or b'"text"' in data or b'"thinking"' in data:
             for choice in chunk.choices:
-                read_message(choice.delta)
+                self._has_thoughts = read_message(choice.delta, self._has_thoughts)
         if b"_tokens" in data and chunk.HasField("usage"):
             read_usage(chunk.usage)
         for choice in chunk.choices:

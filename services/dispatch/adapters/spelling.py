@@ -84,18 +84,20 @@ def _flat(part: Any, where: str, question: Question) -> Any:
     return part
 
 
-def read_message(message: chat_pb2.Message) -> None:
-    """Finds the reasoning in a message or a delta."""
+def read_message(message: chat_pb2.Message, has_thoughts: bool = False) -> bool:
+    """Finds the reasoning in a message, or in a delta after one that had thoughts; says whether thoughts came as parts of the content."""
     if message.extra_json and b'"reasoning"' in message.extra_json and not message.HasField("reasoning_content"):
         reasoning = json_or_none(decode_members(message.extra_json).get("reasoning", NULL))
         if isinstance(reasoning, str):
             message.reasoning_content = reasoning
-    if message.HasField("parts"):
+    has_thoughts = has_thoughts or any(part.type == "thinking" for part in message.parts.parts)
+    if has_thoughts and message.HasField("parts"):
         _read_parts(message)
+    return has_thoughts
 
 
 def _read_parts(message: chat_pb2.Message) -> None:
-    """Content that is a list, as Mistral's reasoning models answer: its text, and its thoughts apart."""
+    """Content with thoughts in it, as Mistral's reasoning models answer: they go apart, and the text is what is left."""
     parts = message.parts.parts
     if not all(part.type == "thinking" or (part.type == "text" and not part.extra_json) for part in parts):
         return
