@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import sqlalchemy as sa
 
@@ -129,6 +130,26 @@ def test_other_requests_do_not_wait(pair: Pair) -> None:
     assert LOCK_SLOTS == 64
 
 
+def test_ledgers_that_give_up_routers_beside_many_records_never_wait_in_a_circle(pair: Pair) -> None:
+    def work(writer: Writer, name: str, order: int) -> int:
+        for number in range(60):
+            ids = [f"r{(number * 7 + step) % 90}" for step in range(12)][::order]
+            commit(
+                writer,
+                *(intent(each) for each in ids),
+                *(settlement(each) for each in ids[::2]),
+                router_id=name,
+                gone=(name,) * (number % 9 == 0),
+            )
+        return 60
+
+    beside = pair.thread.submit(work, pair.second, "b", -1)
+    assert work(pair.first, "a", 1) + beside.result(PATIENCE_S * 3) == 120
+    rows = [row for _, row in pair.reader.entries(1000)]
+    assert len({row.request_id for row in rows}) == len(rows)
+    assert pair.reader.totals()[0] == sum_of(rows)
+
+
 def test_present_router_is_not_given_up_until_its_time_is_over(pair: Pair) -> None:
     commit(pair.first, intent("r"), intent("s"), router_id="a")
     with pair.second.transaction() as transaction:
@@ -166,6 +187,9 @@ async def test_without_its_server_the_ledger_refuses_as_unavailable_and_lives(
                 assert error is not None
                 refusal = GatewayError.from_rpc(error)
                 assert (refusal.reason, refusal.retry_after_s) == (ErrorReason.ERROR_REASON_LEDGER_UNAVAILABLE, 1)
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await ledger.entries()
+                assert GatewayError.from_rpc(caught.value).reason == ErrorReason.ERROR_REASON_LEDGER_UNAVAILABLE
                 await ledger.books.meet()
             finally:
                 await asyncio.to_thread(postgresql_server.start)
