@@ -99,7 +99,12 @@ def test_a_second_breaker_of_a_provider_is_told_by_its_figures() -> None:
         breaker.failed(watched.clock.time, breaker.begin(watched.clock.time))
         if model == "m":
             watched.news()
+        watched.clock.time += 1
     assert (watched.told().model, watched.news()) == ("other", None)
+    # The first is half-open by time, while the provider's worst is still open.
+    watched.feed.next(watched.clock.time + 20)
+    half_open = watched.told(after_s=28.5)
+    assert (half_open.model, half_open.breaker_state) == ("m", breaker_pb2.BREAKER_STATE_HALF_OPEN)
 
 
 def test_a_limit_that_is_used_up_is_told() -> None:

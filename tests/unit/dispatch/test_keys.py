@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 
 from services.dispatch.keys import LONG_S, LONGEST_S, MAX_PAUSES, SHORT_S, Key, KeyRing
-from services.dispatch.secret import Secret
+from services.runtime.secret import Secret
 
 
 def ring(*weights: float) -> KeyRing:
@@ -79,6 +79,8 @@ def test_calls_refused_together_count_once() -> None:
     for _ in range(50):
         keys.refused(0, "m", 0, 429)
     assert keys.wait_s(0, "m") == SHORT_S
+    keys.refused(0, "m", SHORT_S, 429)
+    assert keys.wait_s(SHORT_S, "m") == 2 * SHORT_S
 
 
 def test_when_all_are_set_aside_by_guess_the_soonest_back_is_used() -> None:
