@@ -15,11 +15,11 @@ from services.dispatch.keys import Key
 from services.dispatch.policies import read_breaker, read_limits, read_retry, read_timeouts
 from services.dispatch.provider_spec import DEMO, ProviderSpec
 from services.dispatch.retry import RetryPolicy
-from services.dispatch.secret import Secret
 from services.dispatch.settings import DispatchSettings
 from services.dispatch.table import Table
 from services.dispatch.timeouts import DEFAULT_TIMEOUTS
 from services.dispatch.vendors import LOCAL, VENDORS, Vendor, find, switch_of
+from services.runtime.secret import Secret
 from services.runtime.settings import SettingsError, boolean
 
 PROVIDER_KEYS: Final = frozenset(

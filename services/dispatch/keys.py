@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from services.dispatch.secret import Secret
+from services.runtime.secret import Secret
 
 # The key itself is at fault: unknown, or its account is empty.
 _BAD: Final = frozenset({401, 402})

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from services.dispatch import addresses
-from services.dispatch.secret import Secret
 from services.dispatch.timeouts import DEFAULT_TIMEOUTS, Timeouts
+from services.runtime.secret import Secret
 from services.runtime.settings import Variable, boolean, text
 
 _QUICK: Final = replace(DEFAULT_TIMEOUTS, first_byte_s=5, total_s=30)

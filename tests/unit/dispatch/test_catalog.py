@@ -17,8 +17,8 @@ from services.dispatch.limits import ProviderLimits
 from services.dispatch.policies import BREAKER_KEYS, LIMIT_KEYS, RETRY_KEYS, TIMEOUT_FIELDS
 from services.dispatch.provider_spec import ProviderSpec
 from services.dispatch.retry import RetryPolicy
-from services.dispatch.secret import Secret
 from services.dispatch.settings import DispatchSettings
+from services.runtime.secret import Secret
 from services.runtime.settings import SettingsError, load
 
 NO_OLLAMA = {"ENABLE_OLLAMA": "false"}

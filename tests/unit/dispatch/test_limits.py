@@ -8,7 +8,7 @@ from joulegate.chat.v1 import chat_pb2
 from services.dispatch.keys import Key, KeyRing
 from services.dispatch.limits import MAX_LEARNED, MINUTE_S, UNSAID_S, Limiter, ProviderLimits, estimate_tokens
 from services.dispatch.rate_headers import Quota, Rate, Rates
-from services.dispatch.secret import Secret
+from services.runtime.secret import Secret
 
 
 def keys(count: int) -> KeyRing:

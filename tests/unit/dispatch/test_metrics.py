@@ -2,7 +2,7 @@ from prometheus_client import REGISTRY
 
 from services.dispatch.keys import Key, KeyRing
 from services.dispatch.metrics import watch_keys
-from services.dispatch.secret import Secret
+from services.runtime.secret import Secret
 from tests.unit.dispatch.hands import Hands
 
 

@@ -5,7 +5,7 @@ import pytest
 from services.dispatch.failure import MAX_TEXT, Failure, Kind
 from services.dispatch.keys import Key
 from services.dispatch.provider_spec import ProviderSpec
-from services.dispatch.secret import Secret
+from services.runtime.secret import Secret
 
 KEY = "sk-canary-123"
 

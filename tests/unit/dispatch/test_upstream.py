@@ -18,10 +18,10 @@ from services.dispatch.backend import Batch
 from services.dispatch.failure import Failure, Kind
 from services.dispatch.keys import Key
 from services.dispatch.limits import ProviderLimits
-from services.dispatch.secret import Secret
 from services.dispatch.timeouts import Timeouts
 from services.dispatch.upstream import HttpAnswer, HttpBackend
 from services.runtime.clock import SystemClock
+from services.runtime.secret import Secret
 from tests.fakes.openai_upstream import (
     Fault,
     OpenAIUpstream,
