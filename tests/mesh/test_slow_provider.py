@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from tests.fakes.openai_upstream import Call, OpenAIUpstream, Reply, chunk, completion_json, event, usage_json
-from tests.mesh.asking import CHAT, http_client, question
+from tests.mesh.asking import CHAT, assert_openai_error, http_client, question
 from tests.mesh.gateway import PROCESSES, Gateway, provider_table, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -111,3 +111,13 @@ async def test_clients_hardly_notice_that_one_provider_is_eight_times_slower(gat
     assert len(slow) <= 0.03 * len(after), json.dumps({"slow": len(slow), "all": len(after)})
     # At this pace the hundredth of so few is one or two requests: the ones that ask.
     assert quantile(after, 0.96) < 2.5 * quantile(steady, 0.96)
+
+
+async def test_a_request_may_name_another_strategy_but_not_an_unknown_one(gateway: Gateway, fleet: Fleet) -> None:
+    async with http_client(gateway) as http:
+        refused = await http.post(CHAT, json=question(model="m", routing_strategy="fastest"))
+        assert_openai_error(refused, 400, "invalid_request_error", None, "routing_strategy")
+        to_come = await http.post(CHAT, json=question(model="m", stream=True, **{"x-routing-strategy": "cost"}))
+        assert "cost is not supported yet, latency is used" in to_come.headers["x-joulegate-warnings"]
+        in_sequence = await http.post(CHAT, json=question(model="m", stream=True, routing={"strategy": "fallback"}))
+        assert in_sequence.headers["x-joulegate-provider"] == "a"
