@@ -20,6 +20,8 @@ _LIBPQ: Final = {
 }
 # A ledger that hangs in the middle of a transaction must not hold the others up for long.
 _SESSION: Final = {"idle_in_transaction_session_timeout": "10s", "lock_timeout": "10s"}
+# All that a writer looks for is in an index. A server that has no statistics of a table yet takes a list of ids for most of the rows.
+_WRITER_SESSION: Final = {"enable_seqscan": "off"}
 
 
 def server_url(text: str) -> sa.URL:
@@ -76,7 +78,7 @@ def _server_engine(url: sa.URL, synchronous: str, read_only: bool) -> sa.Engine:
     @sa.event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: Any) -> None:
         connection.autocommit = True
-        for name, value in _SESSION.items():
+        for name, value in (_SESSION if read_only else _SESSION | _WRITER_SESSION).items():
             connection.execute("SELECT set_config(%s, %s, false)", (name, value))
         # A server that was set up to confirm even later (by its standbys) is left at that.
         off = "current_setting('synchronous_commit') = 'off'"

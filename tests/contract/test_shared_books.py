@@ -245,6 +245,17 @@ def test_commits_are_as_durable_as_wanted_whatever_the_server_does_by_itself(pla
     assert session_settings(place, wanted) == {**expected, "idle_in_transaction_session_timeout": "10s"}
 
 
+def test_writers_find_requests_by_index_in_tables_that_the_server_knows_nothing_of(pair: Pair) -> None:
+    for start in range(0, 3000, 500):
+        commit(pair.first, *(settlement(f"r{number}") for number in range(start, start + 500)))
+    wanted = ", ".join(f"'r{number}'" for number in range(200))
+    with pair.engines[0].connect() as connection:
+        lines = connection.exec_driver_sql(f"EXPLAIN SELECT * FROM entries WHERE request_id IN ({wanted}) ORDER BY attempt").scalars()
+        plan = "\n".join(lines)
+    assert "entries_request_id_attempt_key" in plan
+    assert "Seq Scan" not in plan
+
+
 def test_what_the_url_says_of_the_connection_counts(place: sa.URL) -> None:
     said = server_url(postgresql.text_of(place.update_query_dict({"application_name": "mine"})))
     engine = open_engine(said, "full")
