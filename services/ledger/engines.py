@@ -19,7 +19,7 @@ _LIBPQ: Final = {
     "tcp_user_timeout": "10000",
 }
 # A ledger that hangs in the middle of a transaction must not hold the others up for long.
-_SESSION: Final = {"idle_in_transaction_session_timeout": "10s", "lock_timeout": "10s"}
+_SESSION: Final = {"idle_in_transaction_session_timeout": "5s", "lock_timeout": "10s"}
 # All that a writer looks for is in an index. A server that has no statistics of a table yet takes a list of ids for most of the rows.
 _WRITER_SESSION: Final = {"enable_seqscan": "off"}
 

@@ -36,8 +36,9 @@ def migrate(engine: sa.Engine, revision: str) -> tuple[str | None, str | None]:
     """
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
-            # Longer than a session usually waits: another ledger may be changing many rows.
+            # Longer than a session usually waits: another ledger may be changing many rows, and Alembic takes its time to load.
             connection.execute(sa.text("SET LOCAL lock_timeout = 0"))
+            connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = '60s'"))
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
         if _stamped(connection) == HEAD and revision in ("head", HEAD):
             return HEAD, HEAD

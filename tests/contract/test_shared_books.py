@@ -242,7 +242,7 @@ def test_commits_are_as_durable_as_wanted_whatever_the_server_does_by_itself(pla
         connection.exec_driver_sql(f"ALTER DATABASE {place.database} SET synchronous_commit = {server}")
     engine.dispose()
     expected = {"synchronous_commit": then, "transaction_isolation": "read committed", "lock_timeout": "10s"}
-    assert session_settings(place, wanted) == {**expected, "idle_in_transaction_session_timeout": "10s"}
+    assert session_settings(place, wanted) == {**expected, "idle_in_transaction_session_timeout": "5s"}
 
 
 def test_writers_find_requests_by_index_in_tables_that_the_server_knows_nothing_of(pair: Pair) -> None:
