@@ -11,6 +11,7 @@ from services.runtime.errors import GatewayError
 from services.wire import openai, sse
 from services.wire.assemble import chunks_of
 
+MAX_HEADER_TEXT = 4096
 Headers = list[tuple[str, str]]
 
 _STATUS = {
@@ -130,5 +131,7 @@ def _final_chunk(chunk: chat_pb2.ChatCompletionChunk, receipt: receipt_pb2.Recei
 
 
 def _header_text(text: str) -> str:
-    """Header values are printable ASCII: a model's name can be anything."""
-    return text.encode("ascii", "backslashreplace").decode("ascii").replace("\r", "").replace("\n", "")
+    """Header values are printable ASCII of some length: a model's name, or that of a field, can be anything."""
+    if not (text.isascii() and text.isprintable()):
+        text = text.encode("unicode_escape").decode("ascii")
+    return text if len(text) <= MAX_HEADER_TEXT else f"{text[: MAX_HEADER_TEXT - 3]}..."
