@@ -56,7 +56,8 @@ PROVIDER_KEYS: Final = {
     "api_version": "For kind `azure`: the API version, a date or `v1`.",
     "deployments": "For kind `azure`: which deployment serves each model. Without an entry, a model's own name is the deployment.",
     "models": "Names of its models. Without them they are asked of the provider, every minute.",
-    "zone": "Where its machines draw their power, for carbon: an ISO 3166 alpha-3 code. Else the vendor's home, or the world's average.",
+    "zone": "Where its machines draw their power: an ISO 3166 alpha-3 code or a region of AWS, Google Cloud or Azure. Else: as its address "
+    "says, the vendor's home, the world's average.",
     "timeouts": "See below.",
     "limits": "How many calls it takes; see below. What its answers say of limits is kept to in any case.",
     "breaker": "As `[breaker]` below, for this provider alone.",

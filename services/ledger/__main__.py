@@ -10,18 +10,22 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from joulegate.ledger.v1 import admin_service_pb2_grpc, key_service_pb2_grpc, ledger_service_pb2_grpc
-from services.ledger import carbon, metrics, migration
+from services.ledger import carbon, live_grids, metrics, migration
 from services.ledger.admin import AdminServicer
 from services.ledger.books import Books
+from services.ledger.carbon import Hours
+from services.ledger.carbon_sources import CarbonSource, ElectricityMaps, NationalGrid, WattTime
 from services.ledger.cost import Tariffs
 from services.ledger.engines import Place, open_engine, server_url
 from services.ledger.figures import Figurer
 from services.ledger.key_servicer import KeyServicer
 from services.ledger.key_store import open_keys
 from services.ledger.keys import Keys, KeyThreads
+from services.ledger.live_grids import LiveGrids
 from services.ledger.lock import owned
 from services.ledger.overrides import DeclaredPrice, read_overrides
 from services.ledger.reads import Reads
@@ -44,7 +48,8 @@ START_PAUSES_S: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 1.6)
 async def build(settings: LedgerSettings, mesh: Mesh) -> AsyncIterator[None]:
     """The ledger's services on the mesh. Raises SettingsError when the books cannot be opened."""
     async with AsyncExitStack() as stack:
-        figurer = _figurer(settings)
+        live = await _live(settings, stack)
+        figurer = _figurer(settings, live or carbon.Always())
         place = _place(settings)
         if isinstance(place, Path):
             stack.enter_context(owned(place))
@@ -72,11 +77,39 @@ def _keys(place: Place, settings: LedgerSettings, stack: AsyncExitStack) -> tupl
     return Keys(writer, viewer, finder, threads, SystemClock()), viewer.revision()
 
 
-def _figurer(settings: LedgerSettings) -> Figurer:
+def _figurer(settings: LedgerSettings, hours: Hours) -> Figurer:
     overrides = read_overrides(read_config(settings.config))
-    carbon.check_zones(overrides.providers.values())
+    carbon.check_zones(overrides.providers.values(), settings.gateway_zone)
     unknown = DeclaredPrice(Decimal(str(settings.unknown_input_usd_per_million)), Decimal(str(settings.unknown_output_usd_per_million)))
-    return Figurer(overrides, Tariffs(overrides, unknown))
+    return Figurer(overrides, Tariffs(overrides, unknown), settings.gateway_zone, hours)
+
+
+async def _live(settings: LedgerSettings, stack: AsyncExitStack) -> LiveGrids | None:
+    """The live source of carbon intensity, asking from now on; None when there is none. Raises SettingsError for one without its key."""
+    if settings.carbon_source == "off":
+        return None
+    try:
+        zones = live_grids.zones(settings.carbon_source, settings.carbon_zones)
+    except ValueError as error:
+        raise SettingsError([f"CARBON_ZONES: {error}"]) from None
+    session = await stack.enter_async_context(aiohttp.ClientSession())
+    live = LiveGrids(_source(settings, session), zones, SystemClock(), settings.carbon_poll_s)
+    await stack.enter_async_context(_running(live.run()))
+    return live
+
+
+def _source(settings: LedgerSettings, session: aiohttp.ClientSession) -> CarbonSource:
+    address = settings.carbon_source_url
+    match settings.carbon_source:
+        case carbon.NATIONAL_GRID:
+            return NationalGrid(session, address or NationalGrid.address)
+        case carbon.ELECTRICITY_MAPS:
+            if settings.electricity_maps_api_key is None:
+                raise SettingsError(["CARBON_SOURCE=electricity-maps: ELECTRICITY_MAPS_API_KEY is not set"])
+            return ElectricityMaps(session, settings.electricity_maps_api_key, address or ElectricityMaps.address)
+    if settings.watttime_username is None or settings.watttime_password is None:
+        raise SettingsError(["CARBON_SOURCE=watttime: WATTTIME_USERNAME and WATTTIME_PASSWORD are not both set"])
+    return WattTime(session, settings.watttime_username, settings.watttime_password, address or WattTime.address)
 
 
 def _place(settings: LedgerSettings) -> Place:

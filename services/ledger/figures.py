@@ -1,12 +1,12 @@
 """What an attempt cost in money, joules and carbon: the three models of a (provider, model), found once and then applied to tokens."""
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final, NamedTuple
 
 from joulegate.chat.v1.receipt_pb2 import CostBasis, EnergyBasis
 from services.ledger import carbon, energy
-from services.ledger.carbon import Grid
+from services.ledger.carbon import WORLD, Always, Grid, Hours
 from services.ledger.cost import Tariff, Tariffs, Usage
 from services.ledger.energy import Energy, EnergyModel
 from services.ledger.ladder import Ladder
@@ -14,6 +14,7 @@ from services.ledger.overrides import Overrides
 
 # Models that are remembered. Clients choose names, so there must be a bound; what falls out costs a millisecond to find again.
 REMEMBERED: Final = 4096
+_ALWAYS: Final = Always()
 
 
 class Figures(NamedTuple):
@@ -36,16 +37,17 @@ class _Model(NamedTuple):
 class Figurer:
     """Turns usage into figures. Not for the event loop: the first use loads two catalogues, a new model takes milliseconds."""
 
-    def __init__(self, overrides: Overrides, tariffs: Tariffs) -> None:
+    def __init__(self, overrides: Overrides, tariffs: Tariffs, gateway_place: str = WORLD, hours: Hours = _ALWAYS) -> None:
         self._overrides = overrides
         self._tariffs = tariffs
+        self._gateway_place = gateway_place
+        self._hours = hours
         self._ladder = Ladder(overrides)
-        self._hit: Figures | None = None
         self._model = lru_cache(maxsize=REMEMBERED)(self._find)
 
     def warm(self, models: Sequence[tuple[str, str]]) -> None:
         """Finds these (provider, model) pairs before they are needed, and loads the catalogues even when there are none."""
-        self.of_hit()
+        self.of_hit(0)
         for provider, model in (*models, ("openai", "gpt-4o-mini")):
             self._model(provider, model, "")
 
@@ -59,24 +61,21 @@ class Figurer:
         else:
             cost, basis = reported_nano_usd, CostBasis.COST_BASIS_REPORTED
         used = found.energy.of(usage)
-        return Figures(cost, basis, used, found.energy.basis, found.grid.micrograms(used.point), found.grid.zone)
+        grid = self._hours.at(found.grid, unix_s)
+        return Figures(cost, basis, used, found.energy.basis, grid.micrograms(used.point), grid.zone)
 
-    def of_hit(self) -> Figures:
-        """Figures of serving a cached answer: no provider, no bill, only our own lookup."""
-        if self._hit is None:
-            grid = carbon.gateway_grid()
-            self._hit = Figures(
-                0,
-                CostBasis.COST_BASIS_FREE,
-                energy.LOOKUP,
-                energy.LOOKUP_BASIS,
-                grid.micrograms(energy.LOOKUP.point),
-                grid.zone,
-            )
-        return self._hit
+    def of_hit(self, unix_s: float) -> Figures:
+        """Figures of serving a cached answer at a time: no provider, no bill, only our own lookup."""
+        grid = self._hours.at(self._gateway_grid, unix_s)
+        carbon_micrograms = grid.micrograms(energy.LOOKUP.point)
+        return Figures(0, CostBasis.COST_BASIS_FREE, energy.LOOKUP, energy.LOOKUP_BASIS, carbon_micrograms, grid.zone)
+
+    @cached_property
+    def _gateway_grid(self) -> Grid:
+        return carbon.grid_at(self._gateway_place) or carbon.world()
 
     def _find(self, provider_name: str, model: str, served_model: str) -> _Model:
         provider = self._overrides.provider(provider_name)
         names = list(dict.fromkeys(name for name in (served_model, model) if name))
         tariff = self._tariffs.tariff(provider_name, names)
-        return _Model(tariff, self._ladder.find(provider, names, tariff), carbon.grid_of(provider))
+        return _Model(tariff, self._ladder.find(provider, names, tariff), carbon.grid_of(provider, self._gateway_place))

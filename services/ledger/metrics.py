@@ -24,6 +24,9 @@ ENERGY_JOULES = Histogram(
 )
 OPEN_INTENTS = Gauge("joulegate_ledger_open_intents", "Requests that wait for their settlement.")
 
+CARBON_POLLS = Counter("joulegate_ledger_carbon_polls", "Questions to the live carbon source, by result.", ["source", "result"])
+CARBON_FALLBACKS = Counter("joulegate_ledger_carbon_fallbacks", "Rows with an annual average because the live source did not know.")
+
 
 def rows_booked(rows: Sequence[Row]) -> None:
     """Counts the rows of a commit."""

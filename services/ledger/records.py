@@ -212,7 +212,7 @@ def lost_row(intent: OpenIntent, figurer: Figurer) -> Row:
 
 def _figures(attempt: pb.Attempt, figurer: Figurer, unix_s: float) -> Figures:
     if attempt.attempt == 0:
-        return figurer.of_hit()
+        return figurer.of_hit(unix_s)
     usage = _usage(attempt.tokens)
     reported = attempt.reported_cost_nano_usd if attempt.HasField("reported_cost_nano_usd") else None
     figures = figurer.of_attempt(_text(attempt.provider), _text(attempt.model), _text(attempt.served_model), usage, unix_s, reported)

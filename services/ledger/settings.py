@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.ledger.carbon import ELECTRICITY_MAPS, NATIONAL_GRID, WATTTIME, WORLD
 from services.runtime import settings
+from services.runtime.secret import Secret
 from services.runtime.settings import setting
 
 
@@ -47,6 +49,29 @@ class LedgerSettings:
         "15",
         "Booked per million output tokens of an unpriced model.",
     )
+    gateway_zone: str = setting(
+        "GATEWAY_ZONE",
+        settings.text,
+        WORLD,
+        "Where the gateway and machines beside it draw their power: an ISO 3166 alpha-3 code, or a region of AWS, Google Cloud or Azure.",
+    )
+    carbon_source: str = setting(
+        "CARBON_SOURCE",
+        settings.one_of("off", ELECTRICITY_MAPS, WATTTIME, NATIONAL_GRID),
+        "off",
+        "Who tells what grids emit by the hour; `off`: annual averages. `national-grid` knows Great Britain, and needs no key.",
+    )
+    carbon_source_url: str | None = setting("CARBON_SOURCE_URL", settings.http_address, None, "Its address, if it is not the usual one.")
+    carbon_zones: tuple[str, ...] = setting(
+        "CARBON_ZONES",
+        settings.names,
+        "",
+        "`place=zone` for each place that the source knows under a name of its own. WattTime is asked for these only.",
+    )
+    carbon_poll_s: float = setting("CARBON_POLL_SECONDS", settings.number(least=10), "300", "How often it is asked for each place.")
+    electricity_maps_api_key: Secret | None = setting("ELECTRICITY_MAPS_API_KEY", Secret, None, "Key of Electricity Maps.")
+    watttime_username: str | None = setting("WATTTIME_USERNAME", settings.text, None, "User of WattTime.")
+    watttime_password: Secret | None = setting("WATTTIME_PASSWORD", Secret, None, "Password of WattTime.")
     admin_api_key: str | None = setting(
         "ADMIN_API_KEY", settings.text, None, "Key of the admin endpoints; they answer 403 until it is set."
     )

@@ -9,6 +9,7 @@ A settings class names its variables beside its fields, so that reading and docu
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +144,13 @@ def names(value: str) -> tuple[str, ...]:
 
 def path(value: str) -> Path:
     return Path(value).expanduser()
+
+
+def http_address(value: str) -> str:
+    """The start of a web address, without a slash at its end."""
+    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
+        raise ValueError("must be http:// or https://, a host and perhaps a path")
+    return value.rstrip("/")
 
 
 def address(value: str) -> str:

@@ -17,9 +17,9 @@ LATER = Timestamp(seconds=1_700_000_000, nanos=1)
 UNKNOWN_PRICE = DeclaredPrice(Decimal(3), Decimal(15))
 
 
-def new_figurer(overrides: Overrides | None = None) -> Figurer:
+def new_figurer(overrides: Overrides | None = None, **given: Any) -> Figurer:
     overrides = overrides or Overrides()
-    return Figurer(overrides, Tariffs(overrides, UNKNOWN_PRICE))
+    return Figurer(overrides, Tariffs(overrides, UNKNOWN_PRICE), **given)
 
 
 def attempt(number: int = 1, outcome: Outcome.ValueType = Outcome.OUTCOME_FINISHED, **fields: Any) -> pb.Attempt:

@@ -51,3 +51,14 @@ def test_a_configuration_file_with_unknown_tables_or_bad_toml_or_missing_is_refu
         read_config(config)
     config.write_text("[providers.x]\nkind = 'openai'\n")
     assert read_config(config)["providers"]["x"]["kind"] == "openai"
+
+
+@pytest.mark.parametrize("value", ["http://127.0.0.1:9000", "https://api.example.com/v1/"])
+def test_web_address_loses_its_last_slash(value: str) -> None:
+    assert settings.http_address(value) == value.rstrip("/")
+
+
+@pytest.mark.parametrize("value", ["api.example.com", "ftp://x", "http://", "http://x?y=z", "http://x y"])
+def test_what_is_no_web_address_is_refused(value: str) -> None:
+    with pytest.raises(ValueError, match="http"):
+        settings.http_address(value)
