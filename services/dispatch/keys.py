@@ -3,7 +3,8 @@
 A key that is refused is set aside, so that one bad or exhausted key does not stop the others: one that is bad or out of money for all
 models and long, one that may not or not now use a model for that model, as rates are counted per model by most vendors. How long is the
 provider's word where it has one, else a guess that grows. A guess only puts a key behind the others: when all are set aside, the one that
-comes back soonest is used all the same, for else one hiccup of a vendor's login would be a minute without it. The provider's word holds.
+comes back soonest is used all the same, for else one hiccup of a vendor's login would be a minute without it. The provider's word holds, and
+so does a guess about a rate once several in a row were right: a limit does not go away by being run into.
 
 Pure: `now` is monotonic seconds.
 """
@@ -23,6 +24,8 @@ LONG_S: Final = 60.0
 LONGEST_S: Final = 960.0
 SHORT_S: Final = 1.0
 SHORT_AT_MOST_S: Final = 60.0
+# Refusals for the rate in a row, each after the pause that the one before was given.
+FIRM_AFTER: Final = 3
 MAX_PAUSES: Final = 1024
 _ALL_MODELS: Final = ""
 
@@ -40,8 +43,8 @@ class _Pause:
     until: float
     # In a row, without a success in between.
     times: int
-    # Whether the provider said how long.
-    is_told: bool
+    # Whether nothing goes out before its end.
+    is_firm: bool
 
 
 class KeyRing:
@@ -69,17 +72,17 @@ class KeyRing:
         usable = [index for index in indexes if self.is_usable(index, now, model)]
         if usable:
             return usable[0] if len(usable) == 1 else self._weighted(usable, draw)
-        guessed = [index for index in indexes if not self.told_wait_s(index, now, model)]
+        guessed = [index for index in indexes if not self.firm_wait_s(index, now, model)]
         if tried or not guessed:
             return None
         return min(guessed, key=lambda index: self._back_at(index, model, now))
 
-    def told_wait_s(self, index: int, now: float, model: str = _ALL_MODELS) -> float:
-        """For how long the provider wants none of this key's calls."""
+    def firm_wait_s(self, index: int, now: float, model: str = _ALL_MODELS) -> float:
+        """For how long none of this key's calls may go out."""
         if not self._pauses:
             return 0.0
         found = (self._pauses.get((index, _ALL_MODELS)), self._pauses.get((index, model)))
-        return max((pause.until - now for pause in found if pause is not None and pause.is_told and pause.until > now), default=0.0)
+        return max((pause.until - now for pause in found if pause is not None and pause.is_firm and pause.until > now), default=0.0)
 
     def wait_s(self, now: float, model: str = _ALL_MODELS) -> float:
         """Until the first key is back from whatever set it aside; 0 when one is there."""
@@ -91,17 +94,19 @@ class KeyRing:
         scope = (index, _ALL_MODELS if is_bad else model)
         pause = self._pauses.get(scope)
         if pause is None:
-            pause = self._pauses[scope] = _Pause(now, 0, is_told=False)
+            pause = self._pauses[scope] = _Pause(now, 0, is_firm=False)
             self._forget_some(now)
         # Calls that went out together are refused together: that is one refusal.
         if pause.until <= now:
             pause.times += 1
-            pause.is_told = False
+            pause.is_firm = False
         if retry_after_s is not None and not is_bad:
-            pause.until, pause.is_told = max(pause.until, now + retry_after_s), True
+            pause.until, pause.is_firm = max(pause.until, now + retry_after_s), True
         elif pause.until <= now:
-            least, most = (SHORT_S, SHORT_AT_MOST_S) if http_status == 429 and not is_bad else (LONG_S, LONGEST_S)
+            is_rate = http_status == 429 and not is_bad
+            least, most = (SHORT_S, SHORT_AT_MOST_S) if is_rate else (LONG_S, LONGEST_S)
             pause.until = now + min(most, least * 2.0 ** min(pause.times - 1, 16))
+            pause.is_firm = is_rate and pause.times >= FIRM_AFTER
 
     def accepted(self, index: int, model: str, now: float) -> None:
         """The provider took a call with this key: it is good again, but for what the provider said of a time still to come."""
@@ -109,7 +114,7 @@ class KeyRing:
             return
         for scope in ((index, _ALL_MODELS), (index, model)):
             pause = self._pauses.get(scope)
-            if pause is not None and not (pause.is_told and pause.until > now):
+            if pause is not None and not (pause.is_firm and pause.until > now):
                 del self._pauses[scope]
 
     def redact(self, text: str) -> str:

@@ -111,7 +111,7 @@ class Limiter:
         if self.choose(now, 0.0, tokens, model) is not None:
             return 0.0
         return min(
-            max(self.keys.told_wait_s(index, now, model), self._learned_wait_s(now, tokens, index, model)) for index in self.keys.indexes
+            max(self.keys.firm_wait_s(index, now, model), self._learned_wait_s(now, tokens, index, model)) for index in self.keys.indexes
         )
 
     def _learned_wait_s(self, now: float, tokens: int, index: int, model: str) -> float:

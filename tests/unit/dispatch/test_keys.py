@@ -92,6 +92,23 @@ def test_when_all_are_set_aside_by_guess_the_soonest_back_is_used() -> None:
     assert keys.usable_count(20) == 0
 
 
+def test_a_limit_that_is_run_into_again_and_again_is_kept_to_until_a_call_passes() -> None:
+    keys = ring(1)
+    called = []
+    for tick in range(600):
+        now = tick / 10
+        if keys.choose(now, 0.5, "m") is not None:
+            called.append(now)
+            keys.refused(0, "m", now, 429)
+    # Guesses of 1 s and 2 s are not held; then those of 4, 8, 16, 32 s are: a provider that refuses for a minute gets few calls.
+    assert [now for now in called if now >= 3] == [3.0, 7.0, 15.0, 31.0]
+    assert len(called) == 30 + 4
+    assert keys.choose(63, 0.5, "m") == 0
+    keys.accepted(0, "m", 63)
+    keys.refused(0, "m", 63, 429)
+    assert keys.choose(63, 0.5, "m") == 0
+
+
 def test_when_the_provider_said_so_for_all_none_is_used_and_the_soonest_is_told() -> None:
     keys = ring(1, 1)
     keys.refused(0, "m", 0, 429, 30)
