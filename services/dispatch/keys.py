@@ -3,8 +3,8 @@
 A key that is refused is set aside, so that one bad or exhausted key does not stop the others: one that is bad or out of money for all
 models and long, one that may not or not now use a model for that model, as rates are counted per model by most vendors. How long is the
 provider's word where it has one, else a guess that grows. A guess only puts a key behind the others: when all are set aside, the one that
-comes back soonest is used all the same, for else one hiccup of a vendor's login would be a minute without it. The provider's word holds, and
-so does a guess about a rate once several in a row were right: a limit does not go away by being run into.
+comes back soonest is used all the same, for else one hiccup of a vendor's login would be a minute without it. The provider's word holds,
+and so does a guess about a rate once several in a row were right: a limit does not go away by being run into.
 
 Pure: `now` is monotonic seconds.
 """
