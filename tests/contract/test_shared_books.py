@@ -161,7 +161,11 @@ def test_present_router_is_not_given_up_until_its_time_is_over(pair: Pair) -> No
     assert len(commit(pair.first, gone=("a",)).rows) == 2
 
 
-async def test_records_wait_for_a_server_that_is_away_for_a_moment(place: sa.URL, postgresql_server: postgresql.Server) -> None:
+async def test_records_wait_for_a_server_that_is_away_for_a_moment(
+    place: sa.URL, postgresql_server: postgresql.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A moment is as long as this machine needs to bring a crashed server back.
+    monkeypatch.setattr(books_module, "RETRY_PAUSES_S", (0.05,) * int(PATIENCE_S / 0.05))
     async with started(place, "local") as ledger, Router(ledger) as router:
         await router.book(settlement("before"))
         await asyncio.to_thread(postgresql_server.stop, signal.SIGQUIT)
@@ -200,8 +204,9 @@ async def test_without_its_server_the_ledger_refuses_as_unavailable_and_lives(
 
 
 async def test_ledger_waits_at_its_start_for_a_server_that_starts_with_it(
-    place: sa.URL, postgresql_server: postgresql.Server, tmp_path: Path
+    place: sa.URL, postgresql_server: postgresql.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ledger_process, "START_PAUSES_S", (0.05,) * int(PATIENCE_S / 0.05))
     await asyncio.to_thread(postgresql_server.stop)
     starting = asyncio.create_task(asyncio.to_thread(postgresql_server.start))
     async with build(settings_for(tmp_path, **variables_of(place)), new_mesh()):
