@@ -43,6 +43,8 @@ function envoy_on_response(response)
   end
   if status >= "400" then
     headers = explain(response)
+  elseif headers:get("x-http-status") then
+    headers:replace(":status", headers:get("x-http-status"))
   end
   for _, name in ipairs(GRPC_ONLY) do
     headers:remove(name)

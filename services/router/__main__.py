@@ -9,11 +9,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from joulegate.cache.v1.cache_service_pb2_grpc import CacheServiceStub
 from joulegate.chat.v1.chat_service_pb2_grpc import add_ChatServiceServicer_to_server
 from joulegate.dispatch.v1.dispatch_service_pb2_grpc import DispatchServiceStub
+from joulegate.ledger.v1.key_service_pb2_grpc import KeyServiceStub
 from joulegate.ledger.v1.ledger_service_pb2_grpc import LedgerServiceStub
 from joulegate.openai.v1.openai_service_pb2_grpc import add_OpenAIServiceServicer_to_server
 from joulegate.ops.v1.ops_service_pb2_grpc import add_OpsServiceServicer_to_server
 from joulegate.router.v1.router_service_pb2_grpc import add_RouterServiceServicer_to_server
 from services.router.books import open_books
+from services.router.callers import open_callers
 from services.router.chat_servicer import ChatServicer
 from services.router.intake import Intake
 from services.router.near_cache import NearCache
@@ -26,16 +28,13 @@ from services.router.router_servicer import RouterServicer
 from services.router.settings import RouterSettings
 from services.runtime import app
 from services.runtime.clock import SystemClock
-from services.runtime.identity import Identities
+from services.runtime.identity import StaticKey
 from services.runtime.mesh import Mesh
-from services.runtime.settings import SettingsError
 
 
 @asynccontextmanager
 async def build(settings: RouterSettings, mesh: Mesh) -> AsyncIterator[None]:
-    """The router on a mesh. Raises SettingsError for settings that would let nobody in."""
-    if settings.auth_required and settings.gateway_api_key is None:
-        raise SettingsError(["AUTH_REQUIRED=true: set GATEWAY_API_KEY too, for there is no other key that could be presented"])
+    """The router on a mesh."""
     async with AsyncExitStack() as stack:
         clock = SystemClock()
         ledger = LedgerServiceStub(mesh.channel("ledger"))
@@ -46,8 +45,9 @@ async def build(settings: RouterSettings, mesh: Mesh) -> AsyncIterator[None]:
         near_cache = NearCache(settings.near_cache_bytes, settings.near_cache_ttl_s)
         ranking = Ranking(clock.monotonic, random.random)
         pipeline = Pipeline(watch, ranking, cache, dispatch, books, near_cache, clock, settings.cache_lookup_s)
-        identities = Identities(settings.gateway_api_key, settings.auth_required)
-        intake = Intake(identities, settings.cache_enabled, settings.request_timeout_s, STRATEGIES[settings.routing_strategy])
+        keys, static_key = KeyServiceStub(mesh.channel("ledger")), StaticKey(settings.gateway_api_key)
+        callers = await stack.enter_async_context(open_callers(static_key, settings.auth_required, keys, clock, settings.ledger_wait_s))
+        intake = Intake(callers, settings.cache_enabled, settings.request_timeout_s, STRATEGIES[settings.routing_strategy])
         add_OpenAIServiceServicer_to_server(OpenAIServicer(intake, pipeline, watch), mesh.registry)
         add_ChatServiceServicer_to_server(ChatServicer(intake, pipeline), mesh.registry)
         add_RouterServiceServicer_to_server(RouterServicer(intake, watch, ranking), mesh.registry)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from joulegate.dispatch.v1 import dispatch_service_pb2 as dispatch_pb
 from services.router.load import Live, Load
+from services.runtime.identity import Caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +57,25 @@ class Catalogue:
     def _candidate(self, provider: dispatch_pb.Provider, model: str) -> Candidate:
         return Candidate(provider, model, self._load.of(provider.name, model))
 
-    def models(self) -> list[ListedModel]:
-        """Every listed model once, in the order of its first provider."""
-        return list(self._models.values())
+    def models_for(self, caller: Caller) -> list[ListedModel]:
+        """Every listed model that the caller may use once, in the order of its first provider."""
+        if caller.models is None:
+            return list(self._models.values())
+        return [usable for listed in self._models.values() if (usable := _usable(listed, caller)) is not None]
 
-    def model(self, name: str) -> ListedModel | None:
-        """A listed model by its name or by `provider/model`."""
+    def model(self, name: str, caller: Caller) -> ListedModel | None:
+        """A listed model that the caller may use, by its name or by `provider/model`."""
         listed = self._models.get(name)
         if listed is not None:
-            return listed
+            return _usable(listed, caller)
         prefix, _, model = name.partition("/")
         listed = self._models.get(model)
-        return listed if listed is not None and prefix in listed.providers else None
+        return _usable(listed, caller, only=prefix) if listed is not None and prefix in listed.providers else None
+
+
+def _usable(listed: ListedModel, caller: Caller, only: str = "") -> ListedModel | None:
+    """The model with those of its providers that the caller may use; None without any, or without the one that counts."""
+    if caller.models is None:
+        return listed
+    providers = [provider for provider in listed.providers if caller.may_use(provider, listed.model.id)]
+    return ListedModel(listed.model, providers) if providers and (not only or only in providers) else None

@@ -22,7 +22,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
         self._pipeline = pipeline
 
     async def CompleteChat(self, request: pb.CompleteChatRequest, context: Context) -> pb.CompleteChatResponse:
-        question = self._intake.from_message(request.request, wants_stream=False, context=context)
+        question = await self._intake.from_message(request.request, wants_stream=False, context=context)
         async with self._pipeline.answer(question) as answer:
             completion = await whole_completion(answer)
             receipt = await answer.receipt()
@@ -30,7 +30,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
             return pb.CompleteChatResponse(completion=completion, receipt=receipt)
 
     async def StreamChat(self, request: pb.StreamChatRequest, context: Context) -> AsyncIterator[pb.StreamChatResponse]:
-        question = self._intake.from_message(request.request, wants_stream=True, context=context)
+        question = await self._intake.from_message(request.request, wants_stream=True, context=context)
         async with self._pipeline.answer(question) as answer:
             await context.send_initial_metadata(rendering.source_headers(question, answer.source))
             async for events in answer.batches():

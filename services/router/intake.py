@@ -4,12 +4,13 @@ import time
 
 from joulegate.chat.v1 import chat_pb2
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
+from services.router.callers import Callers
 from services.router.controls import cache_controls, preferred_provider, routing_strategy, unmet_wishes, wants_hedge
 from services.router.question import Question, entry_key, extensions, for_providers
 from services.router.ranking import Strategy
 from services.runtime import interceptors
 from services.runtime.errors import GatewayError
-from services.runtime.identity import Caller, Identities
+from services.runtime.identity import Caller
 from services.runtime.interceptors import Context
 from services.runtime.tracing import CARRIED
 from services.wire import openai
@@ -21,32 +22,32 @@ class Intake:
     """Reads requests: who asks, what, and under which conditions."""
 
     def __init__(
-        self, identities: Identities, cache_enabled: bool, request_timeout_s: float, default_strategy: Strategy = Strategy.FALLBACK
+        self, callers: Callers, cache_enabled: bool, request_timeout_s: float, default_strategy: Strategy = Strategy.FALLBACK
     ) -> None:
-        self._identities = identities
+        self._callers = callers
         self._cache_enabled = cache_enabled
         self._request_timeout_s = request_timeout_s
         self.default_strategy = default_strategy
 
-    def caller(self, context: Context) -> Caller:
-        """Who calls a method that takes no question. Raises GatewayError INVALID_API_KEY."""
-        return self._identified(_headers(context))
+    async def caller(self, context: Context) -> Caller:
+        """Who calls a method that takes no question. Raises GatewayError as Callers does."""
+        return await self._callers.caller(_headers(context))
 
-    def from_json(self, body: bytes, context: Context) -> Question:
+    async def from_json(self, body: bytes, context: Context) -> Question:
         """The question in an OpenAI body. Raises GatewayError."""
         headers = _headers(context)
         # Identity first: a stranger learns nothing of what is wrong with a body.
-        caller = self._identified(headers)
+        caller = await self._callers.caller(headers)
         try:
             request = openai.decode_request(body)
         except InvalidRequest as error:
             raise _invalid(error) from None
         return self._question(request, caller, headers, context)
 
-    def from_message(self, request: chat_pb2.ChatRequest, wants_stream: bool, context: Context) -> Question:
+    async def from_message(self, request: chat_pb2.ChatRequest, wants_stream: bool, context: Context) -> Question:
         """The question in a typed request. Raises GatewayError."""
         headers = _headers(context)
-        caller = self._identified(headers)
+        caller = await self._callers.caller(headers)
         try:
             checked = openai.checked_request(request)
         except InvalidRequest as error:
@@ -55,9 +56,6 @@ class Intake:
         checked.extra_json = without_extra(checked.extra_json, {"stream"})
         checked.stream = wants_stream
         return self._question(checked, caller, headers, context)
-
-    def _identified(self, headers: dict[str, str]) -> Caller:
-        return self._identities.caller(headers.get("authorization"), headers.get("x-api-key"))
 
     def _question(self, request: chat_pb2.ChatRequest, caller: Caller, headers: dict[str, str], context: Context) -> Question:
         taken = extensions(request)

@@ -15,6 +15,7 @@ FIRST_EVENT_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 CACHE_FAULTS = Counter("joulegate_router_cache_faults", "Calls of the cache that failed and were taken as misses.", ["call"])
+KEY_QUESTIONS = Counter("joulegate_router_key_questions", "Keys that were not known and asked of the ledger, by result.", ["result"])
 BOOK_BREAKS = Counter("joulegate_router_book_breaks", "Times the stream to the ledger broke.")
 
 

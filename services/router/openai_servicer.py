@@ -32,7 +32,7 @@ class OpenAIServicer(pb_grpc.OpenAIServiceServicer):
         self._watch = watch
 
     async def CreateChatCompletion(self, request: pb.CreateChatCompletionRequest, context: Context) -> AsyncIterator[httpbody_pb2.HttpBody]:
-        question = self._intake.from_json(request.body.data, context)
+        question = await self._intake.from_json(request.body.data, context)
         async with self._pipeline.answer(question) as answer:
             if question.wants_stream:
                 async for body in _streamed(question, answer, context):
@@ -41,13 +41,13 @@ class OpenAIServicer(pb_grpc.OpenAIServiceServicer):
                 yield await _whole(question, answer, context)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> httpbody_pb2.HttpBody:
-        self._intake.caller(context)
-        models = (await self._watch.catalogue()).models()
+        caller = await self._intake.caller(context)
+        models = (await self._watch.catalogue()).models_for(caller)
         return _json({"object": "list", "data": [_model(listed) for listed in models]})
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> httpbody_pb2.HttpBody:
-        self._intake.caller(context)
-        listed = (await self._watch.catalogue()).model(request.model)
+        caller = await self._intake.caller(context)
+        listed = (await self._watch.catalogue()).model(request.model, caller)
         if listed is None:
             raise model_not_found(request.model)
         return _json(_model(listed))

@@ -57,7 +57,7 @@ class OpsServicer(pb_grpc.OpsServiceServicer):
         self._started_at = clock.monotonic()
 
     async def GetSummary(self, request: pb.GetSummaryRequest, context: Context) -> httpbody_pb2.HttpBody:
-        self._intake.caller(context)
+        await self._intake.caller(context)
         totals = (await self._ledger.GetTotals(ledger_pb.GetTotalsRequest(), timeout=TOTALS_TIMEOUT_S)).totals
         summary = {
             "message": "Joulegate counts joules",

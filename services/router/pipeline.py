@@ -19,6 +19,7 @@ from joulegate.ledger.v1 import entry_pb2, ledger_service_pb2
 from services.router import metrics, tokens
 from services.router.answer import Answer, CachedAnswer, Source
 from services.router.books import Books
+from services.router.catalogue import Candidate, Catalogue
 from services.router.load import Place
 from services.router.near_cache import NearCache
 from services.router.provider_answer import ProviderAnswer
@@ -27,6 +28,7 @@ from services.router.question import Question
 from services.router.ranking import Ranking
 from services.runtime.clock import Clock
 from services.runtime.errors import GatewayError
+from services.runtime.identity import Caller
 
 STORE_TIMEOUT_S = 10.0
 # The near-cache bounds an entry's stay itself; the cache service decides how long the stored one lives.
@@ -77,15 +79,14 @@ class Pipeline:
     async def _answer(self, question: Question) -> AsyncIterator[Answer]:
         controls = question.controls
         hit = await self._look_up(question) if controls.may_read else None
-        if hit is not None:
+        # Keys that share answers need not be allowed the same models.
+        if hit is not None and question.caller.may_use(hit.source.provider, hit.source.model):
             self._book_hit(question, hit)
             yield hit
             return
         if controls.only_if_cached:
             raise GatewayError(ErrorReason.ERROR_REASON_NOT_CACHED, "No cached answer satisfies `Cache-Control: only-if-cached`.")
-        candidates = (await self._watch.catalogue()).candidates(question.model)
-        if not candidates:
-            raise model_not_found(question.model)
+        candidates = usable_candidates(await self._watch.catalogue(), question.model, question.caller)
         await self._books.ready()
         # With nothing awaited until the call counts: what is chosen by load must be seen by whoever chooses next.
         ranked = self._ranking.rank(candidates, question.strategy, streamed=question.wants_stream, preferred=question.preferred_provider)
@@ -196,6 +197,24 @@ class Pipeline:
 
 def _is_complete(completion: chat_pb2.ChatCompletion) -> bool:
     return bool(completion.choices) and all(choice.finish_reason in _COMPLETE for choice in completion.choices)
+
+
+def usable_candidates(catalogue: Catalogue, model: str, caller: Caller) -> list[Candidate]:
+    """Who can serve the model to this caller. Raises GatewayError when nobody can, or may."""
+    candidates = catalogue.candidates(model)
+    if not candidates:
+        raise model_not_found(model)
+    if caller.models is None:
+        return candidates
+    usable = [candidate for candidate in candidates if caller.may_use(candidate.provider.name, candidate.model)]
+    if not usable:
+        # As OpenAI says it of a project that lacks a model.
+        raise GatewayError(
+            ErrorReason.ERROR_REASON_PERMISSION_DENIED,
+            f"This API key does not have access to model '{model}'.",
+            {"type": "invalid_request_error", "code": "model_not_found", "model": model[:200], "param": "model"},
+        )
+    return usable
 
 
 def model_not_found(model: str) -> GatewayError:

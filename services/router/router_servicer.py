@@ -6,7 +6,7 @@ from joulegate.router.v1 import router_service_pb2 as pb
 from joulegate.router.v1 import router_service_pb2_grpc as pb_grpc
 from services.router.catalogue import Candidate
 from services.router.intake import Intake
-from services.router.pipeline import model_not_found
+from services.router.pipeline import usable_candidates
 from services.router.provider_watch import ProviderWatch
 from services.router.ranking import Ranking
 from services.runtime.interceptors import Context
@@ -21,11 +21,10 @@ class RouterServicer(pb_grpc.RouterServiceServicer):
         self._ranking = ranking
 
     async def RankCandidates(self, request: pb.RankCandidatesRequest, context: Context) -> pb.RankCandidatesResponse:
-        self._intake.caller(context)
+        caller = await self._intake.caller(context)
         asked, strategy = request.request, self._intake.default_strategy
-        ranked = self._ranking.rank((await self._watch.catalogue()).candidates(asked.model), strategy, streamed=asked.stream)
-        if not ranked:
-            raise model_not_found(asked.model)
+        candidates = usable_candidates(await self._watch.catalogue(), asked.model, caller)
+        ranked = self._ranking.rank(candidates, strategy, streamed=asked.stream)
         return pb.RankCandidatesResponse(
             candidates=[_described(candidate) for candidate in ranked], explanation=self._ranking.explain(ranked, strategy)
         )

@@ -34,6 +34,8 @@ class RouterSettings:
     ledger_wait_s: float = setting(
         "LEDGER_WAIT_SECONDS", number(above=0), "5", "How long a request waits for the books before it is refused."
     )
-    gateway_api_key: str | None = setting("GATEWAY_API_KEY", text, None, "When set, clients must present it as bearer token or x-api-key.")
-    auth_required: bool = setting("AUTH_REQUIRED", boolean, "false", "Whether anonymous clients are refused.")
+    gateway_api_key: str | None = setting(
+        "GATEWAY_API_KEY", text, None, "One key that clients may present beside the ledger's. When set, clients must present some key."
+    )
+    auth_required: bool = setting("AUTH_REQUIRED", boolean, "false", "Whether clients without a known key are refused.")
     environment_name: str = setting("ENVIRONMENT", text, "development", "A name for this installation, shown by `GET /`.")

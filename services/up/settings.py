@@ -65,5 +65,6 @@ def load(environment: Mapping[str, str]) -> UpSettings:
     loaded = settings.load(UpSettings, environment)
     is_public = not ipaddress.ip_address(loaded.host).is_loopback
     if is_public and not (loaded.demands_key or loaded.allow_anonymous):
-        raise SettingsError([f"HOST={loaded.host!r} is open to others: set GATEWAY_API_KEY, or ALLOW_ANONYMOUS=true if that is meant"])
+        ways = "AUTH_REQUIRED=true and ADMIN_API_KEY, GATEWAY_API_KEY, or ALLOW_ANONYMOUS=true if that is meant"
+        raise SettingsError([f"HOST={loaded.host!r} is open to others: set {ways}"])
     return loaded

@@ -1,5 +1,8 @@
+import pytest
+
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from services.router.catalogue import Catalogue
+from services.runtime.identity import ANONYMOUS, Caller, ModelScope
 
 
 def _provider(name: str, *models: str, healthy: bool = True, unlisted: bool = False) -> pb.Provider:
@@ -36,10 +39,33 @@ def test_an_unlisted_model_goes_to_providers_that_take_any() -> None:
 
 
 def test_models_are_listed_once_with_their_providers() -> None:
-    assert [(listed.model.id, listed.providers) for listed in CATALOGUE.models()] == [
+    assert [(listed.model.id, listed.providers) for listed in CATALOGUE.models_for(ANONYMOUS)] == [
         ("small", ["first", "second"]),
         ("meta/large", ["first"]),
     ]
-    found = CATALOGUE.model("second/small")
+    found = CATALOGUE.model("second/small", ANONYMOUS)
     assert found is not None and found.model.id == "small"
-    assert CATALOGUE.model("second/meta/large") is None
+    assert CATALOGUE.model("second/meta/large", ANONYMOUS) is None
+
+
+@pytest.mark.parametrize(
+    ("patterns", "listed"),
+    [
+        (["small"], {"small": ["first", "second"]}),
+        (["second/*"], {"small": ["second"]}),
+        (["meta/*"], {"meta/large": ["first"]}),
+        (["first/*"], {"small": ["first"], "meta/large": ["first"]}),
+        (["s*", "*e"], {"small": ["first", "second"], "meta/large": ["first"]}),
+        (["f*"], {}),
+        (["SMALL", "mall", "smal", "sma?", "secondsmall"], {}),
+    ],
+    ids=str,
+)
+def test_caller_sees_the_models_and_providers_that_it_may_use(patterns: list[str], listed: dict[str, list[str]]) -> None:
+    caller = Caller("key_1", "key:key_1", ModelScope(patterns))
+    assert {each.model.id: each.providers for each in CATALOGUE.models_for(caller)} == listed
+    for name in ("small", "meta/large"):
+        found = CATALOGUE.model(name, caller)
+        assert (None if found is None else found.providers) == listed.get(name)
+    for provider in ("first", "second"):
+        assert (CATALOGUE.model(f"{provider}/small", caller) is not None) == (provider in listed.get("small", []))

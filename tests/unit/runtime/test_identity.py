@@ -1,7 +1,7 @@
 import pytest
 
 from services.runtime.errors import GatewayError
-from services.runtime.identity import ANONYMOUS, Identities
+from services.runtime.identity import ANONYMOUS, Caller, Identities, ModelScope
 
 
 def test_without_a_key_everybody_may_come() -> None:
@@ -29,3 +29,27 @@ def test_the_configured_key_is_demanded() -> None:
 def test_required_authentication_without_a_key_lets_nobody_in() -> None:
     with pytest.raises(GatewayError):
         Identities(None, auth_required=True).caller("Bearer anything", None)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "allowed", "refused"),
+    [
+        (["gpt-4o"], [("openai", "gpt-4o")], [("openai", "gpt-4o-mini"), ("openai", "xgpt-4o"), ("openai", "GPT-4o")]),
+        (["gpt-4o*"], [("openai", "gpt-4o-mini"), ("lab", "gpt-4o")], [("openai", "gpt-4")]),
+        (["lab/*"], [("lab", "a"), ("lab", "meta/b")], [("other", "a"), ("xlab", "a")]),
+        (["l*"], [("x", "large")], [("lab", "small")]),
+        (["*"], [("x", "meta/large")], []),
+        (["*/small"], [("lab", "small")], [("lab", "large")]),
+        (["a", "b?"], [("x", "a"), ("x", "bc")], [("x", "b"), ("x", "ab")]),
+        (["a.c"], [("x", "a.c")], [("x", "abc")]),
+        (["a|b(", "x\n"], [("x", "a|b(")], [("x", "a"), ("x", "x")]),
+    ],
+    ids=str,
+)
+def test_patterns_allow_models_by_name_or_with_their_provider(
+    patterns: list[str], allowed: list[tuple[str, str]], refused: list[tuple[str, str]]
+) -> None:
+    caller = Caller("key_1", "key:key_1", ModelScope(patterns))
+    assert [caller.may_use(*target) for target in allowed] == [True] * len(allowed)
+    assert [caller.may_use(*target) for target in refused] == [False] * len(refused)
+    assert all(ANONYMOUS.may_use(*target) for target in allowed + refused)
