@@ -20,6 +20,7 @@ from services.ledger.cost import Usage
 from services.ledger.overrides import DeclaredEnergy
 from services.ledger.regression import BATCH, MODEL_ERROR, UNKNOWN_BATCH, Run, joules_per_output_token
 from services.ledger.weights import Weights
+from services.runtime import lookup
 
 PICOJOULES_PER_FLOP: Final = (1.2, 1.8)
 PICOJOULES_PER_FLOP_HERE: Final = (2.0, 20.0)
@@ -86,9 +87,7 @@ def _by_output(basis: EnergyBasis.ValueType, per_output: Span) -> EnergyModel:
 UNKNOWN: Final = _by_output(EnergyBasis.ENERGY_BASIS_DEFAULT, Span(0.02, 50))
 # The demo provider types canned text: about 0.1 ms of a core for a request and 10 us for a token, at 5 to 20 W a core.
 DEMO: Final = EnergyModel(EnergyBasis.ENERGY_BASIS_DEFAULT, Span(5e-4, 2e-3), Span(5e-5, 2e-4), Span(0, 0))
-# Serving from the cache: an embedding and a search take 0.2 to 0.5 ms of a core; with the machine around it, 5 to 10 mJ.
-LOOKUP: Final = interval(0.005, 0.010)
-LOOKUP_BASIS: Final = EnergyBasis.ENERGY_BASIS_DEFAULT
+LOOKUP: Final = Energy(lookup.LOW_MICROJOULES, lookup.MICROJOULES, lookup.HIGH_MICROJOULES)
 
 
 def from_price(usd_per_million_output: float) -> EnergyModel:

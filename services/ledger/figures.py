@@ -11,6 +11,7 @@ from services.ledger.cost import Tariff, Tariffs, Usage
 from services.ledger.energy import Energy, EnergyModel
 from services.ledger.ladder import Ladder
 from services.ledger.overrides import Overrides
+from services.runtime import lookup
 
 # Models that are remembered. Clients choose names, so there must be a bound; what falls out costs a millisecond to find again.
 REMEMBERED: Final = 4096
@@ -68,7 +69,7 @@ class Figurer:
         """Figures of serving a cached answer at a time: no provider, no bill, only our own lookup."""
         grid = self._hours.at(self._gateway_grid, unix_s)
         carbon_micrograms = grid.micrograms(energy.LOOKUP.point)
-        return Figures(0, CostBasis.COST_BASIS_FREE, energy.LOOKUP, energy.LOOKUP_BASIS, carbon_micrograms, grid.zone)
+        return Figures(0, CostBasis.COST_BASIS_FREE, energy.LOOKUP, lookup.BASIS, carbon_micrograms, grid.zone)
 
     @cached_property
     def _gateway_grid(self) -> Grid:

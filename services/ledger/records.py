@@ -12,7 +12,7 @@ from joulegate.ledger.v1 import entry_pb2
 from joulegate.ledger.v1 import ledger_service_pb2 as pb
 from joulegate.ledger.v1.entry_pb2 import Outcome
 from services.ledger.cost import Usage
-from services.ledger.energy import MAX_MICROJOULES, NOTHING
+from services.ledger.energy import LOOKUP, MAX_MICROJOULES, NOTHING
 from services.ledger.figures import Figurer, Figures
 from services.ledger.request_key import RequestKey
 from services.runtime.errors import GatewayError
@@ -188,7 +188,7 @@ def settled_rows(settlement: pb.Settlement, request_id: str, figurer: Figurer) -
             _usage(attempt.tokens),
             attempt.tokens.estimated,
             _figures(attempt, figurer, created_ns / 1e9),
-            (attempt.saved_cost_nano_usd, attempt.saved_energy_microjoules),
+            (attempt.saved_cost_nano_usd, _saved(attempt)),
         )
         for attempt in sorted(settlement.attempts, key=lambda attempt: attempt.attempt)
     ]
@@ -220,6 +220,11 @@ def _figures(attempt: pb.Attempt, figurer: Figurer, unix_s: float) -> Figures:
         # Refused before any work, or never reached.
         return figures._replace(energy=NOTHING, carbon_micrograms=0)
     return figures
+
+
+def _saved(attempt: pb.Attempt) -> int:
+    """What the answer took when it was made, less what looking it up took: in microjoules, and never less than nothing."""
+    return max(0, attempt.saved_energy_microjoules - LOOKUP.point)
 
 
 def _row(
@@ -285,7 +290,11 @@ def entry(row: Row) -> entry_pb2.Entry:
     fields = row._asdict()
     created = Timestamp()
     created.FromNanoseconds(fields.pop("created_ns"))
-    return entry_pb2.Entry(create_time=created, **fields)
+    point = max(1, row.energy_microjoules)
+    low, high = (
+        (2 * row.carbon_micrograms * end + point) // (2 * point) for end in (row.energy_low_microjoules, row.energy_high_microjoules)
+    )
+    return entry_pb2.Entry(create_time=created, carbon_low_micrograms=low, carbon_high_micrograms=high, **fields)
 
 
 def _text(value: str) -> str:

@@ -8,6 +8,7 @@ from typing import Protocol
 from joulegate.cache.v1 import cache_service_pb2 as cache_pb
 from joulegate.chat.v1 import chat_pb2, receipt_pb2
 from services.router.question import Question
+from services.runtime import lookup
 from services.wire.assemble import chunks_of
 
 Events = Sequence[chat_pb2.ChatEvent]
@@ -81,7 +82,12 @@ class CachedAnswer:
             cache_status=source.cache_status,
             cache_similarity=source.similarity,
             cost_nano_usd=0,
-            energy=receipt_pb2.Energy(basis=receipt_pb2.ENERGY_BASIS_MODELLED),
+            energy=receipt_pb2.Energy(
+                low_microjoules=lookup.LOW_MICROJOULES,
+                microjoules=lookup.MICROJOULES,
+                high_microjoules=lookup.HIGH_MICROJOULES,
+                basis=lookup.BASIS,
+            ),
         )
 
 

@@ -181,8 +181,13 @@ async def test_cache_hit_costs_nothing_and_saves_what_its_answer_took(
     assert (row["provider"], row["model"], row["streamed"], row["key_id"]) == ("lab", "small", is_streamed, made["key_id"])
     assert (row["input_tokens"], row["output_tokens"]) == (333, 55)
     assert (row["cost_nano_usd"], row["cost_basis"]) == (0, "COST_BASIS_FREE")
-    assert (row["saved_cost_nano_usd"], row["saved_energy_microjoules"]) == (made["cost_nano_usd"], made["energy_microjoules"])
+    assert row["saved_cost_nano_usd"] == made["cost_nano_usd"]
+    assert row["saved_energy_microjoules"] == made["energy_microjoules"] - row["energy_microjoules"]
     assert 0 < row["energy_microjoules"] < made["energy_microjoules"]
+    if not is_streamed:
+        # The client is told what is booked.
+        assert Decimal(hit.headers["x-joulegate-energy-joules"]) * 10**6 == row["energy_microjoules"]
+        assert hit.json()["x-gateway"]["energy_basis"] == row["energy_basis"].removeprefix("ENERGY_BASIS_").lower()
 
 
 async def test_requests_that_share_an_id_are_booked_each_and_told_it(priced: Gateway, http: httpx.AsyncClient, lab: OpenAIUpstream) -> None:

@@ -77,7 +77,20 @@ def test_row_keeps_what_was_reported() -> None:
     assert (shown.input_tokens, shown.cached_input_tokens, shown.output_tokens, shown.reasoning_tokens) == (10, 4, 7, 2)
     assert shown.create_time == Timestamp(seconds=5, nanos=7)
     assert shown.zone == "USA"
-    assert shown.carbon_micrograms > 0
+    assert 0 < shown.carbon_low_micrograms < shown.carbon_micrograms < shown.carbon_high_micrograms
+
+
+def test_carbon_spans_what_its_energy_spans() -> None:
+    [row] = settled_rows(settlement("r"), "r", FIGURER)
+    shown = entry(row._replace(energy_low_microjoules=50, energy_microjoules=100, energy_high_microjoules=333, carbon_micrograms=1000))
+    assert (shown.carbon_low_micrograms, shown.carbon_high_micrograms) == (500, 3330)
+    shown = entry(row._replace(energy_low_microjoules=0, energy_microjoules=0, energy_high_microjoules=0, carbon_micrograms=0))
+    assert (shown.carbon_low_micrograms, shown.carbon_high_micrograms) == (0, 0)
+
+
+def test_hit_that_took_more_than_its_answer_saved_nothing() -> None:
+    [row] = settled_rows(settlement("r", hit(saved_energy_microjoules=7000)), "r", FIGURER)
+    assert row.saved_energy_microjoules == 0
 
 
 def test_what_the_provider_billed_beats_the_list() -> None:
@@ -89,7 +102,7 @@ def test_cache_hit_costs_only_its_lookup() -> None:
     [row] = settled_rows(settlement("r", hit()), "r", FIGURER)
     assert (row.cost_nano_usd, row.cost_basis) == (0, CostBasis.COST_BASIS_FREE)
     assert (row.energy_low_microjoules, row.energy_microjoules, row.energy_high_microjoules) == (5000, 7071, 10_000)
-    assert (row.saved_cost_nano_usd, row.saved_energy_microjoules) == (650_000, 90_000_000)
+    assert (row.saved_cost_nano_usd, row.saved_energy_microjoules) == (650_000, 90_000_000 - 7071)
     assert row.is_hit
 
 

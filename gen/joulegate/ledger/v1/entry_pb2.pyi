@@ -131,6 +131,8 @@ class Entry(_message.Message):
     SAVED_COST_NANO_USD_FIELD_NUMBER: _builtins.int
     SAVED_ENERGY_MICROJOULES_FIELD_NUMBER: _builtins.int
     CARBON_MICROGRAMS_FIELD_NUMBER: _builtins.int
+    CARBON_LOW_MICROGRAMS_FIELD_NUMBER: _builtins.int
+    CARBON_HIGH_MICROGRAMS_FIELD_NUMBER: _builtins.int
     ZONE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """With `~` and a suffix when an earlier request had come with the same id."""
@@ -161,9 +163,11 @@ class Entry(_message.Message):
     saved_cost_nano_usd: _builtins.int
     """What a cache hit did not cost."""
     saved_energy_microjoules: _builtins.int
-    """What a cache hit did not use. An estimate."""
+    """What a cache hit did not use: what its answer took, less what looking it up took, and never less than nothing. An estimate."""
     carbon_micrograms: _builtins.int
-    """Grams of CO2 equivalent, in millionths."""
+    """Grams of CO2 equivalent, in millionths: of the point estimate of the energy, and of its ends."""
+    carbon_low_micrograms: _builtins.int
+    carbon_high_micrograms: _builtins.int
     zone: _builtins.str
     """ISO 3166 alpha-3 code of the grid, or WOR."""
     @_builtins.property
@@ -195,11 +199,13 @@ class Entry(_message.Message):
         saved_cost_nano_usd: _builtins.int = ...,
         saved_energy_microjoules: _builtins.int = ...,
         carbon_micrograms: _builtins.int = ...,
+        carbon_low_micrograms: _builtins.int = ...,
+        carbon_high_micrograms: _builtins.int = ...,
         zone: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cache_status", b"cache_status", "cached_input_tokens", b"cached_input_tokens", "carbon_micrograms", b"carbon_micrograms", "cost_basis", b"cost_basis", "cost_nano_usd", b"cost_nano_usd", "create_time", b"create_time", "energy_basis", b"energy_basis", "energy_high_microjoules", b"energy_high_microjoules", "energy_low_microjoules", b"energy_low_microjoules", "energy_microjoules", b"energy_microjoules", "input_tokens", b"input_tokens", "key_id", b"key_id", "model", b"model", "outcome", b"outcome", "output_tokens", b"output_tokens", "provider", b"provider", "reasoning_tokens", b"reasoning_tokens", "request_id", b"request_id", "requested_model", b"requested_model", "saved_cost_nano_usd", b"saved_cost_nano_usd", "saved_energy_microjoules", b"saved_energy_microjoules", "streamed", b"streamed", "tokens_estimated", b"tokens_estimated", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cache_status", b"cache_status", "cached_input_tokens", b"cached_input_tokens", "carbon_high_micrograms", b"carbon_high_micrograms", "carbon_low_micrograms", b"carbon_low_micrograms", "carbon_micrograms", b"carbon_micrograms", "cost_basis", b"cost_basis", "cost_nano_usd", b"cost_nano_usd", "create_time", b"create_time", "energy_basis", b"energy_basis", "energy_high_microjoules", b"energy_high_microjoules", "energy_low_microjoules", b"energy_low_microjoules", "energy_microjoules", b"energy_microjoules", "input_tokens", b"input_tokens", "key_id", b"key_id", "model", b"model", "outcome", b"outcome", "output_tokens", b"output_tokens", "provider", b"provider", "reasoning_tokens", b"reasoning_tokens", "request_id", b"request_id", "requested_model", b"requested_model", "saved_cost_nano_usd", b"saved_cost_nano_usd", "saved_energy_microjoules", b"saved_energy_microjoules", "streamed", b"streamed", "tokens_estimated", b"tokens_estimated", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
