@@ -53,15 +53,7 @@ class Dialogue:
                 self._messages.append({"role": "user", "content": [result]})
         else:
             raise self._question.refusal(f"{at}.role", "has a value without counterpart")
-        self._see_to(at, message)
-
-    def _see_to(self, at: str, unsaid: Mapping[str, Any]) -> None:
-        """What a turn has no member for. Empty values ask for nothing."""
-        for name, value in unsaid.items():
-            if name in ("audio", "function_call"):
-                raise self._question.refusal(f"{at}.{name}")
-            if value:
-                self._question.leave_out(f"{at}.{name}")
+        self._question.see_to_turn(at, message)
 
     def _texts(self, at: str, message: dict[str, Any]) -> list[Block]:
         """The blocks of a message that may only hold text."""

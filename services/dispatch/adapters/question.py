@@ -120,6 +120,14 @@ class Question:
             code="unsupported_parameter",
         )
 
+    def see_to_turn(self, at: str, unsaid: Mapping[str, Any]) -> None:
+        """Sorts the members of a turn at `at` that the dialect has no place for. Empty values ask for nothing. Raises Failure."""
+        for name, value in unsaid.items():
+            if name in ("audio", "function_call"):
+                raise self.refusal(f"{at}.{name}")
+            if value:
+                self.leave_out(f"{at}.{name}")
+
     def rest(self) -> dict[str, Any]:
         """What is for the vendor alone. Raises Failure for OpenAI's members that were not taken and matter."""
         for name in sorted(self._members.keys() & (HARMLESS | ESSENTIAL)):
