@@ -130,7 +130,7 @@ class Dialogue:
         if signature := _signature(unsaid):
             part["thoughtSignature"] = signature
         unsaid.pop("index", None)
-        self._see_to(at, unsaid)
+        self._question.see_to_turn(at, unsaid)
         return part
 
     def _result(self, at: str, message: dict[str, Any]) -> Part:
