@@ -28,6 +28,8 @@ from services.runtime.identity import ANONYMOUS, Caller, StaticKey, credential, 
 log = logs.get(__name__)
 
 RETRY_S: Final = 0.2
+# How long a ledger that did not answer is not asked for keys that were known before.
+AWAY_S: Final = 2.0
 # Keys that are asked for at once. Beyond it somebody makes them up, and those that are not known yet have to wait.
 MAX_ASKED: Final = 256
 MAX_ADDRESSES: Final = 10_000
@@ -47,6 +49,7 @@ class Callers:
         self._wait_s = wait_s
         self._cache = KeyCache()
         self._asked: dict[bytes, asyncio.Task[Kept | GatewayError]] = {}
+        self._away_until = 0.0
         self._salt = b""
         self._anonymous: OrderedDict[str, Caller] = OrderedDict()
 
@@ -87,6 +90,7 @@ class Callers:
         if not self._cache.is_watched:
             self._cache.is_watched = True
             self._cache.age(self._clock.monotonic())
+            self._away_until = 0.0
         if response.anonymous_salt and response.anonymous_salt != self._salt:
             self._salt = response.anonymous_salt
             self._anonymous.clear()
@@ -96,10 +100,11 @@ class Callers:
     async def _ask(self, digest: bytes) -> Kept:
         task = self._asked.get(digest)
         if task is None:
-            if len(self._asked) >= MAX_ASKED:
-                kept = self._cache.stale(digest, self._clock.monotonic())
-                if kept is not None:
-                    return kept
+            is_flooded, now = len(self._asked) >= MAX_ASKED, self._clock.monotonic()
+            kept = self._cache.stale(digest, now) if is_flooded or now < self._away_until else None
+            if kept is not None:
+                return kept
+            if is_flooded:
                 metrics.KEY_QUESTIONS.labels("refused").inc()
                 message = "Too many unknown API keys are presented at once. Try again shortly."
                 raise GatewayError(ErrorReason.ERROR_REASON_SERVICE_UNAVAILABLE, message, retry_after_s=1)
@@ -122,6 +127,8 @@ class Callers:
                 now = self._clock.monotonic()
                 kept = self._cache.stale(digest, now)
                 if kept is not None:
+                    # A ledger that hangs must not hold up each request until its time is over.
+                    self._away_until = now + AWAY_S
                     metrics.KEY_QUESTIONS.labels("stale").inc()
                     return kept
                 if now + RETRY_S >= deadline:

@@ -192,7 +192,9 @@ async def test_ledger_that_is_away_is_done_without_for_a_known_key_and_said_for_
         await it.of(TEXT)
         it.keys.is_away = True
         it.clock.time += WATCHED_S
-        assert (await it.of(TEXT)).key_id == "key_1"
+        assert [(await it.of(TEXT)).key_id for _ in range(5)] == ["key_1"] * 5
+        # It was known, asked once in vain, and is then not asked for a while.
+        assert it.keys.asked[digest(TEXT)] == 2
         problem = await it.refusal(OTHER)
         assert (problem.reason, problem.retry_after_s) == (ErrorReason.ERROR_REASON_LEDGER_UNAVAILABLE, 1)
         # Nobody can say whose key it is after so long a time.

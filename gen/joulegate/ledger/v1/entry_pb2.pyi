@@ -138,7 +138,7 @@ class Entry(_message.Message):
     """With `~` and a suffix when an earlier request had come with the same id."""
     attempt: _builtins.int
     key_id: _builtins.str
-    """Mark of the API key, never the key. Empty when anonymous."""
+    """The id of the API key; else a mark of the credential; else `anon_` and a mark of the caller's address. Empty when that is unknown."""
     provider: _builtins.str
     requested_model: _builtins.str
     """As the client asked."""

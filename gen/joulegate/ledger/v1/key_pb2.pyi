@@ -98,7 +98,9 @@ class ApiKey(_message.Message):
     """Likewise, in billionths of a US dollar."""
     @_builtins.property
     def allowed_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Which models the key may use: patterns with `*`, `?` and `[…]`, each for a model's own name or for `provider/model`. Empty: all."""
+        """Which models the key may use: patterns with `*`, `?` and `[…]`, for a model's own name or, with a slash, also for `provider/model`.
+        Empty: all.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
