@@ -19,7 +19,7 @@ from services.ledger.admin import AdminServicer
 from services.ledger.books import Books
 from services.ledger.carbon import Hours
 from services.ledger.carbon_sources import CarbonSource, ElectricityMaps, NationalGrid, WattTime
-from services.ledger.cost import Tariffs
+from services.ledger.cost import DEAR, Tariffs
 from services.ledger.engines import Place, open_engine, server_url
 from services.ledger.figures import Figurer
 from services.ledger.key_servicer import KeyServicer
@@ -80,8 +80,17 @@ def _keys(place: Place, settings: LedgerSettings, stack: AsyncExitStack) -> tupl
 def _figurer(settings: LedgerSettings, hours: Hours) -> Figurer:
     overrides = read_overrides(read_config(settings.config))
     carbon.check_zones(overrides.providers.values(), settings.gateway_zone)
-    unknown = DeclaredPrice(Decimal(str(settings.unknown_input_usd_per_million)), Decimal(str(settings.unknown_output_usd_per_million)))
-    return Figurer(overrides, Tariffs(overrides, unknown), settings.gateway_zone, hours)
+    return Figurer(overrides, Tariffs(overrides, _unknown_price(settings)), settings.gateway_zone, hours)
+
+
+def _unknown_price(settings: LedgerSettings) -> DeclaredPrice | None:
+    """What the operator wants booked of a model without a price."""
+    stated = (settings.unknown_input_usd_per_million, settings.unknown_output_usd_per_million)
+    if stated == (None, None):
+        return None
+    return DeclaredPrice(
+        *(default if usd is None else Decimal(str(usd)) for usd, default in zip(stated, (DEAR.input, DEAR.output), strict=True))
+    )
 
 
 async def _live(settings: LedgerSettings, stack: AsyncExitStack) -> LiveGrids | None:

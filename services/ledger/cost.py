@@ -4,10 +4,12 @@ A rate is in nano-dollars per million units, so that every published price is a 
 up, to nano-dollars. With a threshold ("above 200k input tokens") the higher rate holds for all tokens, not only for those above.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
+from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from joulegate.chat.v1.receipt_pb2 import CostBasis
@@ -15,6 +17,7 @@ from services.ledger.overrides import DeclaredPrice, Overrides, Provider
 
 if TYPE_CHECKING:  # importing the catalogue takes 0.2 s, so it happens at its first use
     from genai_prices.types import ConditionalPrice, ModelInfo, ModelPrice, TieredPrices
+    from genai_prices.types import Provider as Seller
 
 MILLION: Final = 1_000_000
 
@@ -72,6 +75,8 @@ class Price:
 
 
 FREE: Final = Price(Rate(0), Rate(0))
+# The 90th percentile of all catalogued prices, for a seller that is not in the catalogue.
+DEAR: Final = DeclaredPrice(Decimal(3), Decimal(15))
 
 
 class Tariff(Protocol):
@@ -112,11 +117,14 @@ class Dated:
 
 
 class Tariffs:
-    """Finds a tariff: the operator's price, then free for local providers, then the catalogue, then the pessimistic default."""
+    """Finds a tariff: the operator's price, then free for local providers, then the catalogue, then a pessimistic price.
 
-    def __init__(self, overrides: Overrides, unknown: DeclaredPrice) -> None:
+    That is `unknown`, or if it is not stated, what the seller asks for its dearer models.
+    """
+
+    def __init__(self, overrides: Overrides, unknown: DeclaredPrice | None = None) -> None:
         self._overrides = overrides
-        self._unknown = Fixed(CostBasis.COST_BASIS_UNKNOWN, _declared(unknown))
+        self._unknown = unknown
 
     def tariff(self, provider: str, models: Sequence[str]) -> Tariff:
         """The tariff of the first of `models` (as served, as asked) that has one. Never raises, never nothing. Takes up to milliseconds."""
@@ -131,7 +139,13 @@ class Tariffs:
             listed = _listed(facts, model)
             if listed is not None:
                 return listed
-        return self._unknown
+        return Fixed(CostBasis.COST_BASIS_UNKNOWN, self._pessimistic(facts))
+
+    def _pessimistic(self, provider: Provider) -> Price:
+        if self._unknown is not None:
+            return _declared(self._unknown)
+        seller = _seller(provider)
+        return _declared(DEAR) if seller is None else _dear(seller.id)
 
 
 def _listed(provider: Provider, model: str) -> Tariff | None:
@@ -148,6 +162,14 @@ def _listed(provider: Provider, model: str) -> Tariff | None:
 
 
 def _find_model(provider: Provider, model: str) -> "ModelInfo | None":
+    from genai_prices.data_snapshot import get_snapshot
+
+    seller = _seller(provider)
+    return None if seller is None or not model else seller.find_model(model, all_providers=get_snapshot().providers)
+
+
+def _seller(provider: Provider) -> "Seller | None":
+    """Whose prices hold: by the provider's name, its address or, where a protocol is one vendor's own, its kind."""
     import re
 
     from genai_prices.data_snapshot import find_provider_by_id, get_snapshot
@@ -159,7 +181,26 @@ def _find_model(provider: Provider, model: str) -> "ModelInfo | None":
         seller = next((each for each in everyone if re.match(each.api_pattern, provider.base_url)), None)
     if seller is None and provider.kind != "openai":  # everybody speaks OpenAI's protocol: as a kind it says nothing about the seller
         seller = find_provider_by_id(everyone, provider.kind)
-    return None if seller is None or not model else seller.find_model(model, all_providers=everyone)
+    return seller
+
+
+@cache
+def _dear(seller_id: str) -> Price:
+    """What a seller asks for its dearer models: the 90th percentile of its base rates."""
+    from genai_prices.data_snapshot import find_provider_by_id, get_snapshot
+
+    seller = find_provider_by_id(get_snapshot().providers, seller_id)
+    listed = (
+        [] if seller is None else [model.prices[-1].prices if isinstance(model.prices, list) else model.prices for model in seller.models]
+    )
+    prices = [price for price in map(compile_price, listed) if price is not None and price.output.base > 0]
+    if not prices:
+        return _declared(DEAR)
+    place = math.ceil(0.9 * len(prices)) - 1
+    inputs, outputs = (
+        sorted(rate.base for rate in rates) for rates in zip(*((price.input, price.output) for price in prices), strict=True)
+    )
+    return Price(Rate(inputs[place]), Rate(outputs[place]))
 
 
 def compile_price(listed: "ModelPrice") -> Price | None:

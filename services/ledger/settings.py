@@ -36,18 +36,17 @@ class LedgerSettings:
         "10",
         "How long a router may be away before its open requests are booked as lost.",
     )
-    # The 90th percentile of all catalogued prices.
-    unknown_input_usd_per_million: float = setting(
+    unknown_input_usd_per_million: float | None = setting(
         "LEDGER_UNKNOWN_INPUT_USD_PER_MILLION",
         settings.number(above=0, most=100_000),
-        "3",
-        "Booked per million input tokens of an unpriced model.",
+        None,
+        "Booked per million input tokens of an unpriced model. Unset: the 90th percentile of its seller's prices, 3 for an unknown seller.",
     )
-    unknown_output_usd_per_million: float = setting(
+    unknown_output_usd_per_million: float | None = setting(
         "LEDGER_UNKNOWN_OUTPUT_USD_PER_MILLION",
         settings.number(above=0, most=100_000),
-        "15",
-        "Booked per million output tokens of an unpriced model.",
+        None,
+        "Likewise per million output tokens, and 15 for an unknown seller. If only one of the two is set, that 3 or 15 is the other.",
     )
     gateway_zone: str = setting(
         "GATEWAY_ZONE",

@@ -1,5 +1,7 @@
 """Money is what the catalogue says, to the nano-dollar, and never silently nothing."""
 
+import random
+from collections import Counter
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -13,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulegate.chat.v1.receipt_pb2 import CostBasis
-from services.ledger.cost import Tariffs, Usage, compile_price
+from services.ledger.cost import Dated, Tariff, Tariffs, Usage, compile_price
 from services.ledger.overrides import DeclaredPrice, Overrides, Provider
 from tests.unit.ledger.samples import UNKNOWN_PRICE
 
@@ -83,6 +85,44 @@ def test_dated_price_equals_the_catalogue_at_that_time(listed: tuple[Seller, Mod
     assert tariff.at(moment.timestamp()).nano_usd(usage) == nano_usd(expected)
 
 
+def sold() -> list[tuple[str, str, bool]]:
+    """Every model that a seller of the catalogue sells by the token, itself or, marked so, under the name that another one gives it."""
+    everyone = get_snapshot().providers
+    own = [(seller.id, model.id, False) for seller in everyone for model in seller.models]
+    of_others = [
+        (seller.id, model.id, True)
+        for seller in everyone
+        for other in everyone
+        if other.id in (seller.fallback_model_providers or ())
+        for model in other.models
+    ]
+    return own + of_others
+
+
+def test_five_thousand_usages_cost_what_the_catalogue_says() -> None:
+    """Models of all sellers and their fall-backs, at any time, with cached and reasoning tokens, on both sides of every threshold."""
+    draw = random.Random(5000)
+    offers, found = sold(), tariffs()
+    known: dict[tuple[str, str], Tariff] = {}
+    seen: Counter[str] = Counter()
+    while seen["usages"] < 5000:
+        seller, model, is_fallback = draw.choice(offers)
+        tariff = known.setdefault((seller, model), found.tariff(seller, [model]))
+        if tariff.basis != CostBasis.COST_BASIS_LIST:
+            continue
+        size, output = (draw.choice((0, 1, 128_000, 200_000, 200_001, 272_001, draw.randrange(3_000_000))) for _ in range(2))
+        usage = Usage(size, draw.randint(0, size), output, draw.randint(0, output))
+        moment = datetime.fromtimestamp(draw.uniform(1.70e9, 1.85e9), UTC)
+        listed = calc_price(as_listed(usage), model, provider_id=seller, genai_request_timestamp=moment)
+        price = tariff.at(moment.timestamp())
+        assert abs(price.nano_usd(usage) - nano_usd(listed.total_price)) <= has_noise(listed.model_price), (seller, model, usage, moment)
+        seen += Counter(usages=1, fallback=is_fallback, dated=isinstance(tariff, Dated), noisy=has_noise(listed.model_price))
+        seen += Counter(tiered=bool(price.input.tiers), cached=price.cached_input is not None and usage.cached_input_tokens > 0)
+    assert min(seen[kind] for kind in ("fallback", "dated", "tiered", "cached")) > 20
+    # Rounding may turn only where a price has more decimals than a nano-dollar.
+    assert seen["noisy"] < 500
+
+
 @pytest.mark.parametrize(
     ("provider", "model"),
     [("openai", "gpt-4o"), ("anthropic", "claude-sonnet-4-5"), ("gemini", "gemini-2.5-pro"), ("groq", "llama-3.1-8b-instant")],
@@ -115,6 +155,22 @@ def test_unknown_model_costs_the_pessimistic_price(provider: str, model: str) ->
     tariff = tariffs().tariff(provider, [model])
     assert tariff.basis == CostBasis.COST_BASIS_UNKNOWN
     assert tariff.at(0).nano_usd(USAGE) == 18_000_000_000
+
+
+def test_without_a_stated_price_an_unknown_model_costs_what_its_seller_asks_for_the_dearer_ones() -> None:
+    found = Tariffs(Overrides())
+    unknown, usual = found.tariff("openai", ["no-such"]), found.tariff("openai", ["gpt-4o"])
+    assert unknown.basis == CostBasis.COST_BASIS_UNKNOWN
+    assert unknown.at(0).nano_usd(USAGE) > usual.at(0).nano_usd(USAGE)
+    prices = [
+        price
+        for seller, model in LISTED
+        if seller.id == "openai" and isinstance(model.prices, ModelPrice) and (price := compile_price(model.prices)) and price.output.base
+    ]
+    cheaper = sum(price.output.base <= unknown.at(0).output.base for price in prices)
+    assert 0.85 <= cheaper / len(prices) <= 0.97
+    assert found.tariff("groq", ["no-such"]).at(0).nano_usd(USAGE) < unknown.at(0).nano_usd(USAGE)
+    assert found.tariff("lab", ["no-such"]).at(0).nano_usd(USAGE) == 18_000_000_000
 
 
 def test_model_sold_by_another_unit_than_tokens_is_unknown() -> None:
