@@ -51,9 +51,7 @@ class RuntimeSettings:
     dispatch_address: str = setting("DISPATCH_ADDRESS", settings.address, "127.0.0.1:50053", "Where dispatch is found.")
     ledger_address: str = setting("LEDGER_ADDRESS", settings.address, "127.0.0.1:50054", "Where the ledger is found.")
     listen: str | None = setting("GRPC_LISTEN", settings.address, None, "Where this process listens; its own address above when unset.")
-    http_listen: str | None = setting(
-        "HTTP_LISTEN", settings.address, None, "Where the router takes chat by plain HTTP; unset: nowhere."
-    )
+    http_listen: str | None = setting("HTTP_LISTEN", settings.address, None, "Where the router takes chat by plain HTTP; unset: nowhere.")
     metrics_listen: str | None = setting("METRICS_LISTEN", settings.address, None, "Where this process serves Prometheus; unset: nowhere.")
     prometheus_enabled: bool = setting("PROMETHEUS_METRICS_ENABLED", settings.boolean, "true", "Whether METRICS_LISTEN is used.")
     drain_s: float = setting("DRAIN_SECONDS", settings.number(least=0), "30", "How long running calls may go on after SIGTERM.")
