@@ -21,6 +21,8 @@ from joulegate.dispatch.v1 import dispatch_service_pb2 as dispatch_pb
 from joulegate.dispatch.v1 import dispatch_service_pb2_grpc as dispatch_pb_grpc
 from joulegate.ledger.v1 import admin_service_pb2 as admin_pb
 from joulegate.ledger.v1 import admin_service_pb2_grpc as admin_pb_grpc
+from joulegate.ledger.v1 import key_service_pb2 as key_pb
+from joulegate.ledger.v1 import key_service_pb2_grpc as key_pb_grpc
 from joulegate.ledger.v1 import ledger_service_pb2 as ledger_pb
 from joulegate.ledger.v1 import ledger_service_pb2_grpc as ledger_pb_grpc
 from joulegate.openai.v1 import openai_service_pb2 as pb
@@ -407,6 +409,8 @@ async def test_internals_are_not_reachable(gateway: RunningEdge) -> None:
         anext(aiter(dispatch_pb_grpc.DispatchServiceStub(channel).WatchProviders(dispatch_pb.WatchProvidersRequest()))),
         anext(aiter(dispatch_pb_grpc.DispatchServiceStub(channel).Dispatch(dispatch_pb.DispatchRequest()))),
         ledger_pb_grpc.LedgerServiceStub(channel).GetTotals(ledger_pb.GetTotalsRequest()),
+        key_pb_grpc.KeyServiceStub(channel).ResolveKey(key_pb.ResolveKeyRequest()),
+        anext(aiter(key_pb_grpc.KeyServiceStub(channel).WatchKeys(key_pb.WatchKeysRequest()))),
     ]
     for call in calls:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
