@@ -37,6 +37,20 @@ def test_shipped_figures_are_the_quoted_ones() -> None:
     assert {run.weights for run in runs().values()} == {run.weights for run in MEASURED.values()}
 
 
+@pytest.mark.parametrize(
+    ("weights", "batch", "joules"),
+    [
+        (Weights(1, 1), 1, math.exp(-1.279 + 0.025 * math.log(400))),
+        # ln 70.55 = 4.2563, ln 64 = 4.1589: -1.279 + 0.8428 + 3.2518 - 3.4810 + 0.6227 + 0.1498 = 0.1071
+        (Weights(70.55, 70.55), 64, 1.1130),
+        # ln 22 = 3.0910, ln 235 / 2 = 4.7664, ln 16 = 2.7726: -1.279 + 0.6120 + 3.6415 - 2.3207 + 0.2767 + 0.1498 = 1.0804
+        (Weights(235, 22, 8), 16, 2.9459),
+    ],
+)
+def test_formula_is_the_published_one(weights: Weights, batch: int, joules: float) -> None:
+    assert joules_per_output_token(weights, batch) == pytest.approx(joules, rel=1e-3)
+
+
 def test_shipped_coefficients_are_near_the_quoted_figures() -> None:
     factors = [factor(joules_per_output_token(weights, batch), joules) for _, weights, batch, joules in FIGURES]
     assert median(factors) <= 1.30
