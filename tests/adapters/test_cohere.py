@@ -27,7 +27,7 @@ CALLS = [
     {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Köln"}'}},
     {"id": "c2", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Bonn"}'}},
 ]
-WITH_TOOLS = [
+WITH_TOOLS: list[dict[str, Any]] = [
     {"role": "user", "content": "Weather?"},
     {"role": "assistant", "content": None, "tool_calls": CALLS, "reasoning_content": "I shall look."},
     {"role": "tool", "tool_call_id": "c1", "content": "12 degrees"},
@@ -145,6 +145,20 @@ def test_calls_results_and_the_plan_go_back() -> None:
         {"role": "tool", "tool_call_id": "c1", "content": "12 degrees"},
         {"role": "tool", "tool_call_id": "c2", "content": [{"type": "text", "text": "13 degrees"}]},
     ]
+
+
+def test_calls_gathered_from_a_stream_go_back_without_their_places() -> None:
+    # Cohere's words otherwise: unknown field: parameter 'index' is not a valid field.
+    gathered = [call | {"index": place} for place, call in enumerate(CALLS)]
+    messages = [WITH_TOOLS[0], WITH_TOOLS[1] | {"tool_calls": gathered}, *WITH_TOOLS[2:]]
+    assert sent({"messages": messages}) == sent({"messages": WITH_TOOLS})
+    assert not warnings({"messages": messages})
+
+
+def test_what_a_turn_cannot_hold_is_left_out_with_a_warning() -> None:
+    turn = {"role": "assistant", "content": "Yes.", "x_own": 1, "name": "al"}
+    assert sent({"messages": [turn]})["messages"] == [{"role": "assistant", "content": "Yes."}]
+    assert {warning.partition(":")[0] for warning in warnings({"messages": [turn]})} == {"messages[0].name", "messages[0].x_own"}
 
 
 def test_developers_are_the_system_and_what_was_said_comes_back() -> None:

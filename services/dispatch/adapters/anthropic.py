@@ -9,7 +9,7 @@ from typing import Any
 
 from joulegate.chat.v1 import chat_pb2
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
-from services.dispatch.adapters.anthropic_answer import EventsDecoder, completion
+from services.dispatch.adapters.anthropic_answer import KEEPSAKES, EventsDecoder, completion
 from services.dispatch.adapters.anthropic_request import members
 from services.dispatch.adapters.base import Reply, StreamDecoder, WireRequest
 from services.dispatch.adapters.bodies import WholeDecoder, json_or_none, refusal
@@ -34,7 +34,7 @@ class AnthropicAdapter:
         return {"x-api-key": key, "anthropic-version": VERSION}
 
     def encode(self, request: chat_pb2.ChatRequest, model: str) -> WireRequest:
-        question = Question(request, "Anthropic's Messages API")
+        question = Question(request, "Anthropic's Messages API", KEEPSAKES)
         body = {"model": model, **members(question, model)}
         if request.stream:
             body["stream"] = True

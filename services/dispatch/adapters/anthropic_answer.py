@@ -42,6 +42,8 @@ _STATUS_OF_TYPE: Final = {
     "overloaded_error": 529,
 }
 _THOUGHTS: Final = frozenset({"thinking", "redacted_thinking"})
+# What of an answer's own members goes back with the next turn.
+KEEPSAKES: Final = frozenset({"content_blocks", "thinking_blocks"})
 
 
 class _Delta(msgspec.Struct):

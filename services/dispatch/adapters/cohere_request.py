@@ -11,6 +11,8 @@ DIALECT = "Cohere's API"
 _SAME = ("temperature", "seed", "presence_penalty", "frequency_penalty", "logprobs")
 # Tokens for thinking. High effort has no bound but the model's own.
 _BUDGETS: Mapping[str, int | None] = {"minimal": 1024, "low": 2048, "medium": 8192, "high": None, "xhigh": None}
+# What a turn holds by the same name. Cohere refuses a request for any member that it does not know.
+_OF_TURN = ("tool_call_id", "tool_plan", "citations")
 # OpenAI's parts that Cohere has no block for. Others, such as documents, are Cohere's own.
 _FOREIGN_PARTS = frozenset({"file", "input_audio"})
 _NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
@@ -42,17 +44,8 @@ def _message(question: Question, index: int, message: dict[str, Any]) -> dict[st
     role = said.pop("role")
     if role == "function":
         raise question.refusal(f"{where}.role")
-    for name in ("audio", "function_call"):
-        if name in said:
-            raise question.refusal(f"{where}.{name}")
-    for name in ("annotations", "name"):
-        if said.pop(name, None):
-            question.leave_out(f"{where}.{name}")
     sent: dict[str, Any] = {"role": "system" if role == "developer" else role}
-    calls = said.get("tool_calls") or []
-    for place, call in enumerate(calls):
-        if call.get("type", "function") != "function":
-            raise question.refusal(f"{where}.tool_calls[{place}]")
+    calls = [_call(question, f"{where}.tool_calls[{place}]", call) for place, call in enumerate(said.pop("tool_calls", None) or ())]
     content = _content(question, where, said.pop("content", None))
     if calls and content == "":  # how some clients say that there is none; empty texts are refused
         content = None
@@ -66,7 +59,18 @@ def _message(question: Question, index: int, message: dict[str, Any]) -> dict[st
             content = [{"type": "thinking", "thinking": reasoning}, *_blocks(content)]
     if content is not None:
         sent["content"] = content
-    return sent | said
+    if calls:
+        sent["tool_calls"] = calls
+    sent |= {name: said.pop(name) for name in _OF_TURN if name in said}
+    question.see_to_turn(where, said)
+    return sent
+
+
+def _call(question: Question, at: str, call: dict[str, Any]) -> dict[str, Any]:
+    """A call without its place in a stream, which those who gather one leave on it."""
+    if call.get("type", "function") != "function":
+        raise question.refusal(at)
+    return {name: value for name, value in call.items() if name != "index"}
 
 
 def _blocks(content: str | list[dict[str, Any]] | None) -> list[dict[str, Any]]:

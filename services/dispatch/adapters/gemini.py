@@ -53,7 +53,7 @@ class GeminiAdapter:
         return {"x-goog-api-key": key}
 
     def encode(self, request: chat_pb2.ChatRequest, model: str) -> WireRequest:
-        question = Question(request, "Gemini")
+        question = Question(request, "Gemini", frozenset({"extra_content"}))
         body = gemini_request.members(question, model)
         method = "streamGenerateContent?alt=sse" if request.stream else "generateContent"
         accept = "text/event-stream" if request.stream else "application/json"

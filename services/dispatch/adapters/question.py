@@ -71,15 +71,18 @@ _DEFAULTS: Mapping[str, Sequence[Any]] = {
     "store": (False,),
     "top_logprobs": (0,),
 }
+# What answers of ours bring in one vendor's words, on messages and calls: they come back in later turns, which any vendor may be asked.
+_KEEPSAKES = frozenset({"content_blocks", "extra_content", "thinking_blocks"})
 
 
 class Question:
     """One request as OpenAI's JSON, in Python's own types. Its members are taken one by one; `null` is the same as absent.
 
-    Raises Failure of kind UNSUPPORTED for a number that no type of Python's holds.
+    Of what earlier answers brought in one vendor's words, the dialect's own are in `keepsakes`; the others are left out. Raises Failure of
+    kind UNSUPPORTED for a number that no type of Python's holds.
     """
 
-    def __init__(self, request: chat_pb2.ChatRequest, dialect: str) -> None:
+    def __init__(self, request: chat_pb2.ChatRequest, dialect: str, keepsakes: frozenset[str] = frozenset()) -> None:
         try:
             members: dict[str, Any] = msgspec.json.decode(encode_request(request))
         except msgspec.DecodeError:
@@ -93,6 +96,15 @@ class Question:
         # The gateway's own affairs: the target's model stands in its place, and how to stream is each dialect's own way of saying.
         for name in ("model", "stream", "stream_options"):
             self.take(name)
+        for index, message in enumerate(self._members.get("messages") or ()):
+            self._leave_keepsakes(f"messages[{index}]", message, _KEEPSAKES - keepsakes)
+
+    def _leave_keepsakes(self, at: str, turn: dict[str, Any], foreign: frozenset[str]) -> None:
+        for name in sorted(turn.keys() & foreign):
+            if turn.pop(name):
+                self.leave_out(f"{at}.{name}", "is another vendor's and has no counterpart")
+        for index, call in enumerate(turn.get("tool_calls") or ()):
+            self._leave_keepsakes(f"{at}.tool_calls[{index}]", call, foreign)
 
     def take(self, name: str, default: Any = None) -> Any:
         """The value of a member, which is then seen to; `default` when it is absent."""
