@@ -32,6 +32,9 @@ _ENDING = re.compile(
     r"|fp4|fp8|fp16|bf16|f16|int4|int8|w4a16|w8a8|nvfp4|mxfp4|4bit|8bit|bnb|awq|gptq|exl2|mlx|gguf|ggml|qat|iq\d(?:-\w+)*|q\d(?:-\w+)*)$"
 )
 
+# No model has more; clients choose the names, and a long one must not hold up the books.
+MOST_ENDINGS: Final = 10
+
 # Under which names EcoLogits keeps the models of a provider of ours. Open weights are under their publishers, whoever serves them.
 CATALOGUE_OF: Final[Mapping[str, str]] = {
     "anthropic": "anthropic",
@@ -54,7 +57,10 @@ def spellings(model: str) -> Iterator[str]:
     name = _PUNCTUATION.sub("-", name).strip("-").removeprefix("meta-")
     name = _FAMILY_NUMBER.sub(r"\1-\2", _VERSION_MARK.sub("llama-", name))
     yield name
-    while (shorter := _ENDING.sub("", name)) != name and "-" in shorter:
+    for _ in range(MOST_ENDINGS):
+        shorter = _ENDING.sub("", name)
+        if shorter == name or "-" not in shorter:
+            return
         yield shorter
         name = shorter
 

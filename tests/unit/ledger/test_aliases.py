@@ -7,7 +7,7 @@ from ecologits.model_repository import models
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ledger.aliases import Aliases, spellings
+from services.ledger.aliases import MOST_ENDINGS, Aliases, spellings
 from services.ledger.weights import Weights, bits_of, from_name, listed
 
 CATALOGUED = [(model.provider.value, model.name) for model in models.list_models()]
@@ -46,6 +46,10 @@ def test_any_name_has_spellings_that_get_shorter(name: str) -> None:
     found = list(spellings(name))
     assert found
     assert all(len(after) < len(before) for before, after in pairwise(found))
+
+
+def test_name_of_endings_alone_is_given_up_soon() -> None:
+    assert len(list(spellings("x-" + "latest-" * 70))) == MOST_ENDINGS + 1
 
 
 @pytest.mark.parametrize(
