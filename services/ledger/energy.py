@@ -62,20 +62,25 @@ class EnergyModel:
     per_input: Span
 
     def of(self, usage: Usage) -> Energy:
-        size = usage.input_tokens
-        fresh = size - 0.9 * min(usage.cached_input_tokens, size)
+        size, cached, output, _ = usage
+        fresh = size - 0.9 * (cached if cached < size else size)
+        low = self.fixed[0] + output * self.per_output[0] + fresh * self.per_input[0]
+        high = self.fixed[1] + output * self.per_output[1]
         # Attention grows with the square of the prompt; below this it drowns in the rest.
-        attention = 1 + size / 100_000 if size > LONG_INPUT_TOKENS else 1.0
-        output = usage.output_tokens
-        low = self.fixed.low + output * self.per_output.low + fresh * self.per_input.low
-        high = self.fixed.high + output * self.per_output.high + fresh * self.per_input.high * attention
+        high += fresh * self.per_input[1] * (1 + size / 100_000 if size > LONG_INPUT_TOKENS else 1)
         return interval(low, high)
 
 
 def interval(low_j: float, high_j: float) -> Energy:
     """An interval of joules in whole microjoules, never zero."""
-    low = min(max(1, round(low_j * 1e6)), MAX_MICROJOULES)
-    high = min(max(low, round(high_j * 1e6)), MAX_MICROJOULES)
+    low, high = round(low_j * 1e6), round(high_j * 1e6)
+    # Comparisons, for this runs with every row and min() and max() take as long as all the rest.
+    if low < 1:
+        low = 1
+    if high < low:
+        high = low
+    if high > MAX_MICROJOULES:
+        low, high = min(low, MAX_MICROJOULES), MAX_MICROJOULES
     return Energy(low, math.isqrt(low * high), high)
 
 
