@@ -74,8 +74,12 @@ async def read_until_it_breaks(response: httpx.Response) -> None:
     assert b"[DONE]" not in body
 
 
-async def leave_after_first_event(response: httpx.Response) -> None:
-    await anext(response.aiter_bytes())
+async def leave_after_hello(response: httpx.Response) -> None:
+    received = b""
+    async for data in response.aiter_bytes():
+        received += data
+        if b"Hello" in received:
+            return
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ ENDINGS = {
     "finished stream": Ending(stream("Hello"), [Row("lab", "FINISHED", 5, 2)], body=STREAM),
     "finished without usage": Ending(answer(json.dumps(UNCOUNTED)), [Row("lab", "FINISHED", None, None)]),
     "finished stream without usage": Ending(stream("Hello", usage=False), [Row("lab", "FINISHED", None, None)], body=STREAM),
-    "client left": Ending(stream("Hello", Fault.HANG), [Row("lab", "CLIENT_LEFT", None, None)], body=STREAM, read=leave_after_first_event),
+    "client left": Ending(stream("Hello", Fault.HANG), [Row("lab", "CLIENT_LEFT", None, None)], body=STREAM, read=leave_after_hello),
     "stream cut": Ending(stream("Hello", Fault.RESET), [Row("lab", "STREAM_CUT", None, None)], body=STREAM, read=read_until_it_breaks),
     "stream stalled": Ending(stream("Hello", Fault.HANG), [Row("lab", "TIMED_OUT", None, None)], body=STREAM, read=read_until_it_breaks),
     "failed over": Ending(
