@@ -1,6 +1,7 @@
 """Calls to providers over HTTP: one aiohttp pool for all of them (docs/adr/0005). What arrives is decoded as it arrives."""
 
 import asyncio
+import math
 import os
 import random
 import ssl
@@ -207,14 +208,14 @@ class Exchange:
         """What the answer's headers say of limits."""
         return {} if self._response is None else read_rates(self._response.headers, self._backend.clock.now())
 
-    async def read(self, within_s: float) -> bytes | None:
-        """The next bytes of the body; None at its end."""
+    async def read(self, within_s: float, begin_by: float = math.inf) -> bytes | None:
+        """The next bytes of the body; None at its end. `begin_by`, in the loop's time, bounds the wait for what is no sign of life only."""
         assert self._response is not None
         try:
-            with self._watchdog.until(self._deadline(within_s)):
+            with self._watchdog.until(min(self._deadline(within_s), begin_by)):
                 data = await self._response.content.readany()
         except TimeoutError:
-            raise self._late("stopped sending") from None
+            raise self._late("stopped sending" if begin_by == math.inf else "did not begin its answer in time") from None
         except _TRANSPORT_ERRORS as error:
             raise self._broken(error) from None
         self._has_bytes = True
@@ -233,6 +234,7 @@ class Exchange:
 
     async def drain(self) -> None:
         """Waits a moment for the end of a body that has said all there is, so that the connection can be used again."""
+        self._end_at = self._deadline(DRAIN_S)
         try:
             while await self.read(DRAIN_S) is not None:
                 pass
@@ -276,6 +278,8 @@ class HttpAnswer:
         self._exchange: Exchange | None = None
         self._decoder: StreamDecoder | None = None
         self._failure: Failure | None = None
+        # When the first event of a stream has to be here, in the loop's time.
+        self._begin_by = math.inf
         # Of the provider's limit on tokens; 0 where there is none.
         self._reserved = backend.limiter.estimate(request)
 
@@ -296,6 +300,8 @@ class HttpAnswer:
         total_s = timeouts.stream_total_s if request.stream else timeouts.total_s
         self._exchange = Exchange(backend, total_s)
         self._wait_s = timeouts.first_byte_s if request.stream else timeouts.total_s
+        if request.stream:
+            self._begin_by = asyncio.get_running_loop().time() + timeouts.first_byte_s
         sent = Sent("POST", wire.path, headers, wire.body, self._wait_s, self._reserved)
         response = await backend.open(self._exchange, sent, self._model)
         # Told apart is all it must be; a number that nobody can guess costs ten times as much.
@@ -309,7 +315,7 @@ class HttpAnswer:
         assert exchange is not None
         events: list[chat_pb2.ChatEvent] = []
         while not events:
-            data = await exchange.read(self._wait_s)
+            data = await exchange.read(self._wait_s, self._begin_by)
             self._wait_s = self._backend.timeouts.idle_s
             try:
                 events.extend(decoder.close() if data is None else decoder.feed(data))
@@ -325,6 +331,7 @@ class HttpAnswer:
             if decoder.is_done:
                 await exchange.drain()
                 return Batch(events, is_last=True)
+        self._begin_by = math.inf
         return Batch(events, is_last=False)
 
     def _settle(self, events: Sequence[chat_pb2.ChatEvent]) -> None:

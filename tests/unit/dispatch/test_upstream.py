@@ -162,6 +162,15 @@ async def test_a_stream_is_done_at_done_even_if_the_body_never_ends(fake: OpenAI
     await fake.calls[0].disconnected.wait()
 
 
+async def test_what_is_sent_after_the_end_does_not_hold_the_end_up(fake: OpenAIUpstream, backend: HttpBackend) -> None:
+    endless = [b": more\n\n" * 1000] * 200_000
+    fake.script(sse(*stream("a").steps, *endless))
+    async with asyncio.timeout(PATIENT.stream_total_s / 2):
+        batches = await read_all(backend.call(ASK_STREAM, "small", {}))
+        await fake.calls[0].disconnected.wait()
+    assert sum(len(batch.events) for batch in batches) == 4
+
+
 async def test_events_come_as_they_arrive(fake: OpenAIUpstream, backend: HttpBackend) -> None:
     gate = asyncio.Event()
     fake.script(stream("a", gate, "b"))
@@ -263,6 +272,13 @@ async def test_an_answer_that_does_not_come_times_out(fake: OpenAIUpstream, back
 async def test_headers_alone_are_no_first_byte(fake: OpenAIUpstream, backend: HttpBackend) -> None:
     fake.script(sse(Fault.HANG))
     assert (await failure_of(impatient(backend, first_byte_s=SHORT).call(ASK_STREAM, "small", {}))).kind is Kind.TIMEOUT
+
+
+async def test_a_sign_of_life_is_no_first_event(fake: OpenAIUpstream, backend: HttpBackend) -> None:
+    fake.script(sse(b": patience\n\n", Fault.HANG))
+    async with asyncio.timeout(PATIENT.idle_s / 2):
+        failure = await failure_of(impatient(backend, first_byte_s=SHORT).call(ASK_STREAM, "small", {}))
+    assert (failure.kind, failure.message) == (Kind.LATE, "the provider did not begin its answer in time")
 
 
 async def test_a_stream_that_falls_silent_is_late(fake: OpenAIUpstream, backend: HttpBackend) -> None:
