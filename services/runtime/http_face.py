@@ -20,6 +20,7 @@ from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from services.runtime.calls import Aborted, CallContext, MetadataLike
 from services.runtime.errors import GatewayError
 from services.runtime.registry import Handler, Registry
+from services.runtime.settings import host_and_port
 from services.runtime.tracing import Tracing
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
@@ -84,6 +85,7 @@ class HttpFace:
         self._tracing = tracing
         # Told to whoever asks for health.
         self.is_draining = False
+        self._running: set[asyncio.Task[Any]] = set()
 
     @property
     def has_routes(self) -> bool:
@@ -92,6 +94,20 @@ class HttpFace:
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """The response; what has begun as a stream is written as it comes."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        try:
+            return await self._answer(request)
+        finally:
+            self._running.discard(task)
+
+    def cut_off(self) -> None:
+        """Ends what is still being answered, as if the clients had left."""
+        for task in self._running:
+            task.cancel()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         route = self._routes.get(request.path)
         if route is None or request.method != "POST":
             return self._otherwise(request)
@@ -100,7 +116,7 @@ class HttpFace:
         except web.HTTPRequestEntityTooLarge:
             too_large = GatewayError(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, "The request body is larger than 32 MiB.")
             return _error(too_large.http_status, too_large.openai_body())
-        metadata = [(name.decode("latin-1").lower(), value.decode("utf-8", "surrogateescape")) for name, value in request.raw_headers]
+        metadata = [(name.decode("latin-1").lower(), _text(value)) for name, value in request.raw_headers]
         context = HttpContext(metadata)
         message = route.message(**{route.body_field: httpbody_pb2.HttpBody(content_type=request.content_type, data=body)})
         with self._tracing.server_span(route.method, metadata):
@@ -111,6 +127,14 @@ class HttpFace:
             return web.Response(status=503 if self.is_draining else 200)
         missing = GatewayError(ErrorReason.ERROR_REASON_NOT_FOUND, "There is nothing at this path.")
         return _error(missing.http_status, missing.openai_body())
+
+
+def _text(value: bytes) -> str:
+    """A header's value. What is no UTF-8 is Latin-1, for a text with lone surrogates could be put into no message."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 async def _relay(bodies: Any, context: HttpContext, request: web.BaseRequest) -> web.StreamResponse:
@@ -172,11 +196,19 @@ async def serve(face: HttpFace, address: str | None, drain_s: float) -> AsyncIte
     async with AsyncExitStack() as stack:
         runner = web.ServerRunner(server, shutdown_timeout=drain_s)
         await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        host, _, port = address.rpartition(":")
-        site = web.UnixSite(runner, address[5:]) if address.startswith("unix:") else web.TCPSite(runner, host, int(port))
+        stack.push_async_callback(_leave, runner, face, drain_s)
+        site = web.UnixSite(runner, address[5:]) if address.startswith("unix:") else web.TCPSite(runner, *host_and_port(address))
         await site.start()
         yield
+
+
+async def _leave(runner: web.ServerRunner, face: HttpFace, drain_s: float) -> None:
+    # The runner alone would wait for as long again before it cancels, and without end when that is 0: `up` kills sooner.
+    cut = asyncio.get_running_loop().call_later(drain_s, face.cut_off)
+    try:
+        await runner.cleanup()
+    finally:
+        cut.cancel()
 
 
 def _bounded(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:

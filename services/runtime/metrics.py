@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 from prometheus_client import Counter, Histogram, start_http_server
 
+from services.runtime.settings import host_and_port
+
 CALLS = Counter("joulegate_rpc_server_handled", "Calls handled, by method and gRPC status.", ["method", "code"])
 CALL_SECONDS = Histogram(
     "joulegate_rpc_server_seconds",
@@ -20,10 +22,10 @@ def listener(address: str | None) -> Iterator[str | None]:
     if address is None:
         yield None
         return
-    host, _, port = address.rpartition(":")
-    server, thread = start_http_server(int(port), addr=host)
+    host, port = host_and_port(address)
+    server, thread = start_http_server(port, addr=host)
     try:
-        yield f"{host}:{server.server_port}"
+        yield f"{address.rpartition(':')[0]}:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

@@ -163,3 +163,9 @@ def address(value: str) -> str:
     if not colon or not host or not port.isdigit() or int(port) > 65535:
         raise ValueError("must be unix:/path or host:port")
     return value
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """The parts of `host:port`; what is in brackets is an IPv6 address."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)

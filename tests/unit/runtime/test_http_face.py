@@ -84,6 +84,22 @@ async def test_a_whole_answer_has_its_headers_and_its_length(service: Service, h
     assert seen == [(b"{}", "Bearer k", None)]
 
 
+@pytest.mark.parametrize(("sent", "seen"), [(b"\xc3\xa4", "ä"), (b"\xe4", "ä"), (b"\xff\xfe", "ÿþ")])
+async def test_a_header_is_text_that_can_be_handed_on(service: Service, tmp_path: Path, face: HttpFace, sent: bytes, seen: str) -> None:
+    async def answer(request: pb.CreateChatCompletionRequest, context: Context) -> AsyncIterator[HttpBody]:
+        yield HttpBody(content_type="text/plain", data=str(dict(context.invocation_metadata() or ())["tracestate"]).encode())
+
+    service.behaviour = answer
+    socket = str(tmp_path / "s")
+    async with http_face.serve(face, f"unix:{socket}", 1.0):
+        reader, writer = await asyncio.open_unix_connection(socket)
+        writer.write(
+            b"POST %s HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: 0\r\ntracestate: %s\r\n\r\n" % (CHAT.encode(), sent)
+        )
+        assert (await reader.read()).rpartition(b"\r\n")[2] == seen.encode()
+        writer.close()
+
+
 async def test_a_stream_leaves_frame_by_frame(service: Service, http: aiohttp.ClientSession) -> None:
     read = asyncio.Event()
 
@@ -216,3 +232,28 @@ async def test_leaving_waits_for_a_running_answer(service: Service, face: HttpFa
         finish.set()
         assert await asking == b"{}"
     await leaving
+
+
+@pytest.mark.parametrize("drain_s", [0.0, 1.0])
+async def test_what_outlasts_the_drain_is_cut_off_when_it_ends(service: Service, face: HttpFace, tmp_path: Path, drain_s: float) -> None:
+    arrived, left = asyncio.Event(), asyncio.Event()
+
+    async def answer(request: pb.CreateChatCompletionRequest, context: Context) -> AsyncIterator[HttpBody]:
+        arrived.set()
+        try:
+            await asyncio.Event().wait()
+            yield HttpBody()
+        finally:
+            left.set()
+
+    service.behaviour = answer
+    socket = str(tmp_path / "s")
+    serving = http_face.serve(face, f"unix:{socket}", drain_s)
+    await serving.__aenter__()
+    _, writer = await asyncio.open_unix_connection(socket)
+    writer.write(b"POST %s HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n" % CHAT.encode())
+    await arrived.wait()
+    # Whoever started this process kills it a few seconds after the drain.
+    await asyncio.wait_for(serving.__aexit__(None, None, None), drain_s + 0.9)
+    assert left.is_set()
+    writer.close()

@@ -62,3 +62,10 @@ def test_web_address_loses_its_last_slash(value: str) -> None:
 def test_what_is_no_web_address_is_refused(value: str) -> None:
     with pytest.raises(ValueError, match="http"):
         settings.http_address(value)
+
+
+@pytest.mark.parametrize(
+    ("address", "host"), [("127.0.0.1:80", "127.0.0.1"), ("router:80", "router"), ("[::1]:80", "::1"), ("[::]:80", "::")]
+)
+def test_address_is_taken_apart(address: str, host: str) -> None:
+    assert settings.host_and_port(settings.address(address)) == (host, 80)
