@@ -185,10 +185,18 @@ class FakeMesh:
         self._servers[name] = server
         self._faces[name] = AsyncExitStack()
         if name in ("router", "all"):
-            registry = Registry(lambda path, handler: handler)
-            pb_grpc.add_OpenAIServiceServicer_to_server(self.openai, registry)
-            face = HttpFace(routes(registry), Tracing())
-            await self._faces[name].enter_async_context(http_face.serve(face, f"unix:{self.socket('router-http')}", DRAIN_S))
+            await self.start_face(name)
+
+    async def start_face(self, name: str) -> None:
+        """Begins to take chat by HTTP."""
+        registry = Registry(lambda path, handler: handler)
+        pb_grpc.add_OpenAIServiceServicer_to_server(self.openai, registry)
+        face = HttpFace(routes(registry), Tracing())
+        await self._faces[name].enter_async_context(http_face.serve(face, f"unix:{self.socket('router-http')}", DRAIN_S))
+
+    async def stop_face(self, name: str) -> None:
+        """Takes no chat by HTTP any more; the service itself goes on."""
+        await self._faces[name].aclose()
 
     async def stop(self, name: str, grace_s: float | None = None) -> None:
         await asyncio.gather(self._faces.pop(name).aclose(), self._servers.pop(name).stop(grace_s))

@@ -444,6 +444,14 @@ async def test_healthz_follows_each_needed_service(gateway: RunningEdge, service
     await eventually(lambda: has_status(gateway.http, "/healthz", 200))
 
 
+async def test_healthz_follows_chat_by_http_too(gateway: RunningEdge) -> None:
+    await gateway.mesh.stop_face("router")
+    await eventually(lambda: has_status(gateway.http, "/healthz", 503))
+    assert_openai_error(await gateway.http.post(CHAT, json={}), 503, "server_error", "service_unavailable")
+    await gateway.mesh.start_face("router")
+    await eventually(lambda: has_status(gateway.http, "/healthz", 200))
+
+
 async def test_service_that_is_down_is_a_503_for_rest_and_unavailable_for_grpc(gateway: RunningEdge) -> None:
     await gateway.mesh.stop("ledger")
     try:
