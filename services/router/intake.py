@@ -12,7 +12,7 @@ from services.runtime import interceptors
 from services.runtime.errors import GatewayError
 from services.runtime.identity import Caller
 from services.runtime.interceptors import Context
-from services.runtime.tracing import CARRIED
+from services.runtime.tracing import carried_metadata
 from services.wire import openai
 from services.wire.errors import InvalidRequest
 from services.wire.fields import without_extra
@@ -73,7 +73,7 @@ class Intake:
             preferred_provider=preferred_provider(taken),
             strategy=strategy,
             warnings=unmet_wishes(taken, self.default_strategy),
-            trace=tuple((name, headers[name]) for name in CARRIED if name in headers),
+            trace=carried_metadata(context),
             arrived_at=time.monotonic(),
             timeout_s=timeout,
             wants_hedge=wants_hedge(headers, strategy),

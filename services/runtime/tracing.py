@@ -17,8 +17,9 @@ CARRIED = ("traceparent", "tracestate")
 
 
 def carried_metadata(context: Context) -> tuple[tuple[str, str], ...]:
-    """The trace context of an incoming call, as metadata of the calls that it causes."""
-    return tuple((key, value) for key in CARRIED if (value := metadata_value(context, key)))
+    """The trace context of an incoming call, as metadata of the calls that it causes. What could be no metadata is left out."""
+    given = ((key, metadata_value(context, key) or "") for key in CARRIED)
+    return tuple((key, value) for key, value in given if value.isascii() and value.isprintable() and value)
 
 
 class Tracing:
