@@ -20,8 +20,8 @@ Written from the code by `make docs`; a test fails when it is stale. Do not edit
 
 Every provider is asked in its own API. Clients speak OpenAI's, and get OpenAI's answers; members of a request that OpenAI does not know go
 to the provider as they are, and members of its answer that OpenAI does not know come back as they are. What keeps an answer's thoughts
-(`thinking_blocks` and `content_blocks` of Anthropic's, `extra_content` of Gemini's) goes back with its turn; another provider with an API of
-its own is asked without it, with a warning. The settings are in [configuration.md](configuration.md).
+(`thinking_blocks` and `content_blocks` of Anthropic's, `extra_content` of Gemini's) goes back with its turn; another provider with an API
+of its own is asked without it, with a warning. The settings are in [configuration.md](configuration.md).
 """
 
 FEATURES_HEAD: Final = """\

@@ -11,13 +11,14 @@ from services.dispatch.adapters.variants import VARIANTS
 from tests.adapters.reading import request_of
 from tests.fakes.dialects import DIALECTS
 
-SIGNED = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
-BLOCKS = {
+SIGNED: dict[str, Any] = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
+BLOCKS: dict[str, Any] = {
     "thinking_blocks": [{"type": "thinking", "thinking": "Hm.", "signature": "EqQB"}],
     "content_blocks": [{"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {}}],
 }
+CALLED: dict[str, Any] = {"caller": {"type": "direct_call"}}
 CALL = {"id": "c1", "type": "function", "function": {"name": "clock", "arguments": "{}"}}
-OWN = {"anthropic": ("EqQB", "web_search"), "gemini": ("c2ln",)}
+OWN = {"anthropic": ("EqQB", "web_search", "direct_call"), "gemini": ("c2ln",)}
 ADAPTERS: dict[str, Adapter] = {each.kind: each.adapter for each in DIALECTS if each.kind not in ("openai", "azure")}
 ADAPTERS["mistral"] = OpenAIAdapter(VARIANTS["mistral"])
 
@@ -29,12 +30,12 @@ def turns(message: dict[str, Any], call: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("vendor", sorted(ADAPTERS))
 def test_only_its_own_vendor_is_sent_it(vendor: str) -> None:
-    wire = ADAPTERS[vendor].encode(request_of(turns(BLOCKS | SIGNED, SIGNED)), "m")
+    wire = ADAPTERS[vendor].encode(request_of(turns(BLOCKS | SIGNED, SIGNED | CALLED)), "m")
     text = wire.body.decode()
-    for word in ("EqQB", "web_search", "c2ln"):
+    for word in ("EqQB", "web_search", "direct_call", "c2ln"):
         assert (word in text) is (word in OWN.get(vendor, ()))
     left_out = {warning.partition(":")[0] for warning in wire.warnings}
-    all_names = {f"messages[1].{name}" for name in (*BLOCKS, "extra_content", "tool_calls[0].extra_content")}
+    all_names = {f"messages[1].{name}" for name in (*BLOCKS, "extra_content", "tool_calls[0].caller", "tool_calls[0].extra_content")}
     assert left_out == {name for name in all_names if not _is_of(vendor, name)}
 
 
@@ -44,6 +45,6 @@ def _is_of(vendor: str, name: str) -> bool:
 
 @pytest.mark.parametrize("vendor", sorted(ADAPTERS))
 def test_the_rest_is_as_if_it_had_not_been_there(vendor: str) -> None:
-    foreign = (SIGNED, SIGNED) if vendor == "anthropic" else (BLOCKS, {}) if vendor == "gemini" else (BLOCKS | SIGNED, SIGNED)
+    foreign = {"anthropic": (SIGNED, SIGNED), "gemini": (BLOCKS, CALLED)}.get(vendor, (BLOCKS | SIGNED, SIGNED | CALLED))
     bodies = [json.loads(ADAPTERS[vendor].encode(request_of(turns(*members)), "m").body) for members in (foreign, ({}, {}))]
     assert bodies[0] == bodies[1]

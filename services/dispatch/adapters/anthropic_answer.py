@@ -43,7 +43,7 @@ _STATUS_OF_TYPE: Final = {
 }
 _THOUGHTS: Final = frozenset({"thinking", "redacted_thinking"})
 # What of an answer's own members goes back with the next turn.
-KEEPSAKES: Final = frozenset({"content_blocks", "thinking_blocks"})
+KEEPSAKES: Final = frozenset({"caller", "content_blocks", "thinking_blocks"})
 
 
 class _Delta(msgspec.Struct):

@@ -72,7 +72,7 @@ _DEFAULTS: Mapping[str, Sequence[Any]] = {
     "top_logprobs": (0,),
 }
 # What answers of ours bring in one vendor's words, on messages and calls: they come back in later turns, which any vendor may be asked.
-_KEEPSAKES = frozenset({"content_blocks", "extra_content", "thinking_blocks"})
+_KEEPSAKES = frozenset({"caller", "content_blocks", "extra_content", "thinking_blocks"})
 
 
 class Question:
