@@ -28,6 +28,8 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_HEADER_BYTES = 64 * 1024
 # Envoy, which keeps idle connections for a minute, is always the one to close: otherwise a request could meet a closing connection.
 KEEP_ALIVE_S = 3600.0
+# What was cut off has so long to end.
+ENDING_S = 1.0
 HEALTH_PATH = "/healthz"
 EVENT_STREAM = "text/event-stream"
 _BODY = httpbody_pb2.HttpBody.DESCRIPTOR
@@ -194,7 +196,7 @@ async def serve(face: HttpFace, address: str | None, drain_s: float) -> AsyncIte
         auto_decompress=False,
     )
     async with AsyncExitStack() as stack:
-        runner = web.ServerRunner(server, shutdown_timeout=drain_s)
+        runner = web.ServerRunner(server, shutdown_timeout=drain_s + ENDING_S)
         await runner.setup()
         stack.push_async_callback(_leave, runner, face, drain_s)
         site = web.UnixSite(runner, address[5:]) if address.startswith("unix:") else web.TCPSite(runner, *host_and_port(address))
@@ -203,7 +205,7 @@ async def serve(face: HttpFace, address: str | None, drain_s: float) -> AsyncIte
 
 
 async def _leave(runner: web.ServerRunner, face: HttpFace, drain_s: float) -> None:
-    # The runner alone would wait for as long again before it cancels, and without end when that is 0: `up` kills sooner.
+    # The runner alone would wait twice for its time before it cancels: `up` kills sooner.
     cut = asyncio.get_running_loop().call_later(drain_s, face.cut_off)
     try:
         await runner.cleanup()

@@ -235,7 +235,9 @@ async def test_leaving_waits_for_a_running_answer(service: Service, face: HttpFa
 
 
 @pytest.mark.parametrize("drain_s", [0.0, 1.0])
-async def test_what_outlasts_the_drain_is_cut_off_when_it_ends(service: Service, face: HttpFace, tmp_path: Path, drain_s: float) -> None:
+async def test_what_outlasts_the_drain_is_cut_off_when_it_ends(
+    service: Service, face: HttpFace, tmp_path: Path, caplog: pytest.LogCaptureFixture, drain_s: float
+) -> None:
     arrived, left = asyncio.Event(), asyncio.Event()
 
     async def answer(request: pb.CreateChatCompletionRequest, context: Context) -> AsyncIterator[HttpBody]:
@@ -256,4 +258,5 @@ async def test_what_outlasts_the_drain_is_cut_off_when_it_ends(service: Service,
     # Whoever started this process kills it a few seconds after the drain.
     await asyncio.wait_for(serving.__aexit__(None, None, None), drain_s + 0.9)
     assert left.is_set()
+    assert not [record for record in caplog.records if record.name.startswith("aiohttp")]
     writer.close()
