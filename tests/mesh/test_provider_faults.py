@@ -28,7 +28,7 @@ FIRST, SECOND = "Hello", " world"
 END = None  # the body ends as if all had been said
 NONSENSE = b"data: <oops>\n\n<oops>\n\n"
 TEXT, PROMPT_READ = re.compile(r"case:([\w/-]+)"), 1
-AT_ONCE = 24
+AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def _id(dialect: Dialect, case: Case) -> str:
 
 
 # A machine that is busy with all cases at once must not take a working answer for a silent one.
-_TIMEOUTS = "timeouts = { connect = 2, first_byte = 1.5, idle = 1.5, total = 3 }\n"
+_TIMEOUTS = "timeouts = { connect = 2, first_byte = 3, idle = 3, total = 6 }\n"
 # So many faults at once are for the tests of the breaker and of the retry budget; here each case stands alone.
 POLICY = "[retry]\nattempts = 2\nbudget = 1\nbudget_floor_per_second = 1000\n[breaker]\nfailures = 10000\nminimum_calls = 10000\n"
 
