@@ -28,7 +28,8 @@ from services.ledger.keys import Keys, KeyThreads
 from services.ledger.live_grids import LiveGrids
 from services.ledger.lock import owned
 from services.ledger.overrides import DeclaredPrice, read_overrides
-from services.ledger.reads import Reads
+from services.ledger.reads import Reads, Reports
+from services.ledger.report_store import open_reports
 from services.ledger.servicer import LedgerServicer
 from services.ledger.settings import LedgerSettings
 from services.ledger.store import Reader, Writer, open_books
@@ -61,7 +62,9 @@ async def build(settings: LedgerSettings, mesh: Mesh) -> AsyncIterator[None]:
         ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerServicer(books, reads), mesh.registry)
         keys, revision = _keys(place, settings, stack)
         key_service_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(keys), mesh.registry)
-        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(reads, keys, settings.admin_api_key), mesh.registry)
+        reports = Reports(stack.enter_context(open_reports(place, settings.synchronous)), _thread("ledger-reports", stack))
+        admin = AdminServicer(reads, reports, keys, settings.admin_api_key, SystemClock())
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, mesh.registry)
         await stack.enter_async_context(_running(books.run(), books.watch(), keys.follow(revision), _drain(books, keys, mesh.draining)))
         yield
 

@@ -4,13 +4,14 @@ from google.api.httpbody_pb2 import HttpBody
 
 from joulegate.ledger.v1 import admin_service_pb2 as pb
 from joulegate.ledger.v1 import admin_service_pb2_grpc as pb_grpc
-from services.ledger import api_key, key_documents
+from services.ledger import api_key, key_documents, report
 from services.ledger.api_key import message_of
 from services.ledger.keys import Keys
 from services.ledger.paging import PageTokens, page_size
-from services.ledger.reads import Reads
+from services.ledger.reads import Reads, Reports
 from services.ledger.records import entry
 from services.runtime.admin_key import AdminKey
+from services.runtime.clock import Clock
 from services.runtime.interceptors import Context, metadata_value
 
 _CREATED = (("x-http-status", "201"),)
@@ -19,12 +20,15 @@ _CREATED = (("x-http-status", "201"),)
 class AdminServicer(pb_grpc.AdminServiceServicer):
     """See admin_service.proto."""
 
-    def __init__(self, reads: Reads, keys: Keys, admin_key: str | None) -> None:
+    def __init__(self, reads: Reads, reports: Reports, keys: Keys, admin_key: str | None, clock: Clock) -> None:
         self._reads = reads
+        self._reports = reports
         self._keys = keys
         self._admin_key = AdminKey(admin_key)
         self._tokens = PageTokens(admin_key or "")
         self._key_tokens = PageTokens(f"keys {admin_key}")
+        self._report_tokens = PageTokens(f"reports {admin_key}")
+        self._clock = clock
 
     async def ListEntries(self, request: pb.ListEntriesRequest, context: Context) -> pb.ListEntriesResponse:
         self._check(context)
@@ -37,6 +41,21 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
             entries=[entry(row) for _, row in rows[:size]],
             next_page_token=self._tokens.write(rows[size - 1][0], request.request_id) if more else "",
         )
+
+    async def GetReport(self, request: pb.GetReportRequest, context: Context) -> pb.GetReportResponse:
+        self._check(context)
+        size, asked = page_size(request.page_size), report.question(request, self._clock.now())
+        token = self._report_tokens.open(request.page_token, report.same_report(request))
+        if token is None:
+            newest, groups = await self._reports.sums(asked, size + 1)
+        else:
+            position = report.read_position(token)
+            asked = asked._replace(start_ns=position.start_ns, end_ns=position.end_ns)
+            newest, groups = await self._reports.sums(asked, size + 1, position.newest, position.group)
+        if len(groups) <= size:
+            return report.response(asked, groups, "")
+        last = report.Position(asked.start_ns, asked.end_ns, newest, groups[size - 1][0])
+        return report.response(asked, groups[:size], self._report_tokens.seal(report.write_position(last), report.same_report(request)))
 
     async def CreateKey(self, request: pb.CreateKeyRequest, context: Context) -> pb.CreateKeyResponse:
         self._check(context)

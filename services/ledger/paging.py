@@ -30,21 +30,31 @@ class PageTokens:
         self._secret = secret.encode()
 
     def write(self, before: int, request_id: str) -> str:
-        position = _SEQUENCE.pack(before)
-        return base64.urlsafe_b64encode(position + self._seal(position, request_id)).decode("ascii")
+        return self.seal(_SEQUENCE.pack(before), request_id.encode())
 
     def read(self, token: str, request_id: str) -> int | None:
         """The position of a token; None when it is empty. Raises GatewayError for one that was not given out."""
+        position = self.open(token, request_id.encode())
+        return None if position is None else int(_SEQUENCE.unpack(position)[0])
+
+    def seal(self, position: bytes, asked: bytes) -> str:
+        """The token of any position in the answer to what was asked. What seals one kind of positions must not seal another."""
+        return base64.urlsafe_b64encode(position + self._seal(position, asked)).decode("ascii")
+
+    def open(self, token: str, asked: bytes) -> bytes | None:
+        """The position of a token that was sealed; None when it is empty. Raises GatewayError for one that was not given out."""
         if not token:
             return None
         try:
             sealed = base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True)
         except (UnicodeEncodeError, binascii.Error):
             sealed = b""
-        position = sealed[: _SEQUENCE.size]
-        if len(position) < _SEQUENCE.size or not hmac.compare_digest(sealed[_SEQUENCE.size :], self._seal(position, request_id)):
+        position, seal = sealed[:-_SEAL_BYTES], sealed[-_SEAL_BYTES:]
+        if not position or not hmac.compare_digest(seal, self._seal(position, asked)):
             raise GatewayError(ErrorReason.ERROR_REASON_INVALID_REQUEST, "page_token was not given out", {"param": "page_token"})
-        return int(_SEQUENCE.unpack(position)[0])
+        return position
 
-    def _seal(self, position: bytes, request_id: str) -> bytes:
-        return hmac.digest(self._secret, b"page" + position + request_id.encode(), hashlib.sha256)[:_SEAL_BYTES]
+    def _seal(self, position: bytes, asked: bytes) -> bytes:
+        # With its length: what ends the one must not begin the other.
+        sealed = b"page" + len(position).to_bytes(4, "big") + position + asked
+        return hmac.digest(self._secret, sealed, hashlib.sha256)[:_SEAL_BYTES]

@@ -10,6 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from services.ledger.booking import Totals
 from services.ledger.records import Row
+from services.ledger.report import Group, Question, Sums
+from services.ledger.report_store import ReportReader
 from services.ledger.store import Reader
 from services.runtime.errors import GatewayError
 
@@ -32,7 +34,23 @@ class Reads:
         return await self._ask(lambda: self._reader.entries(limit, before, request_id))
 
     async def _ask(self, question: Callable[[], T]) -> T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, question)
-        except SQLAlchemyError as error:
-            raise GatewayError(ErrorReason.ERROR_REASON_LEDGER_UNAVAILABLE, "the books cannot be read", retry_after_s=1) from error
+        return await _on(self._thread, question)
+
+
+class Reports:
+    """The store's sums. A report may take seconds, so it has a thread that nothing else waits for."""
+
+    def __init__(self, reader: ReportReader, thread: Executor) -> None:
+        self._reader = reader
+        self._thread = thread
+
+    async def sums(self, asked: Question, limit: int, newest: int | None = None, after: Group = ()) -> tuple[int, list[tuple[Group, Sums]]]:
+        """The first groups after `after`, of rows up to `newest`, and the newest row that is counted."""
+        return await _on(self._thread, lambda: self._reader.sums(asked, limit, newest, after))
+
+
+async def _on(thread: Executor, question: Callable[[], T]) -> T:
+    try:
+        return await asyncio.get_running_loop().run_in_executor(thread, question)
+    except SQLAlchemyError as error:
+        raise GatewayError(ErrorReason.ERROR_REASON_LEDGER_UNAVAILABLE, "the books cannot be read", retry_after_s=1) from error

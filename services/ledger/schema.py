@@ -35,6 +35,8 @@ entries = sa.Table(
     sa.UniqueConstraint("request_id", "attempt"),
     # What a key was used for, and when last.
     sa.Index("entries_by_key", "key_id", "created_ns"),
+    # What reports add up.
+    sa.Index("entries_by_time", "created_ns"),
     sqlite_autoincrement=True,
 )
 intents = sa.Table(

@@ -22,7 +22,8 @@ from services.ledger.books import Books
 from services.ledger.engines import Place, open_engine
 from services.ledger.key_store import open_keys
 from services.ledger.keys import Keys, KeyThreads
-from services.ledger.reads import Reads
+from services.ledger.reads import Reads, Reports
+from services.ledger.report_store import ReportReader
 from services.ledger.servicer import LedgerServicer
 from services.ledger.settings import LedgerSettings
 from services.ledger.store import Reader, Writer
@@ -67,9 +68,10 @@ async def started(place: Place, kind: str, admin_key: str | None = "key") -> Asy
         books = Books(writer, new_figurer(), writer_thread, clock, orphan_grace_s=10)
         books.expect(writer.waiting_routers())
         reads = Reads(Reader(reading), reader_thread)
+        reports = Reports(ReportReader(reading), reader_thread)
         keys = Keys(*key_stores, KeyThreads(*[reader_thread] * 3), clock)
         ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerServicer(books, reads), mesh.registry)
-        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(reads, keys, admin_key), mesh.registry)
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(reads, reports, keys, admin_key, clock), mesh.registry)
         running = asyncio.create_task(books.run())
         async with serve(mesh, kind) as channel:
             yield Ledger(channel, books, clock, writing)

@@ -28,7 +28,7 @@ from tests.postgresql import variables_of
 from tests.unit.ledger.samples import BEGAN, LATER, attempt, hit, intent, settlement
 from tests.unit.ledger.test_store import commit
 
-REVISIONS = ["0001", "0002", "0003", "0004"]
+REVISIONS = ["0001", "0002", "0003", "0004", "0005"]
 # Files of programs from before there were revisions: an open intent, a request with two attempts, and a hit.
 OLD = {"0001": "books_in_microseconds.sql", "0002": "books_in_nanoseconds.sql"}
 
@@ -115,7 +115,7 @@ def test_books_go_down_and_up_again_with_the_same_sums(place: Place, engine: sa.
         commit(Writer(engine), settlement("t"))
         before = reader.totals()
         rows = [row for _, row in reader.entries(10)]
-    for target in ("0003", "0002", "0001", "0002", "head", "0001"):
+    for target in ("0004", "0003", "0002", "0001", "0002", "head", "0001"):
         migration.migrate(engine, target)
         assert revision(engine) == (migration.HEAD if target == "head" else target)
         with engine.connect() as connection:
@@ -152,7 +152,7 @@ def test_books_of_a_newer_program_are_left_alone(place: Place, engine: sa.Engine
         lambda: migration.migrate(engine, "0001"),
         lambda: open_books(place, "full").__enter__(),
     ):
-        with pytest.raises(BooksError, match=r"a newer program has written these books \(revision 0999\); this one knows those up to 0004"):
+        with pytest.raises(BooksError, match=r"a newer program has written these books \(revision 0999\); this one knows those up to 0005"):
             change()
     assert revision(engine) == "0999"
 
@@ -167,7 +167,7 @@ def test_tables_of_somebody_else_are_left_alone(engine: sa.Engine) -> None:
 
 
 def test_revision_that_there_is_not_is_refused_by_name(engine: sa.Engine) -> None:
-    with pytest.raises(BooksError, match="no revision '0007': say one of base, 0001, 0002, 0003, 0004"):
+    with pytest.raises(BooksError, match="no revision '0007': say one of base, 0001, 0002, 0003, 0004, 0005"):
         migration.migrate(engine, "0007")
 
 
@@ -281,9 +281,9 @@ def test_operators_migrate_up_and_down(operator: Any, engine: sa.Engine, capsys:
     assert operator("ledger", "migrate") == 0
     assert operator("ledger", "migrate", "--down", "0002") == 0
     assert capsys.readouterr().out.splitlines() == [
-        "the books are at revision 0004, and were at none",
-        "the books are at revision 0004",
-        "the books are at revision 0002, and were at 0004",
+        "the books are at revision 0005, and were at none",
+        "the books are at revision 0005",
+        "the books are at revision 0002, and were at 0005",
     ]
     assert revision(engine) == "0002"
 

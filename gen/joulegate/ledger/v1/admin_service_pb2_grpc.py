@@ -42,6 +42,11 @@ class AdminServiceStub:
                 request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListEntriesRequest.SerializeToString,
                 response_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListEntriesResponse.FromString,
                 _registered_method=True)
+        self.GetReport = channel.unary_unary(
+                '/joulegate.ledger.v1.AdminService/GetReport',
+                request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetReportRequest.SerializeToString,
+                response_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetReportResponse.FromString,
+                _registered_method=True)
         self.CreateKey = channel.unary_unary(
                 '/joulegate.ledger.v1.AdminService/CreateKey',
                 request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.CreateKeyRequest.SerializeToString,
@@ -91,6 +96,14 @@ class AdminServiceServicer:
 
     def ListEntries(self, request, context):
         """ListEntries reads the books, newest first. No side effect. INVALID_ARGUMENT for a page token that was not given out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReport(self, request, context):
+        """GetReport adds rows of the books up, by time and by what they are told apart by. No side effect. INVALID_ARGUMENT for a time that is none,
+        for a page token that was not given out for the same request, and for a sum that is more than 64 bits hold.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -162,6 +175,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListEntriesRequest.FromString,
                     response_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListEntriesResponse.SerializeToString,
             ),
+            'GetReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReport,
+                    request_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetReportRequest.FromString,
+                    response_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetReportResponse.SerializeToString,
+            ),
             'CreateKey': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateKey,
                     request_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.CreateKeyRequest.FromString,
@@ -232,6 +250,33 @@ class AdminService:
             '/joulegate.ledger.v1.AdminService/ListEntries',
             joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListEntriesRequest.SerializeToString,
             joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joulegate.ledger.v1.AdminService/GetReport',
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetReportRequest.SerializeToString,
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetReportResponse.FromString,
             options,
             channel_credentials,
             insecure,

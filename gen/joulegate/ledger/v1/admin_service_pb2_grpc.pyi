@@ -21,6 +21,10 @@ class AdminServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListEntries: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListEntriesRequest, _admin_service_pb2.ListEntriesResponse]
     """ListEntries reads the books, newest first. No side effect. INVALID_ARGUMENT for a page token that was not given out."""
+    GetReport: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetReportRequest, _admin_service_pb2.GetReportResponse]
+    """GetReport adds rows of the books up, by time and by what they are told apart by. No side effect. INVALID_ARGUMENT for a time that is none,
+    for a page token that was not given out for the same request, and for a sum that is more than 64 bits hold.
+    """
     CreateKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateKeyRequest, _admin_service_pb2.CreateKeyResponse]
     """CreateKey makes a key. Its text is in the answer and never seen again. Not idempotent. INVALID_ARGUMENT for what no key can have."""
     GetKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetKeyRequest, _admin_service_pb2.GetKeyResponse]
@@ -54,6 +58,16 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_admin_service_pb2.ListEntriesRequest, _abc.Awaitable[_admin_service_pb2.ListEntriesResponse]],
     ) -> _abc.Awaitable[_admin_service_pb2.ListEntriesResponse]:
         """ListEntries reads the books, newest first. No side effect. INVALID_ARGUMENT for a page token that was not given out."""
+
+    @_abc_1.abstractmethod
+    def GetReport(
+        self,
+        request: _admin_service_pb2.GetReportRequest,
+        context: _aio.ServicerContext[_admin_service_pb2.GetReportRequest, _abc.Awaitable[_admin_service_pb2.GetReportResponse]],
+    ) -> _abc.Awaitable[_admin_service_pb2.GetReportResponse]:
+        """GetReport adds rows of the books up, by time and by what they are told apart by. No side effect. INVALID_ARGUMENT for a time that is none,
+        for a page token that was not given out for the same request, and for a sum that is more than 64 bits hold.
+        """
 
     @_abc_1.abstractmethod
     def CreateKey(
