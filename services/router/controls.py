@@ -72,6 +72,8 @@ def wants_hedge(headers: Mapping[str, str], strategy: Strategy) -> bool:
 
 def routing_strategy(extensions: Mapping[str, object], default: Strategy) -> Strategy:
     """What the body fields `routing_strategy`, `x-routing-strategy` or `routing.strategy` name. Raises GatewayError for an unknown name."""
+    if not extensions:
+        return default
     field, name = _strategy(extensions)
     if not field or name in PLANNED:
         return default
@@ -83,6 +85,8 @@ def routing_strategy(extensions: Mapping[str, object], default: Strategy) -> Str
 
 def unmet_wishes(extensions: Mapping[str, object], default: Strategy) -> tuple[str, ...]:
     """Fields of the gateway's own that this version reads and does not act on."""
+    if not extensions:
+        return ()
     fields = [name for name in extensions if name not in _HONOURED]
     routing = extensions.get("routing")
     if isinstance(routing, dict):

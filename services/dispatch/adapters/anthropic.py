@@ -12,9 +12,9 @@ from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from services.dispatch.adapters.anthropic_answer import KEEPSAKES, EventsDecoder, completion
 from services.dispatch.adapters.anthropic_request import members
 from services.dispatch.adapters.base import Reply, StreamDecoder, WireRequest
-from services.dispatch.adapters.bodies import WholeDecoder, json_or_none, refusal
+from services.dispatch.adapters.bodies import WholeDecoder, listed, refusal
 from services.dispatch.adapters.question import Question
-from services.dispatch.failure import Failure, Kind
+from services.dispatch.failure import Failure
 from services.wire.fields import encode
 
 # The version that knows `temperature`, `top_p` and `top_k`, which the next one, 2026-10-21, refuses at any value.
@@ -50,11 +50,7 @@ class AnthropicAdapter:
         return refusal(body, status)
 
     def decode_models(self, body: bytes) -> Sequence[pb.Model]:
-        listed = json_or_none(body)
-        entries = listed.get("data") if isinstance(listed, dict) else None
-        if not isinstance(entries, list):
-            raise Failure(Kind.BROKEN, "the list of models is not one")
-        return [_model(entry) for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+        return [_model(entry) for entry in listed(body, "data") if isinstance(entry.get("id"), str)]
 
 
 def _model(entry: Mapping[str, Any]) -> pb.Model:

@@ -13,12 +13,12 @@ from msgspec import Raw
 
 from joulegate.chat.v1 import chat_pb2
 from services.dispatch.adapters.base import Reply
-from services.dispatch.adapters.bodies import refusal
+from services.dispatch.adapters.bodies import refusal, sse_events
 from services.dispatch.adapters.events import CONTENT_FILTER, LENGTH, STOP, TOOL_CALLS, Chunks, extra
 from services.dispatch.adapters.members import Members
 from services.dispatch.failure import Failure, Kind
 from services.wire.fields import encode, parse_object
-from services.wire.sse import EventTooLarge, SseDecoder
+from services.wire.sse import SseDecoder
 
 _FINISH: Final = {
     "end_turn": STOP,
@@ -228,11 +228,7 @@ class EventsDecoder:
         self._end_rest: dict[str, Raw] = {}
 
     def feed(self, data: bytes) -> Iterator[chat_pb2.ChatEvent]:
-        try:
-            events = self._sse.feed(data)
-        except EventTooLarge as problem:
-            raise Failure(Kind.BROKEN, str(problem)) from None
-        for event in events:
+        for event in sse_events(self._sse, data):
             if self.is_done:
                 return
             yield from self._read(event.event, event.data)

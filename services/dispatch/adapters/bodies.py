@@ -8,6 +8,7 @@ import msgspec
 
 from joulegate.chat.v1 import chat_pb2
 from services.dispatch.failure import Failure, Kind
+from services.wire.sse import EventTooLarge, SseDecoder, SseEvent
 
 MAX_COMPLETION_BYTES = 64 * 1024 * 1024
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
@@ -33,6 +34,23 @@ class WholeDecoder:
     def close(self) -> Iterator[chat_pb2.ChatEvent]:
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         yield chat_pb2.ChatEvent(completion=self._decode(body))
+
+
+def sse_events(decoder: SseDecoder, data: bytes) -> list[SseEvent]:
+    """The events that `data` completes. Raises Failure for one that outgrows its bound."""
+    try:
+        return decoder.feed(data)
+    except EventTooLarge as problem:
+        raise Failure(Kind.BROKEN, str(problem)) from None
+
+
+def listed(body: bytes, member: str, *, is_bare_allowed: bool = False) -> list[dict[str, Any]]:
+    """The objects of a list of models: a member of the body or, where that is allowed, all of it. Raises Failure for anything else."""
+    document = json_or_none(body)
+    entries = document.get(member) if isinstance(document, dict) else document if is_bare_allowed else None
+    if not isinstance(entries, list):
+        raise Failure(Kind.BROKEN, "the list of models is not one")
+    return [entry for entry in entries if isinstance(entry, dict)]
 
 
 def json_or_none(document: bytes) -> Any:

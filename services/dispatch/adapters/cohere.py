@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from joulegate.chat.v1 import chat_pb2
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from services.dispatch.adapters.base import Reply, StreamDecoder, WireRequest
-from services.dispatch.adapters.bodies import WholeDecoder, json_or_none, refusal
+from services.dispatch.adapters.bodies import WholeDecoder, listed, refusal
 from services.dispatch.adapters.cohere_answer import EventsDecoder, completion
 from services.dispatch.adapters.cohere_request import body_of
-from services.dispatch.failure import Failure, Kind
+from services.dispatch.failure import Failure
 from services.wire.fields import encode
 
 _HEADERS: Mapping[bool, Mapping[str, str]] = {
@@ -44,9 +44,5 @@ class CohereAdapter:
         return refusal(body, status)
 
     def decode_models(self, body: bytes) -> Sequence[pb.Model]:
-        listed = json_or_none(body)
-        entries = listed.get("models") if isinstance(listed, dict) else None
-        if not isinstance(entries, list):
-            raise Failure(Kind.BROKEN, "the list of models is not one")
-        names = (entry.get("name") for entry in entries if isinstance(entry, dict))
+        names = (entry.get("name") for entry in listed(body, "models"))
         return [pb.Model(id=name, owned_by="cohere") for name in names if isinstance(name, str) and name]

@@ -8,12 +8,12 @@ from msgspec import DecodeError, Raw
 
 from joulegate.chat.v1 import chat_pb2
 from services.dispatch.adapters.base import Reply
-from services.dispatch.adapters.bodies import refusal
+from services.dispatch.adapters.bodies import refusal, sse_events
 from services.dispatch.adapters.events import LENGTH, STOP, TOOL_CALLS, Chunks, native_finish
 from services.dispatch.adapters.members import Members
 from services.dispatch.failure import Failure, Kind
 from services.wire.fields import encode
-from services.wire.sse import EventTooLarge, SseDecoder
+from services.wire.sse import SseDecoder
 
 _FINISH: Final[Mapping[str, chat_pb2.FinishReason.ValueType]] = {
     "COMPLETE": STOP,
@@ -93,11 +93,7 @@ class EventsDecoder:
         self._calls: dict[int, int] = {}
 
     def feed(self, data: bytes) -> Iterator[chat_pb2.ChatEvent]:
-        try:
-            events = self._sse.feed(data)
-        except EventTooLarge as problem:
-            raise Failure(Kind.BROKEN, str(problem)) from None
-        for event in events:
+        for event in sse_events(self._sse, data):
             if not self.is_done and event.data.strip():
                 yield from self._events(event.data)
 

@@ -13,7 +13,7 @@ from joulegate.chat.v1 import chat_pb2
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from services.dispatch.adapters import gemini_request
 from services.dispatch.adapters.base import Reply, StreamDecoder, WireRequest
-from services.dispatch.adapters.bodies import WholeDecoder, json_or_none, plain_text
+from services.dispatch.adapters.bodies import WholeDecoder, json_or_none, listed, plain_text, sse_events
 from services.dispatch.adapters.events import CONTENT_FILTER, Chunks, extra
 from services.dispatch.adapters.gemini_answer import (
     TYPED_OF_ANSWER,
@@ -36,7 +36,7 @@ from services.dispatch.adapters.gemini_answer import (
 from services.dispatch.adapters.question import Question
 from services.dispatch.failure import Failure, Kind
 from services.wire.fields import encode
-from services.wire.sse import EventTooLarge, SseDecoder
+from services.wire.sse import SseDecoder
 
 _HEADERS: Mapping[str, Mapping[str, str]] = {
     accept: {"content-type": "application/json", "accept": accept} for accept in ("application/json", "text/event-stream")
@@ -69,10 +69,7 @@ class GeminiAdapter:
         return vendor_failure(json_or_none(body), status) or Failure(Kind.REFUSED, said, http_status=status)
 
     def decode_models(self, body: bytes) -> Sequence[pb.Model]:
-        listed = json_or_none(body)
-        entries = listed.get("models") if isinstance(listed, dict) else None
-        if not isinstance(entries, list):
-            raise Failure(Kind.BROKEN, "the list of models is not one")
+        entries = listed(body, "models")
         return [pb.Model(id=entry["name"].removeprefix("models/"), owned_by="google") for entry in entries if _can_chat(entry)]
 
 
@@ -146,11 +143,7 @@ class _EventDecoder:
 
     def feed(self, data: bytes) -> Iterator[chat_pb2.ChatEvent]:
         self._tail = b"" if data.endswith((b"\n\n", b"\r\n\r\n")) else (self._tail + data)[-_MAX_TAIL_BYTES:]
-        try:
-            events = self._sse.feed(data)
-        except EventTooLarge as problem:
-            raise Failure(Kind.BROKEN, str(problem)) from None
-        for event in events:
+        for event in sse_events(self._sse, data):
             text = event.data.strip()
             if text:
                 yield from self._read(read_answer(text))

@@ -11,10 +11,10 @@ from typing import Any
 from joulegate.chat.v1 import chat_pb2
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from services.dispatch.adapters.base import Reply, StreamDecoder, WireRequest
-from services.dispatch.adapters.bodies import WholeDecoder, json_or_none, refusal
+from services.dispatch.adapters.bodies import WholeDecoder, listed, refusal
 from services.dispatch.adapters.ollama_answer import LinesDecoder, completion, created_of
 from services.dispatch.adapters.ollama_request import body_of
-from services.dispatch.failure import Failure, Kind
+from services.dispatch.failure import Failure
 from services.wire.fields import encode
 
 _HEADERS: Mapping[bool, Mapping[str, str]] = {
@@ -42,11 +42,7 @@ class OllamaAdapter:
         return refusal(body, status)
 
     def decode_models(self, body: bytes) -> Sequence[pb.Model]:
-        listed = json_or_none(body)
-        entries = listed.get("models") if isinstance(listed, dict) else None
-        if not isinstance(entries, list):
-            raise Failure(Kind.BROKEN, "the list of models is not one")
-        return [_model(entry) for entry in entries if isinstance(entry, dict) and _name(entry)]
+        return [_model(entry) for entry in listed(body, "models") if _name(entry)]
 
 
 def _name(entry: dict[str, Any]) -> str:

@@ -11,14 +11,14 @@ from typing import Any
 from joulegate.chat.v1 import chat_pb2
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from services.dispatch.adapters.base import Reply, StreamDecoder, WireRequest
-from services.dispatch.adapters.bodies import WholeDecoder, json_or_none, plain_text, word
+from services.dispatch.adapters.bodies import WholeDecoder, json_or_none, listed, plain_text, sse_events, word
 from services.dispatch.adapters.spelling import beside, read_message, read_reason, read_usage, spell_request, usage_of
 from services.dispatch.adapters.variants import OPENAI, Variant
 from services.dispatch.failure import Failure, Kind
 from services.wire.errors import InvalidAnswer
 from services.wire.fields import NULL, decode_members, encode
 from services.wire.openai import decode_chunk, decode_completion
-from services.wire.sse import EventTooLarge, SseDecoder
+from services.wire.sse import SseDecoder
 
 _HEADERS: Mapping[str, Mapping[str, str]] = {
     accept: {"content-type": "application/json", "accept": accept} for accept in ("application/json", "text/event-stream")
@@ -63,11 +63,7 @@ class OpenAIAdapter:
         return _vendor_failure(json_or_none(body), status) or Failure(Kind.REFUSED, said, http_status=status)
 
     def decode_models(self, body: bytes) -> Sequence[pb.Model]:
-        listed = json_or_none(body)
-        entries = listed.get("data") if isinstance(listed, dict) else listed
-        if not isinstance(entries, list):
-            raise Failure(Kind.BROKEN, "the list of models is not one")
-        return [_model(entry) for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+        return [_model(entry) for entry in listed(body, "data", is_bare_allowed=True) if isinstance(entry.get("id"), str)]
 
 
 def _completion(body: bytes) -> chat_pb2.ChatCompletion:
@@ -99,11 +95,7 @@ class _ChunkDecoder:
         self._has_thoughts = False
 
     def feed(self, data: bytes) -> Iterator[chat_pb2.ChatEvent]:
-        try:
-            events = self._sse.feed(data)
-        except EventTooLarge as problem:
-            raise Failure(Kind.BROKEN, str(problem)) from None
-        for event in events:
+        for event in sse_events(self._sse, data):
             text = event.data.strip()
             if self.is_done or not text:
                 continue
