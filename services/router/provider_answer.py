@@ -19,12 +19,15 @@ from services.router import metrics, tokens
 from services.router.answer import Events, Source, completion_id, usage_chunk
 from services.router.books import Books
 from services.router.question import Question
+from services.runtime.calls import StreamCall
 from services.runtime.errors import GatewayError
 from services.runtime.waiting import is_done_within
 from services.wire.assemble import CompletionAssembler
 
 # A settled answer waits this long for its figures; without them it leaves with the receipt's figures unset.
 FIGURES_WAIT_S = 1.0
+# Dispatch says at once that it has broken off; without that, what is known is booked.
+LAST_NEWS_WAIT_S = 1.0
 # What became of a call that gave no event; with any other code the provider refused it or was not there.
 _OUTCOME_OF_CODE: Mapping[int, entry_pb2.Outcome.ValueType] = {
     code_pb2.DEADLINE_EXCEEDED: entry_pb2.OUTCOME_TIMED_OUT,
@@ -84,7 +87,10 @@ class ProviderAnswer:
             await self._await_selection()
             await self._books.durable(intended)
         except BaseException as error:
-            self._end(error)
+            try:
+                await self._hear_last_news()
+            finally:
+                self._end(error)
             raise
         elapsed = time.monotonic() - self._question.arrived_at
         metrics.first_event_seconds(self.source.provider).observe(elapsed)
@@ -112,6 +118,12 @@ class ProviderAnswer:
             if response.HasField("selected"):
                 self._selected = response.selected
                 self._pending = response
+
+    async def _hear_last_news(self) -> None:
+        """A second call that has just begun may not be known of here yet; it is booked like any other."""
+        if self._selected is None and self._question.wants_hedge and isinstance(self._call, StreamCall):
+            for response in await self._call.last_messages(LAST_NEWS_WAIT_S):
+                self._note_attempts(response)
 
     def _note_attempts(self, response: dispatch_pb.DispatchResponse) -> None:
         for begun in response.begun_attempts:

@@ -13,6 +13,7 @@ import grpc
 from grpc.aio import EOF, AioRpcError, Metadata
 
 from services.runtime.errors import STATUS_DETAILS_KEY
+from services.runtime.waiting import is_done_within
 
 MetadataLike = Sequence[tuple[str, str | bytes]]
 OK = grpc.StatusCode.OK
@@ -223,6 +224,8 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any]):
         self._batch = max(1, window // 2)
         self._consumed = 0
         self._on_credit = on_credit
+        # The other side is done with the call, which a cancelled one is not at once.
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def receive(self, message: Any) -> None:
         """Called by the channel, before `end`."""
@@ -231,7 +234,26 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any]):
 
     def end(self, error: AioRpcError | None) -> None:
         super().end(error)
+        if not self._over.done():
+            self._over.set_result(None)
         self._wake()
+
+    def cancel(self) -> bool:
+        if self._ended.done():
+            return False
+        self._is_cancelled = True
+        self._ended.set_result(rpc_error(grpc.StatusCode.CANCELLED, "Locally cancelled by application!"))
+        self._wake()
+        self._on_cancel()
+        return True
+
+    async def last_messages(self, timeout_s: float) -> Sequence[Any]:
+        """Cancels, and gives what was unread or still on its way: what the other side sent before it heard of that, if it ends in time."""
+        self.cancel()
+        await is_done_within(self._over, timeout_s)
+        messages = tuple(self._unread)
+        self._unread.clear()
+        return messages
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():

@@ -137,8 +137,18 @@ class SessionChannel(grpc.aio.Channel):
             outgoing.waiting = frame
 
     def _cancel(self, call_id: int) -> None:
-        if self._forget(call_id) is not None and self._outbox is not None:
-            self._outbox.put(pb.CallFrame(call_id=call_id, cancel=True))
+        outgoing = self._calls.get(call_id)
+        if outgoing is None:
+            return
+        if self._outbox is None or outgoing.waiting is not None:
+            self._end(call_id, None)
+            return
+        self._outbox.put(pb.CallFrame(call_id=call_id, cancel=True))
+        if isinstance(outgoing.call, StreamCall):
+            # Stays until the other side says that it has ended: messages may be on their way, and somebody may want them.
+            outgoing.stop_timer()
+        else:
+            self._forget(call_id)
 
     def _expire(self, call_id: int) -> None:
         outgoing = self._calls.get(call_id)
@@ -152,8 +162,8 @@ class SessionChannel(grpc.aio.Channel):
 
     def _forget(self, call_id: int) -> "_Outgoing | None":
         outgoing = self._calls.pop(call_id, None)
-        if outgoing is not None and outgoing.timer is not None:
-            outgoing.timer.cancel()
+        if outgoing is not None:
+            outgoing.stop_timer()
         return outgoing
 
     def _end(self, call_id: int, error: grpc.aio.AioRpcError | None) -> None:
@@ -261,6 +271,10 @@ class _Outgoing:
         self.timeout = timeout
         self.timer: asyncio.TimerHandle | None = None
         self.waiting: pb.CallFrame | None = None
+
+    def stop_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
 
 
 def _begin(method: str, request: bytes, timeout: float | None, metadata: MetadataLike | None) -> pb.Begin:

@@ -15,6 +15,7 @@ from joulegate.dispatch.v1 import dispatch_service_pb2 as dispatch_pb
 from joulegate.dispatch.v1 import dispatch_service_pb2_grpc as dispatch_grpc
 from joulegate.ledger.v1 import ledger_service_pb2 as ledger_pb
 from joulegate.ledger.v1 import ledger_service_pb2_grpc as ledger_grpc
+from services.runtime.calls import StreamCall
 from services.runtime.errors import GatewayError
 from tests.contract.channels import KINDS, new_mesh, serve
 
@@ -144,6 +145,17 @@ async def test_a_stream_starts_before_it_is_read(wired: Wired) -> None:
     await asyncio.wait_for(wired.servicer.started.wait(), 5)
     call.cancel()
     await asyncio.wait_for(wired.servicer.cancelled.wait(), 5)
+
+
+async def test_what_was_sent_before_a_stream_was_cancelled_can_still_be_had(wired: Wired) -> None:
+    call: Any = wired.dispatch.Dispatch(dispatch_pb.DispatchRequest(request_id="3", request=chat_pb2.ChatRequest(model="hang")))
+    await asyncio.wait_for(wired.servicer.started.wait(), 5)
+    if not isinstance(call, StreamCall):
+        pytest.skip("a plain RPC that is cancelled drops what was on its way")
+    assert [response.selected.attempt for response in await call.last_messages(5)] == [0, 1, 2]
+    assert wired.servicer.cancelled.is_set()
+    with pytest.raises(asyncio.CancelledError):
+        await call.read()
 
 
 async def test_an_error_after_messages_comes_after_them(wired: Wired) -> None:
