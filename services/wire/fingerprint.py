@@ -1,4 +1,4 @@
-"""The name of a question: equal digests mean that the same answer will do.
+"""The names of a question: equal exact digests mean that the same answer will do, equal scopes that only the words differ.
 
 The digest is taken over the request's JSON with sorted names, less a deny-list, so that a field nobody has heard of yet tells questions
 apart. Canonical JSON of one object is injective: nothing collides by concatenation, and 1 is not "1". Integers count by value; a number
@@ -6,6 +6,7 @@ with a point or an exponent counts by its text, so 1 and 1.0 are two questions: 
 """
 
 import hashlib
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -35,9 +36,34 @@ _decode = msgspec.json.Decoder(float_hook=Raw).decode
 
 def exact_digest(request: chat_pb2.ChatRequest) -> bytes:
     """32 bytes over everything in the request that can change the answer."""
+    return _digest(_relevant_members(request))
+
+
+def scope_digest(request: chat_pb2.ChatRequest) -> bytes:
+    """32 bytes over the same, less the text of the last message: equal scopes differ in nothing but these words."""
+    members = _relevant_members(request)
+    *earlier, last = members["messages"]
+    members["messages"] = [*earlier, {**last, "content": _wordless(last.get("content"))}]
+    return _digest(members)
+
+
+def _relevant_members(request: chat_pb2.ChatRequest) -> dict[str, Any]:
     members = request_members(request)
     for name in _IRRELEVANT_FIELDS:
         members.pop(name, None)
+    return members
+
+
+def _wordless(content: Any) -> Any:
+    """A message's content without its text: what else is in it, images say, stays in its place."""
+    if isinstance(content, str):
+        return ""
+    if isinstance(content, list):
+        return [{**part, "text": ""} if part.get("type") == "text" else part for part in content]
+    return content
+
+
+def _digest(members: dict[str, Any]) -> bytes:
     text = _encode(members)
     try:
         canonical = _VERSION + _encode_sorted(_decode(text))

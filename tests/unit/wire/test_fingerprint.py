@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from services.wire.extensions import EXTENSION_FIELDS, PINNING_FIELDS
-from services.wire.fingerprint import exact_digest
+from services.wire.fingerprint import exact_digest, scope_digest
 from services.wire.openai import decode_request
 from tests.unit.wire.samples import FULL_REQUEST
 
@@ -144,3 +144,49 @@ def test_text_does_not_move_between_neighbours() -> None:
 
 def test_a_null_is_not_an_absent_member() -> None:
     assert digest(FULL_REQUEST | {"verbosity": None}) != digest(FULL_REQUEST)
+
+
+def scope(body: dict[str, Any]) -> bytes:
+    return scope_digest(decode_request(json.dumps(body).encode()))
+
+
+def asked(content: Any, **members: Any) -> dict[str, Any]:
+    earlier = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    return {"model": "m", "messages": [*earlier, {"role": "user", "content": content}]} | members
+
+
+def test_only_the_words_of_the_last_message_are_outside_the_scope() -> None:
+    assert scope(asked("What is a joule?")) == scope(asked("Define joule"))
+    assert scope(asked("What is a joule?")) != digest(asked("What is a joule?"))
+    for index in range(3):
+        body = asked("What is a joule?")
+        body["messages"][index]["content"] += "x"
+        assert scope(body) != scope(asked("What is a joule?"))
+
+
+@pytest.mark.parametrize("path", [path for path in LEAVES if path[:2] != ("messages", len(FULL_REQUEST["messages"]) - 1)], ids=str)
+def test_every_other_value_is_in_the_scope(path: Path) -> None:
+    body = copy.deepcopy(FULL_REQUEST)
+    parent = container(body, path[:-1])
+    parent[path[-1]] = other(parent[path[-1]], path)
+    assert scope(body) != scope(FULL_REQUEST)
+
+
+@pytest.mark.parametrize("path", OBJECTS, ids=str)
+def test_unknown_members_are_in_the_scope_at_every_depth(path: Path) -> None:
+    body = copy.deepcopy(FULL_REQUEST)
+    container(body, path)["new_in_2027"] = None
+    assert scope(body) != scope(FULL_REQUEST)
+
+
+@pytest.mark.parametrize("name", sorted(IRRELEVANT))
+def test_what_cannot_change_the_answer_is_not_in_the_scope(name: str) -> None:
+    assert scope(FULL_REQUEST | {name: IRRELEVANT[name]}) == scope(FULL_REQUEST)
+
+
+def test_of_parts_only_the_texts_are_outside_the_scope() -> None:
+    def parts(text: str, url: str) -> dict[str, Any]:
+        return asked([{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": url}}])
+
+    assert scope(parts("What is this?", "data:,a")) == scope(parts("Describe it", "data:,a"))
+    assert scope(parts("What is this?", "data:,a")) != scope(parts("What is this?", "data:,b"))

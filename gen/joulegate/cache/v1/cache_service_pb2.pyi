@@ -3,10 +3,12 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from joulegate.chat.v1 import chat_pb2 as _chat_pb2
 import builtins as _builtins
@@ -17,6 +19,11 @@ if sys.version_info >= (3, 11):
     from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
+
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -73,6 +80,32 @@ class EntryKey(_message.Message):
 Global___EntryKey: _TypeAlias = EntryKey  # noqa: Y015
 
 @_typing.final
+class Wording(_message.Message):
+    """Wording is what the semantic tier knows of a question: answers serve other words of the same scope only."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    scope: _builtins.bytes
+    """Digest of all that can change the answer, less the words below (services/wire/fingerprint.py). 32 bytes."""
+    text: _builtins.str
+    """The words of the last message."""
+    def __init__(
+        self,
+        *,
+        scope: _builtins.bytes = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Wording: _TypeAlias = Wording  # noqa: Y015
+
+@_typing.final
 class LookUpRequest(_message.Message):
     """LookUpRequest of LookUp."""
 
@@ -81,15 +114,27 @@ class LookUpRequest(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
     MAX_AGE_FIELD_NUMBER: _builtins.int
+    WORDING_FIELD_NUMBER: _builtins.int
+    MIN_SIMILARITY_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    min_similarity: _builtins.float
+    """Cosine that a semantic hit must reach; counts only where it is above the cache's own floor. At most 1."""
+    model: _builtins.str
+    """The model asked for; for counts only."""
     @_builtins.property
     def key(self) -> Global___EntryKey: ...
     @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def request(self) -> _chat_pb2.ChatRequest:
-        """The question itself, for the semantic tier. Unset: exact only."""
+        """Not read: `wording` took its place, so that large requests do not travel."""
 
     @_builtins.property
     def max_age(self) -> _duration_pb2.Duration:
         """Oldest answer that will do. Unset: any that has not expired."""
+
+    @_builtins.property
+    def wording(self) -> Global___Wording:
+        """Unset: exact only."""
 
     def __init__(
         self,
@@ -97,12 +142,17 @@ class LookUpRequest(_message.Message):
         key: Global___EntryKey | None = ...,
         request: _chat_pb2.ChatRequest | None = ...,
         max_age: _duration_pb2.Duration | None = ...,
+        wording: Global___Wording | None = ...,
+        min_similarity: _builtins.float | None = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "max_age", b"max_age", "request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_similarity", b"_min_similarity", "key", b"key", "max_age", b"max_age", "min_similarity", b"min_similarity", "request", b"request", "wording", b"wording"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "max_age", b"max_age", "request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_similarity", b"_min_similarity", "key", b"key", "max_age", b"max_age", "min_similarity", b"min_similarity", "model", b"model", "request", b"request", "wording", b"wording"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__min_similarity: _TypeAlias = _typing.Literal["min_similarity"]  # noqa: Y015
+    _WhichOneofArgType__min_similarity: _TypeAlias = _typing.Literal["_min_similarity", b"_min_similarity"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_similarity) -> _WhichOneofReturnType__min_similarity | None: ...
 
 Global___LookUpRequest: _TypeAlias = LookUpRequest  # noqa: Y015
 
@@ -194,11 +244,14 @@ class StoreRequest(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     ENTRY_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
+    WORDING_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def key(self) -> Global___EntryKey: ...
     @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def request(self) -> _chat_pb2.ChatRequest:
-        """The question itself, for the semantic tier. Unset: exact only."""
+        """Not read: `wording` took its place, so that large requests do not travel."""
 
     @_builtins.property
     def entry(self) -> Global___Entry:
@@ -208,6 +261,14 @@ class StoreRequest(_message.Message):
     def ttl(self) -> _duration_pb2.Duration:
         """How long it may serve. Unset: the cache's default."""
 
+    @_builtins.property
+    def wording(self) -> Global___Wording:
+        """Unset: the answer serves the same request only."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Marks for invalidation, chosen by the caller. At most 8, of at most 128 bytes each."""
+
     def __init__(
         self,
         *,
@@ -215,10 +276,12 @@ class StoreRequest(_message.Message):
         request: _chat_pb2.ChatRequest | None = ...,
         entry: Global___Entry | None = ...,
         ttl: _duration_pb2.Duration | None = ...,
+        wording: Global___Wording | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "key", b"key", "request", b"request", "ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "key", b"key", "request", b"request", "ttl", b"ttl", "wording", b"wording"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "key", b"key", "request", b"request", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "key", b"key", "request", b"request", "tags", b"tags", "ttl", b"ttl", "wording", b"wording"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -256,12 +319,20 @@ class InvalidateEntriesRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     ALL_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
+    MIN_AGE_FIELD_NUMBER: _builtins.int
     entry_id: _builtins.str
     tenant: _builtins.str
     namespace: _builtins.str
     model: _builtins.str
     all: _builtins.bool
     """Removes everything. Needed when no filter is set."""
+    tag: _builtins.str
+    """Entries that were stored with this tag."""
+    @_builtins.property
+    def min_age(self) -> _duration_pb2.Duration:
+        """Entries that are at least so old. Not negative."""
+
     def __init__(
         self,
         *,
@@ -270,10 +341,12 @@ class InvalidateEntriesRequest(_message.Message):
         namespace: _builtins.str | None = ...,
         model: _builtins.str | None = ...,
         all: _builtins.bool = ...,
+        tag: _builtins.str | None = ...,
+        min_age: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_entry_id", b"_entry_id", "_model", b"_model", "_namespace", b"_namespace", "_tenant", b"_tenant", "entry_id", b"entry_id", "model", b"model", "namespace", b"namespace", "tenant", b"tenant"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_entry_id", b"_entry_id", "_model", b"_model", "_namespace", b"_namespace", "_tag", b"_tag", "_tenant", b"_tenant", "entry_id", b"entry_id", "min_age", b"min_age", "model", b"model", "namespace", b"namespace", "tag", b"tag", "tenant", b"tenant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_entry_id", b"_entry_id", "_model", b"_model", "_namespace", b"_namespace", "_tenant", b"_tenant", "all", b"all", "entry_id", b"entry_id", "model", b"model", "namespace", b"namespace", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_entry_id", b"_entry_id", "_model", b"_model", "_namespace", b"_namespace", "_tag", b"_tag", "_tenant", b"_tenant", "all", b"all", "entry_id", b"entry_id", "min_age", b"min_age", "model", b"model", "namespace", b"namespace", "tag", b"tag", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__entry_id: _TypeAlias = _typing.Literal["entry_id"]  # noqa: Y015
     _WhichOneofArgType__entry_id: _TypeAlias = _typing.Literal["_entry_id", b"_entry_id"]  # noqa: Y015
@@ -281,6 +354,8 @@ class InvalidateEntriesRequest(_message.Message):
     _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
     _WhichOneofReturnType__namespace: _TypeAlias = _typing.Literal["namespace"]  # noqa: Y015
     _WhichOneofArgType__namespace: _TypeAlias = _typing.Literal["_namespace", b"_namespace"]  # noqa: Y015
+    _WhichOneofReturnType__tag: _TypeAlias = _typing.Literal["tag"]  # noqa: Y015
+    _WhichOneofArgType__tag: _TypeAlias = _typing.Literal["_tag", b"_tag"]  # noqa: Y015
     _WhichOneofReturnType__tenant: _TypeAlias = _typing.Literal["tenant"]  # noqa: Y015
     _WhichOneofArgType__tenant: _TypeAlias = _typing.Literal["_tenant", b"_tenant"]  # noqa: Y015
     @_typing.overload
@@ -289,6 +364,8 @@ class InvalidateEntriesRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__namespace) -> _WhichOneofReturnType__namespace | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tag) -> _WhichOneofReturnType__tag | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tenant) -> _WhichOneofReturnType__tenant | None: ...
 
@@ -338,6 +415,66 @@ class GetCacheStatsResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class HitCountByModelEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class MissCountByModelEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class RejectCountByRuleEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     EXACT_HIT_COUNT_FIELD_NUMBER: _builtins.int
     SEMANTIC_HIT_COUNT_FIELD_NUMBER: _builtins.int
     MISS_COUNT_FIELD_NUMBER: _builtins.int
@@ -346,6 +483,12 @@ class GetCacheStatsResponse(_message.Message):
     ENTRY_COUNT_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     FAULT_COUNT_FIELD_NUMBER: _builtins.int
+    ENABLED_FIELD_NUMBER: _builtins.int
+    HIT_COUNT_BY_MODEL_FIELD_NUMBER: _builtins.int
+    MISS_COUNT_BY_MODEL_FIELD_NUMBER: _builtins.int
+    REJECT_COUNT_BY_RULE_FIELD_NUMBER: _builtins.int
+    SEMANTIC_ENTRY_COUNT_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FAULT_COUNT_FIELD_NUMBER: _builtins.int
     exact_hit_count: _builtins.int
     semantic_hit_count: _builtins.int
     miss_count: _builtins.int
@@ -356,7 +499,25 @@ class GetCacheStatsResponse(_message.Message):
     size_bytes: _builtins.int
     """Their size in memory."""
     fault_count: _builtins.int
-    """Faults of the store that were turned into misses or dropped writes."""
+    """Faults of the store or the embedder that were turned into misses or dropped writes."""
+    enabled: _builtins.bool
+    """Whether answers are kept at all."""
+    semantic_entry_count: _builtins.int
+    """Entries that can serve other words than their own."""
+    embedding_fault_count: _builtins.int
+    """Lookups and answers that went without the semantic tier because their words could not be embedded in time."""
+    @_builtins.property
+    def hit_count_by_model(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Hits and misses by the model asked for; models beyond the first 256 are counted as `other`."""
+
+    @_builtins.property
+    def miss_count_by_model(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """See hit_count_by_model."""
+
+    @_builtins.property
+    def reject_count_by_rule(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Candidates near enough that the gate refused, by its rule."""
+
     def __init__(
         self,
         *,
@@ -368,10 +529,16 @@ class GetCacheStatsResponse(_message.Message):
         entry_count: _builtins.int = ...,
         size_bytes: _builtins.int = ...,
         fault_count: _builtins.int = ...,
+        enabled: _builtins.bool = ...,
+        hit_count_by_model: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        miss_count_by_model: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        reject_count_by_rule: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        semantic_entry_count: _builtins.int = ...,
+        embedding_fault_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry_count", b"entry_count", "eviction_count", b"eviction_count", "exact_hit_count", b"exact_hit_count", "fault_count", b"fault_count", "miss_count", b"miss_count", "semantic_hit_count", b"semantic_hit_count", "size_bytes", b"size_bytes", "store_count", b"store_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding_fault_count", b"embedding_fault_count", "enabled", b"enabled", "entry_count", b"entry_count", "eviction_count", b"eviction_count", "exact_hit_count", b"exact_hit_count", "fault_count", b"fault_count", "hit_count_by_model", b"hit_count_by_model", "miss_count", b"miss_count", "miss_count_by_model", b"miss_count_by_model", "reject_count_by_rule", b"reject_count_by_rule", "semantic_entry_count", b"semantic_entry_count", "semantic_hit_count", b"semantic_hit_count", "size_bytes", b"size_bytes", "store_count", b"store_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
