@@ -81,7 +81,7 @@ class Attempts:
         providers = {target.provider: self._provider(target) for target in request.targets}
         if not providers:
             raise GatewayError(ErrorReason.ERROR_REASON_INVALID_REQUEST, "a request needs at least one target", {"param": "targets"})
-        return _Course(request, headers, providers, Plan(request.targets, self._policy))
+        return _Course(request, headers, providers, Plan(request.targets, self._policy, request.max_calls))
 
     def _attempt(self, course: "_Course", target: pb.Target) -> Attempt:
         provider = course.providers[target.provider]

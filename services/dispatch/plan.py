@@ -1,5 +1,6 @@
 """Which target is called next, and when: the course of one request through its targets."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
@@ -12,7 +13,7 @@ from services.runtime.errors import GatewayError
 class Plan:
     """Starts at the first target; each failure moves it. Without a target left, `error` says what to tell the caller."""
 
-    def __init__(self, targets: Sequence[pb.Target], policy: RetryPolicy) -> None:
+    def __init__(self, targets: Sequence[pb.Target], policy: RetryPolicy, max_calls: int = 0) -> None:
         self._left = list(reversed(targets))
         self._policy = policy
         self._tries = 1
@@ -21,13 +22,15 @@ class Plan:
         self._last_failures: list[tuple[str, Failure]] = []
         self._error: GatewayError | None = None
         self._calls = 0
+        # That providers may bill.
+        self._calls_left: float = max_calls or math.inf
         # How long to wait before the call.
         self.delay_s = 0.0
 
     @property
     def target(self) -> pb.Target | None:
         """To be called next; None when it is over."""
-        return self._left[-1] if self._left else None
+        return self._left[-1] if self._left and self._calls_left > 0 else None
 
     @property
     def error(self) -> GatewayError:
@@ -39,7 +42,9 @@ class Plan:
         return self._calls == 0 and not self._last_failures
 
     def rivals(self) -> Iterator[pb.Target]:
-        """The targets after the present one that are at another provider, in order."""
+        """The targets after the present one that are at another provider, in order; none when no call is left for them."""
+        if self._calls_left <= 0:
+            return iter(())
         present = self._left[-1].provider
         return (target for target in self._left[-2::-1] if target.provider != present)
 
@@ -50,6 +55,7 @@ class Plan:
     def begin(self) -> int:
         """Counts a call that goes out; gives its number over all calls of the request."""
         self._calls += 1
+        self._calls_left -= 1
         return self._calls
 
     def passed_over(self, failure: Failure) -> None:
@@ -60,13 +66,15 @@ class Plan:
         """Notes that the call to the present target, or to one set apart, failed. `may_repeat` pays for a repeat, if it says yes."""
         if failure.kind in CALLLESS:
             self._calls -= 1
+        if not retry.may_be_billed(failure):
+            self._calls_left += 1
         decision = retry.decide(failure, self._tries, self._policy, jitter, remaining_s)
         if isinstance(decision, Stop):
             self._left.clear()
             self._error = retry.rejected(target.provider, failure)
-        elif target is not self.target:
+        elif not self._left or target is not self._left[-1]:
             self._last_failures.append((target.provider, failure))
-        elif isinstance(decision, Again) and may_repeat():
+        elif isinstance(decision, Again) and self._calls_left > 0 and may_repeat():
             self._tries += 1
             self._failure = failure
             self.delay_s = decision.delay_s

@@ -16,6 +16,8 @@ _NOT_HERE = frozenset({401, 402, 403, 404})
 # Beside 5xx. Not 403: some say it of what this caller asks.
 _SERVES_NOBODY = frozenset({0, 401, 402, 408})
 _TIMEOUTS = frozenset({Kind.TIMEOUT, Kind.LATE})
+# Codes of calls without an event whose prompt was read, as the books take it.
+_READ = frozenset({code_pb2.DEADLINE_EXCEEDED, code_pb2.DATA_LOSS, code_pb2.CANCELLED})
 _CODE_OF_STATUS: Mapping[int, code_pb2.Code.ValueType] = {
     401: code_pb2.UNAUTHENTICATED,
     403: code_pb2.PERMISSION_DENIED,
@@ -90,6 +92,11 @@ def counts_against_health(failure: Failure) -> bool:
     if failure.kind is Kind.REFUSED:
         return failure.http_status >= 500 or failure.http_status in _SERVES_NOBODY
     return failure.kind not in CALLLESS
+
+
+def may_be_billed(failure: Failure) -> bool:
+    """Whether the provider may have read the prompt before the call failed."""
+    return failure.kind not in CALLLESS and status_code(failure) in _READ
 
 
 def _is_passing(failure: Failure) -> bool:

@@ -101,12 +101,12 @@ class Scene:
         self.attempts = Attempts(self.roster, policy or RetryPolicy(), clock, lambda: 0.5, clock.sleep)
         self.responses: list[pb.DispatchResponse] = []
 
-    def request(self, hedge: pb.Hedge | None = None) -> pb.DispatchRequest:
+    def request(self, hedge: pb.Hedge | None = None, max_calls: int = 0) -> pb.DispatchRequest:
         targets = [pb.Target(provider=provider.name, model="m") for provider in self.providers]
-        return pb.DispatchRequest(request_id="r", targets=targets, hedge=hedge)
+        return pb.DispatchRequest(request_id="r", targets=targets, hedge=hedge, max_calls=max_calls)
 
-    async def run(self, remaining_s: float | None = None, hedge: pb.Hedge | None = None) -> list[pb.DispatchResponse]:
-        async for response in self.attempts.dispatch(self.request(hedge), {}, remaining_s):
+    async def run(self, remaining_s: float | None = None, hedge: pb.Hedge | None = None, max_calls: int = 0) -> list[pb.DispatchResponse]:
+        async for response in self.attempts.dispatch(self.request(hedge, max_calls), {}, remaining_s):
             self.responses.append(response)
         return self.responses
 

@@ -297,3 +297,12 @@ async def test_targets_must_exist(targets: list[str], reason: ErrorReason.ValueT
     with pytest.raises(GatewayError) as raised:
         await anext(scene.attempts.dispatch(request, {}, None))
     assert raised.value.reason == reason
+
+
+async def test_no_more_calls_go_out_than_may_be_billed() -> None:
+    first, second = ScriptedBackend([DOWN], [CUT]), ScriptedBackend(ANSWER)
+    scene = Scene(first, second)
+    with pytest.raises(GatewayError):
+        await scene.run(max_calls=1)
+    assert scene.failed == [("a", 1, 503), ("a", 2, 0)]
+    assert not second.answers

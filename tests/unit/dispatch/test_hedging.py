@@ -35,11 +35,11 @@ def scene(*backends: ScriptedBackend, breaker: BreakerPolicy | None = None) -> S
     return Scene(*backends, policy=ONCE, breaker=breaker or BreakerPolicy(), virtual=VirtualClock())
 
 
-def ran(scene: Scene) -> tuple[list[pb.DispatchResponse], float]:
+def ran(scene: Scene, max_calls: int = 0) -> tuple[list[pb.DispatchResponse], float]:
     """The responses, and how long they took."""
 
     async def main() -> float:
-        await scene.run(hedge=AFTER_1_S)
+        await scene.run(hedge=AFTER_1_S, max_calls=max_calls)
         return asyncio.get_running_loop().time()
 
     took = _in_virtual_time(main())
@@ -307,3 +307,10 @@ def test_a_said_wait_wins_and_is_never_below_nothing() -> None:
         after.FromTimedelta(timedelta(seconds=seconds))
         assert hedging.delay_s(pb.DispatchRequest(hedge=pb.Hedge(after=after)), figures) == expected
     assert hedging.delay_s(pb.DispatchRequest(), figures) is None
+
+
+def test_no_second_call_where_only_one_may_be_billed() -> None:
+    these = scene(ScriptedBackend(after(1.2)), ScriptedBackend(after(0.1)))
+    responses, took = ran(these, max_calls=1)
+    assert (took, these.begun, cancelled(responses)) == (1.2, [], [])
+    assert responses[-1].selected.target.provider == "a"

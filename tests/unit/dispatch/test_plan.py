@@ -8,7 +8,7 @@ from services.dispatch.retry import RetryPolicy
 
 A, B = pb.Target(provider="a", model="m"), pb.Target(provider="b", model="m")
 DOWN = Failure(Kind.REFUSED, "down", http_status=503)
-
+SLOW = Failure(Kind.TIMEOUT, "no answer in time")
 
 OPEN = Failure(Kind.WITHHELD, "open", http_status=503, retry_after_s=7.0)
 
@@ -16,12 +16,13 @@ OPEN = Failure(Kind.WITHHELD, "open", http_status=503, retry_after_s=7.0)
 def course(plan: Plan, *failures: Failure, may_repeat: bool = True) -> list[tuple[str, int, float]]:
     steps = []
     for failure in failures:
-        assert plan.target is not None
+        target = plan.target
+        assert target is not None
         if failure.kind is Kind.WITHHELD:
             plan.passed_over(failure)
             continue
-        steps.append((plan.target.provider, plan.begin(), plan.delay_s))
-        plan.failed(plan.target, failure, 1.0, None, lambda: may_repeat)
+        steps.append((target.provider, plan.begin(), plan.delay_s))
+        plan.failed(target, failure, 1.0, None, lambda: may_repeat)
     return steps
 
 
@@ -129,3 +130,38 @@ def test_a_refusal_of_the_rivals_is_everybodys() -> None:
     plan.failed(rival, Failure(Kind.REFUSED, "bad", http_status=400), 1.0, None, lambda: True)
     assert plan.target is None
     assert (plan.error.reason, plan.error.metadata["provider"]) == (ErrorReason.ERROR_REASON_PROVIDER_REJECTED, "b")
+
+
+def test_calls_that_may_be_billed_are_bounded_over_all_targets_and_repeats() -> None:
+    plan = Plan([A, B], RetryPolicy(attempts=2), max_calls=3)
+    assert [step[:2] for step in course(plan, SLOW, SLOW, SLOW)] == [("a", 1), ("a", 2), ("b", 3)]
+    assert plan.target is None
+    assert plan.error.reason == ErrorReason.ERROR_REASON_PROVIDER_TIMEOUT
+
+
+def test_call_that_nobody_bills_leaves_room_for_the_next() -> None:
+    plan = Plan([A, B], RetryPolicy(attempts=2), max_calls=1)
+    unsupported = Failure(Kind.UNSUPPORTED, "no", param="n")
+    assert [step[0] for step in course(plan, DOWN, unsupported, DOWN, SLOW)] == ["a", "a", "b", "b"]
+    assert plan.target is None
+
+
+def test_no_rival_is_called_when_no_call_is_left_for_it() -> None:
+    plan = Plan([A, B], RetryPolicy(), max_calls=1)
+    plan.begin()
+    assert list(plan.rivals()) == []
+    wider = Plan([A, B], RetryPolicy(), max_calls=2)
+    wider.begin()
+    assert list(wider.rivals()) == [B]
+
+
+def test_failures_of_two_calls_side_by_side_are_both_counted() -> None:
+    plan = Plan([A, B], RetryPolicy(attempts=2), max_calls=2)
+    for target in (A, B):
+        plan.begin()
+        if target is B:
+            plan.set_apart(B)
+    plan.failed(A, SLOW, 1.0, None, lambda: True)
+    plan.failed(B, SLOW, 1.0, None, lambda: True)
+    assert plan.target is None
+    assert plan.error.reason == ErrorReason.ERROR_REASON_PROVIDER_TIMEOUT

@@ -56,7 +56,12 @@ class DispatchRequest(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     TARGETS_FIELD_NUMBER: _builtins.int
     HEDGE_FIELD_NUMBER: _builtins.int
+    MAX_CALLS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    max_calls: _builtins.int
+    """Bound on the calls that providers may bill, over all targets, repeats and hedges: a call that was refused or never reached anybody does not
+    count. Without calls left, the last failure is the answer. 0: no bound.
+    """
     @_builtins.property
     def request(self) -> _chat_pb2.ChatRequest:
         """`request.model` is replaced by the target's, `request.stream` says which kind of answer is fetched."""
@@ -78,10 +83,11 @@ class DispatchRequest(_message.Message):
         request: _chat_pb2.ChatRequest | None = ...,
         targets: _abc.Iterable[Global___Target] | None = ...,
         hedge: Global___Hedge | None = ...,
+        max_calls: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hedge", b"hedge", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hedge", b"hedge", "request", b"request", "request_id", b"request_id", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hedge", b"hedge", "max_calls", b"max_calls", "request", b"request", "request_id", b"request_id", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
