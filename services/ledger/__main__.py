@@ -13,7 +13,7 @@ from typing import Any, Final
 import aiohttp
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
-from joulegate.ledger.v1 import admin_service_pb2_grpc, key_service_pb2_grpc, ledger_service_pb2_grpc
+from joulegate.ledger.v1 import admin_service_pb2_grpc, key_service_pb2_grpc, ledger_service_pb2_grpc, rates_service_pb2_grpc
 from services.ledger import carbon, live_grids, metrics, migration
 from services.ledger.admin import AdminServicer
 from services.ledger.books import Books
@@ -28,6 +28,7 @@ from services.ledger.keys import Keys, KeyThreads
 from services.ledger.live_grids import LiveGrids
 from services.ledger.lock import owned
 from services.ledger.overrides import DeclaredPrice, read_overrides
+from services.ledger.rate_servicer import RateServicer
 from services.ledger.reads import Reads, Reports
 from services.ledger.report_store import open_reports
 from services.ledger.servicer import LedgerServicer
@@ -60,6 +61,8 @@ async def build(settings: LedgerSettings, mesh: Mesh) -> AsyncIterator[None]:
         books.expect(writer.waiting_routers())
         metrics.OPEN_INTENTS.set(reader.totals()[1])
         ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerServicer(books, reads), mesh.registry)
+        rates = RateServicer(figurer, _thread("ledger-rates", stack), SystemClock())
+        rates_service_pb2_grpc.add_RatesServiceServicer_to_server(rates, mesh.registry)
         keys, revision = _keys(place, settings, stack)
         key_service_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(keys), mesh.registry)
         reports = Reports(stack.enter_context(open_reports(place, settings.synchronous)), _thread("ledger-reports", stack))

@@ -148,6 +148,12 @@ class Tariffs:
         return _declared(DEAR) if seller is None else _dear(seller.id)
 
 
+def context_tokens(provider: Provider, models: Sequence[str]) -> int:
+    """How many tokens the first of `models` takes in and gives that the catalogue has a figure for; 0 when it has none."""
+    found = (_find_model(provider, model) for model in models)
+    return next((info.context_window for info in found if info is not None and info.context_window), 0)
+
+
 def _listed(provider: Provider, model: str) -> Tariff | None:
     """The catalogue's tariff, if it sells tokens of this model."""
     info = _find_model(provider, model)

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from joulegate.chat.v1.receipt_pb2 import CostBasis, EnergyBasis
 from services.ledger import carbon, energy
 from services.ledger.carbon import WORLD, Always, Grid, Hours
-from services.ledger.cost import Tariff, Tariffs, Usage
+from services.ledger.cost import Price, Tariff, Tariffs, Usage, context_tokens
 from services.ledger.energy import Energy, EnergyModel
 from services.ledger.ladder import Ladder
 from services.ledger.overrides import Overrides
@@ -29,10 +29,22 @@ class Figures(NamedTuple):
     zone: str
 
 
+class Rates(NamedTuple):
+    """What the figures of a call are made of, at one moment."""
+
+    price: Price
+    cost_basis: CostBasis.ValueType
+    energy: EnergyModel
+    grid: Grid
+    # 0 when it is not known.
+    context_tokens: int
+
+
 class _Model(NamedTuple):
     tariff: Tariff
     energy: EnergyModel
     grid: Grid
+    context_tokens: int
 
 
 class Figurer:
@@ -65,6 +77,12 @@ class Figurer:
         grid = self._hours.at(found.grid, unix_s)
         return Figures(cost, basis, used, found.energy.basis, grid.micrograms(used.point), grid.zone)
 
+    def rates(self, provider: str, model: str, unix_s: float) -> Rates:
+        """What a call would be booked by, were it made now."""
+        found = self._model(provider, model, "")
+        grid = self._hours.at(found.grid, unix_s)
+        return Rates(found.tariff.at(unix_s), found.tariff.basis, found.energy, grid, found.context_tokens)
+
     def of_hit(self, unix_s: float) -> Figures:
         """Figures of serving a cached answer at a time: no provider, no bill, only our own lookup."""
         grid = self._hours.at(self._gateway_grid, unix_s)
@@ -79,4 +97,5 @@ class Figurer:
         provider = self._overrides.provider(provider_name)
         names = list(dict.fromkeys(name for name in (served_model, model) if name))
         tariff = self._tariffs.tariff(provider_name, names)
-        return _Model(tariff, self._ladder.find(provider, names, tariff), carbon.grid_of(provider, self._gateway_place))
+        grid = carbon.grid_of(provider, self._gateway_place)
+        return _Model(tariff, self._ladder.find(provider, names, tariff), grid, context_tokens(provider, names))
