@@ -1,0 +1,7 @@
+"""The gate of the semantic tier: a neighbour's answer serves only when every difference between the two texts is explained."""
+
+from services.cache.gate.analysis import Analysis, analyse
+from services.cache.gate.comparison import compare
+from services.cache.gate.rule import Rule
+
+__all__ = ["Analysis", "Rule", "analyse", "compare"]
