@@ -2,6 +2,7 @@
 
 from google.api.httpbody_pb2 import HttpBody
 
+from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from joulegate.ledger.v1 import admin_service_pb2 as pb
 from joulegate.ledger.v1 import admin_service_pb2_grpc as pb_grpc
 from services.ledger import api_key, key_documents, report
@@ -12,6 +13,7 @@ from services.ledger.reads import Reads, Reports
 from services.ledger.records import entry
 from services.runtime.admin_key import AdminKey
 from services.runtime.clock import Clock
+from services.runtime.errors import GatewayError
 from services.runtime.interceptors import Context, metadata_value
 
 _CREATED = (("x-http-status", "201"),)
@@ -88,6 +90,24 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
         self._check(context)
         return pb.RevokeKeyResponse(key=message_of(await self._keys.revoke(request.key_id)))
 
+    async def CreateBudget(self, request: pb.CreateBudgetRequest, context: Context) -> pb.CreateBudgetResponse:
+        raise self._not_yet(context)
+
+    async def GetBudget(self, request: pb.GetBudgetRequest, context: Context) -> pb.GetBudgetResponse:
+        raise self._not_yet(context)
+
+    async def ListBudgets(self, request: pb.ListBudgetsRequest, context: Context) -> pb.ListBudgetsResponse:
+        raise self._not_yet(context)
+
+    async def UpdateBudget(self, request: pb.UpdateBudgetRequest, context: Context) -> pb.UpdateBudgetResponse:
+        raise self._not_yet(context)
+
+    async def DeleteBudget(self, request: pb.DeleteBudgetRequest, context: Context) -> pb.DeleteBudgetResponse:
+        raise self._not_yet(context)
+
+    async def GetBudgetSummary(self, request: pb.GetBudgetSummaryRequest, context: Context) -> HttpBody:
+        raise self._not_yet(context)
+
     async def CreateApiKey(self, request: pb.CreateApiKeyRequest, context: Context) -> HttpBody:
         self._check(context)
         wanted = key_documents.read(request.body.data)
@@ -102,6 +122,10 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
     async def DeleteApiKey(self, request: pb.DeleteApiKeyRequest, context: Context) -> HttpBody:
         self._check(context)
         return _json({"success": await self._keys.delete(request.key)})
+
+    def _not_yet(self, context: Context) -> GatewayError:
+        self._check(context)
+        return GatewayError(ErrorReason.ERROR_REASON_UNIMPLEMENTED, "budgets cannot be changed yet")
 
     def _check(self, context: Context) -> None:
         self._admin_key.check(metadata_value(context, "authorization"))

@@ -26,12 +26,13 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from joulegate.ledger.v1 import budget_pb2 as joulegate_dot_ledger_dot_v1_dot_budget__pb2
 from joulegate.ledger.v1 import entry_pb2 as joulegate_dot_ledger_dot_v1_dot_entry__pb2
 from joulegate.ledger.v1 import key_pb2 as joulegate_dot_ledger_dot_v1_dot_key__pb2
 from joulegate.ledger.v1 import report_pb2 as joulegate_dot_ledger_dot_v1_dot_report__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'joulegate/ledger/v1/admin_service.proto\x12\x13joulegate.ledger.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fjoulegate/ledger/v1/entry.proto\x1a\x1djoulegate/ledger/v1/key.proto\x1a joulegate/ledger/v1/report.proto\"O\n\x12ListEntriesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"[\n\x13ListEntriesResponse\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.joulegate.ledger.v1.Entry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xaa\x02\n\x10GetReportRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x08group_by\x18\x03 \x03(\x0e\x32\x1d.joulegate.ledger.v1.Grouping\x12/\n\x08interval\x18\x04 \x01(\x0e\x32\x1d.joulegate.ledger.v1.Interval\x12\x0e\n\x06key_id\x18\x05 \x01(\t\x12\x10\n\x08provider\x18\x06 \x01(\t\x12\r\n\x05model\x18\x07 \x01(\t\x12\x11\n\tpage_size\x18\x08 \x01(\x05\x12\x12\n\npage_token\x18\t \x01(\t\"\xb8\x01\n\x11GetReportResponse\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x04rows\x18\x03 \x03(\x0b\x32\x1e.joulegate.ledger.v1.ReportRow\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\"<\n\x10\x43reateKeyRequest\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.joulegate.ledger.v1.ApiKey\"a\n\x11\x43reateKeyResponse\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.joulegate.ledger.v1.ApiKey\x12\x10\n\x08key_text\x18\x02 \x01(\t\x12\x10\n\x08warnings\x18\x03 \x03(\t\"\x1f\n\rGetKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\":\n\x0eGetKeyResponse\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.joulegate.ledger.v1.ApiKey\"N\n\x0fListKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x14\n\x0cshow_revoked\x18\x03 \x01(\x08\"V\n\x10ListKeysResponse\x12)\n\x04keys\x18\x01 \x03(\x0b\x32\x1b.joulegate.ledger.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"m\n\x10UpdateKeyRequest\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.joulegate.ledger.v1.ApiKey\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"O\n\x11UpdateKeyResponse\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.joulegate.ledger.v1.ApiKey\x12\x10\n\x08warnings\x18\x02 \x03(\t\"\"\n\x10RevokeKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"=\n\x11RevokeKeyResponse\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.joulegate.ledger.v1.ApiKey\"9\n\x13\x43reateApiKeyRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"\x14\n\x12ListApiKeysRequest\"\"\n\x13\x44\x65leteApiKeyRequest\x12\x0b\n\x03key\x18\x01 \x01(\t2\xbe\t\n\x0c\x41\x64minService\x12|\n\x0bListEntries\x12\'.joulegate.ledger.v1.ListEntriesRequest\x1a(.joulegate.ledger.v1.ListEntriesResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/api/admin/entries\x12u\n\tGetReport\x12%.joulegate.ledger.v1.GetReportRequest\x1a&.joulegate.ledger.v1.GetReportResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/admin/report\x12{\n\tCreateKey\x12%.joulegate.ledger.v1.CreateKeyRequest\x1a&.joulegate.ledger.v1.CreateKeyResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\"\x12/api/admin/v1/keys:\x03key\x12v\n\x06GetKey\x12\".joulegate.ledger.v1.GetKeyRequest\x1a#.joulegate.ledger.v1.GetKeyResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/admin/v1/keys/{key_id}\x12s\n\x08ListKeys\x12$.joulegate.ledger.v1.ListKeysRequest\x1a%.joulegate.ledger.v1.ListKeysResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/api/admin/v1/keys\x12\x88\x01\n\tUpdateKey\x12%.joulegate.ledger.v1.UpdateKeyRequest\x1a&.joulegate.ledger.v1.UpdateKeyResponse\",\x82\xd3\xe4\x93\x02&2\x1f/api/admin/v1/keys/{key.key_id}:\x03key\x12\x7f\n\tRevokeKey\x12%.joulegate.ledger.v1.RevokeKeyRequest\x1a&.joulegate.ledger.v1.RevokeKeyResponse\"#\x82\xd3\xe4\x93\x02\x1d*\x1b/api/admin/v1/keys/{key_id}\x12m\n\x0c\x43reateApiKey\x12(.joulegate.ledger.v1.CreateApiKeyRequest\x1a\x14.google.api.HttpBody\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x0f/api/admin/keys:\x04\x62ody\x12\x65\n\x0bListApiKeys\x12\'.joulegate.ledger.v1.ListApiKeysRequest\x1a\x14.google.api.HttpBody\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/admin/keys\x12m\n\x0c\x44\x65leteApiKey\x12(.joulegate.ledger.v1.DeleteApiKeyRequest\x1a\x14.google.api.HttpBody\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/api/admin/keys/{key}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'joulegate/ledger/v1/admin_service.proto\x12\x13joulegate.ledger.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a joulegate/ledger/v1/budget.proto\x1a\x1fjoulegate/ledger/v1/entry.proto\x1a\x1djoulegate/ledger/v1/key.proto\x1a joulegate/ledger/v1/report.proto\"O\n\x12ListEntriesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"[\n\x13ListEntriesResponse\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.joulegate.ledger.v1.Entry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xaa\x02\n\x10GetReportRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x08group_by\x18\x03 \x03(\x0e\x32\x1d.joulegate.ledger.v1.Grouping\x12/\n\x08interval\x18\x04 \x01(\x0e\x32\x1d.joulegate.ledger.v1.Interval\x12\x0e\n\x06key_id\x18\x05 \x01(\t\x12\x10\n\x08provider\x18\x06 \x01(\t\x12\r\n\x05model\x18\x07 \x01(\t\x12\x11\n\tpage_size\x18\x08 \x01(\x05\x12\x12\n\npage_token\x18\t \x01(\t\"\xb8\x01\n\x11GetReportResponse\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x04rows\x18\x03 \x03(\x0b\x32\x1e.joulegate.ledger.v1.ReportRow\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\"<\n\x10\x43reateKeyRequest\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.joulegate.ledger.v1.ApiKey\"a\n\x11\x43reateKeyResponse\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.joulegate.ledger.v1.ApiKey\x12\x10\n\x08key_text\x18\x02 \x01(\t\x12\x10\n\x08warnings\x18\x03 \x03(\t\"\x1f\n\rGetKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\":\n\x0eGetKeyResponse\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.joulegate.ledger.v1.ApiKey\"N\n\x0fListKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x14\n\x0cshow_revoked\x18\x03 \x01(\x08\"V\n\x10ListKeysResponse\x12)\n\x04keys\x18\x01 \x03(\x0b\x32\x1b.joulegate.ledger.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"m\n\x10UpdateKeyRequest\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.joulegate.ledger.v1.ApiKey\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"O\n\x11UpdateKeyResponse\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.joulegate.ledger.v1.ApiKey\x12\x10\n\x08warnings\x18\x02 \x03(\t\"\"\n\x10RevokeKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"=\n\x11RevokeKeyResponse\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.joulegate.ledger.v1.ApiKey\"B\n\x13\x43reateBudgetRequest\x12+\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1b.joulegate.ledger.v1.Budget\"G\n\x14\x43reateBudgetResponse\x12/\n\x05usage\x18\x01 \x01(\x0b\x32 .joulegate.ledger.v1.BudgetUsage\"%\n\x10GetBudgetRequest\x12\x11\n\tbudget_id\x18\x01 \x01(\t\"D\n\x11GetBudgetResponse\x12/\n\x05usage\x18\x01 \x01(\x0b\x32 .joulegate.ledger.v1.BudgetUsage\";\n\x12ListBudgetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"`\n\x13ListBudgetsResponse\x12\x30\n\x06usages\x18\x01 \x03(\x0b\x32 .joulegate.ledger.v1.BudgetUsage\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"s\n\x13UpdateBudgetRequest\x12+\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1b.joulegate.ledger.v1.Budget\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"G\n\x14UpdateBudgetResponse\x12/\n\x05usage\x18\x01 \x01(\x0b\x32 .joulegate.ledger.v1.BudgetUsage\"(\n\x13\x44\x65leteBudgetRequest\x12\x11\n\tbudget_id\x18\x01 \x01(\t\"\x16\n\x14\x44\x65leteBudgetResponse\"\x19\n\x17GetBudgetSummaryRequest\"9\n\x13\x43reateApiKeyRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"\x14\n\x12ListApiKeysRequest\"\"\n\x13\x44\x65leteApiKeyRequest\x12\x0b\n\x03key\x18\x01 \x01(\t2\xe3\x0f\n\x0c\x41\x64minService\x12|\n\x0bListEntries\x12\'.joulegate.ledger.v1.ListEntriesRequest\x1a(.joulegate.ledger.v1.ListEntriesResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/api/admin/entries\x12u\n\tGetReport\x12%.joulegate.ledger.v1.GetReportRequest\x1a&.joulegate.ledger.v1.GetReportResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/admin/report\x12{\n\tCreateKey\x12%.joulegate.ledger.v1.CreateKeyRequest\x1a&.joulegate.ledger.v1.CreateKeyResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\"\x12/api/admin/v1/keys:\x03key\x12v\n\x06GetKey\x12\".joulegate.ledger.v1.GetKeyRequest\x1a#.joulegate.ledger.v1.GetKeyResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/admin/v1/keys/{key_id}\x12s\n\x08ListKeys\x12$.joulegate.ledger.v1.ListKeysRequest\x1a%.joulegate.ledger.v1.ListKeysResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/api/admin/v1/keys\x12\x88\x01\n\tUpdateKey\x12%.joulegate.ledger.v1.UpdateKeyRequest\x1a&.joulegate.ledger.v1.UpdateKeyResponse\",\x82\xd3\xe4\x93\x02&2\x1f/api/admin/v1/keys/{key.key_id}:\x03key\x12\x7f\n\tRevokeKey\x12%.joulegate.ledger.v1.RevokeKeyRequest\x1a&.joulegate.ledger.v1.RevokeKeyResponse\"#\x82\xd3\xe4\x93\x02\x1d*\x1b/api/admin/v1/keys/{key_id}\x12\x87\x01\n\x0c\x43reateBudget\x12(.joulegate.ledger.v1.CreateBudgetRequest\x1a).joulegate.ledger.v1.CreateBudgetResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x12/api/admin/budgets:\x06\x62udget\x12\x82\x01\n\tGetBudget\x12%.joulegate.ledger.v1.GetBudgetRequest\x1a&.joulegate.ledger.v1.GetBudgetResponse\"&\x82\xd3\xe4\x93\x02 \x12\x1e/api/admin/budgets/{budget_id}\x12|\n\x0bListBudgets\x12\'.joulegate.ledger.v1.ListBudgetsRequest\x1a(.joulegate.ledger.v1.ListBudgetsResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/api/admin/budgets\x12\x9a\x01\n\x0cUpdateBudget\x12(.joulegate.ledger.v1.UpdateBudgetRequest\x1a).joulegate.ledger.v1.UpdateBudgetResponse\"5\x82\xd3\xe4\x93\x02/2%/api/admin/budgets/{budget.budget_id}:\x06\x62udget\x12\x8b\x01\n\x0c\x44\x65leteBudget\x12(.joulegate.ledger.v1.DeleteBudgetRequest\x1a).joulegate.ledger.v1.DeleteBudgetResponse\"&\x82\xd3\xe4\x93\x02 *\x1e/api/admin/budgets/{budget_id}\x12k\n\x10GetBudgetSummary\x12,.joulegate.ledger.v1.GetBudgetSummaryRequest\x1a\x14.google.api.HttpBody\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/api/budget\x12m\n\x0c\x43reateApiKey\x12(.joulegate.ledger.v1.CreateApiKeyRequest\x1a\x14.google.api.HttpBody\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x0f/api/admin/keys:\x04\x62ody\x12\x65\n\x0bListApiKeys\x12\'.joulegate.ledger.v1.ListApiKeysRequest\x1a\x14.google.api.HttpBody\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/admin/keys\x12m\n\x0c\x44\x65leteApiKey\x12(.joulegate.ledger.v1.DeleteApiKeyRequest\x1a\x14.google.api.HttpBody\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/api/admin/keys/{key}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,46 +53,80 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADMINSERVICE'].methods_by_name['UpdateKey']._serialized_options = b'\202\323\344\223\002&2\037/api/admin/v1/keys/{key.key_id}:\003key'
   _globals['_ADMINSERVICE'].methods_by_name['RevokeKey']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['RevokeKey']._serialized_options = b'\202\323\344\223\002\035*\033/api/admin/v1/keys/{key_id}'
+  _globals['_ADMINSERVICE'].methods_by_name['CreateBudget']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['CreateBudget']._serialized_options = b'\202\323\344\223\002\034\"\022/api/admin/budgets:\006budget'
+  _globals['_ADMINSERVICE'].methods_by_name['GetBudget']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['GetBudget']._serialized_options = b'\202\323\344\223\002 \022\036/api/admin/budgets/{budget_id}'
+  _globals['_ADMINSERVICE'].methods_by_name['ListBudgets']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['ListBudgets']._serialized_options = b'\202\323\344\223\002\024\022\022/api/admin/budgets'
+  _globals['_ADMINSERVICE'].methods_by_name['UpdateBudget']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['UpdateBudget']._serialized_options = b'\202\323\344\223\002/2%/api/admin/budgets/{budget.budget_id}:\006budget'
+  _globals['_ADMINSERVICE'].methods_by_name['DeleteBudget']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['DeleteBudget']._serialized_options = b'\202\323\344\223\002 *\036/api/admin/budgets/{budget_id}'
+  _globals['_ADMINSERVICE'].methods_by_name['GetBudgetSummary']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['GetBudgetSummary']._serialized_options = b'\202\323\344\223\002\r\022\013/api/budget'
   _globals['_ADMINSERVICE'].methods_by_name['CreateApiKey']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['CreateApiKey']._serialized_options = b'\202\323\344\223\002\027\"\017/api/admin/keys:\004body'
   _globals['_ADMINSERVICE'].methods_by_name['ListApiKeys']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['ListApiKeys']._serialized_options = b'\202\323\344\223\002\021\022\017/api/admin/keys'
   _globals['_ADMINSERVICE'].methods_by_name['DeleteApiKey']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['DeleteApiKey']._serialized_options = b'\202\323\344\223\002\027*\025/api/admin/keys/{key}'
-  _globals['_LISTENTRIESREQUEST']._serialized_start=286
-  _globals['_LISTENTRIESREQUEST']._serialized_end=365
-  _globals['_LISTENTRIESRESPONSE']._serialized_start=367
-  _globals['_LISTENTRIESRESPONSE']._serialized_end=458
-  _globals['_GETREPORTREQUEST']._serialized_start=461
-  _globals['_GETREPORTREQUEST']._serialized_end=759
-  _globals['_GETREPORTRESPONSE']._serialized_start=762
-  _globals['_GETREPORTRESPONSE']._serialized_end=946
-  _globals['_CREATEKEYREQUEST']._serialized_start=948
-  _globals['_CREATEKEYREQUEST']._serialized_end=1008
-  _globals['_CREATEKEYRESPONSE']._serialized_start=1010
-  _globals['_CREATEKEYRESPONSE']._serialized_end=1107
-  _globals['_GETKEYREQUEST']._serialized_start=1109
-  _globals['_GETKEYREQUEST']._serialized_end=1140
-  _globals['_GETKEYRESPONSE']._serialized_start=1142
-  _globals['_GETKEYRESPONSE']._serialized_end=1200
-  _globals['_LISTKEYSREQUEST']._serialized_start=1202
-  _globals['_LISTKEYSREQUEST']._serialized_end=1280
-  _globals['_LISTKEYSRESPONSE']._serialized_start=1282
-  _globals['_LISTKEYSRESPONSE']._serialized_end=1368
-  _globals['_UPDATEKEYREQUEST']._serialized_start=1370
-  _globals['_UPDATEKEYREQUEST']._serialized_end=1479
-  _globals['_UPDATEKEYRESPONSE']._serialized_start=1481
-  _globals['_UPDATEKEYRESPONSE']._serialized_end=1560
-  _globals['_REVOKEKEYREQUEST']._serialized_start=1562
-  _globals['_REVOKEKEYREQUEST']._serialized_end=1596
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=1598
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=1659
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=1661
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1718
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1720
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1740
-  _globals['_DELETEAPIKEYREQUEST']._serialized_start=1742
-  _globals['_DELETEAPIKEYREQUEST']._serialized_end=1776
-  _globals['_ADMINSERVICE']._serialized_start=1779
-  _globals['_ADMINSERVICE']._serialized_end=2993
+  _globals['_LISTENTRIESREQUEST']._serialized_start=320
+  _globals['_LISTENTRIESREQUEST']._serialized_end=399
+  _globals['_LISTENTRIESRESPONSE']._serialized_start=401
+  _globals['_LISTENTRIESRESPONSE']._serialized_end=492
+  _globals['_GETREPORTREQUEST']._serialized_start=495
+  _globals['_GETREPORTREQUEST']._serialized_end=793
+  _globals['_GETREPORTRESPONSE']._serialized_start=796
+  _globals['_GETREPORTRESPONSE']._serialized_end=980
+  _globals['_CREATEKEYREQUEST']._serialized_start=982
+  _globals['_CREATEKEYREQUEST']._serialized_end=1042
+  _globals['_CREATEKEYRESPONSE']._serialized_start=1044
+  _globals['_CREATEKEYRESPONSE']._serialized_end=1141
+  _globals['_GETKEYREQUEST']._serialized_start=1143
+  _globals['_GETKEYREQUEST']._serialized_end=1174
+  _globals['_GETKEYRESPONSE']._serialized_start=1176
+  _globals['_GETKEYRESPONSE']._serialized_end=1234
+  _globals['_LISTKEYSREQUEST']._serialized_start=1236
+  _globals['_LISTKEYSREQUEST']._serialized_end=1314
+  _globals['_LISTKEYSRESPONSE']._serialized_start=1316
+  _globals['_LISTKEYSRESPONSE']._serialized_end=1402
+  _globals['_UPDATEKEYREQUEST']._serialized_start=1404
+  _globals['_UPDATEKEYREQUEST']._serialized_end=1513
+  _globals['_UPDATEKEYRESPONSE']._serialized_start=1515
+  _globals['_UPDATEKEYRESPONSE']._serialized_end=1594
+  _globals['_REVOKEKEYREQUEST']._serialized_start=1596
+  _globals['_REVOKEKEYREQUEST']._serialized_end=1630
+  _globals['_REVOKEKEYRESPONSE']._serialized_start=1632
+  _globals['_REVOKEKEYRESPONSE']._serialized_end=1693
+  _globals['_CREATEBUDGETREQUEST']._serialized_start=1695
+  _globals['_CREATEBUDGETREQUEST']._serialized_end=1761
+  _globals['_CREATEBUDGETRESPONSE']._serialized_start=1763
+  _globals['_CREATEBUDGETRESPONSE']._serialized_end=1834
+  _globals['_GETBUDGETREQUEST']._serialized_start=1836
+  _globals['_GETBUDGETREQUEST']._serialized_end=1873
+  _globals['_GETBUDGETRESPONSE']._serialized_start=1875
+  _globals['_GETBUDGETRESPONSE']._serialized_end=1943
+  _globals['_LISTBUDGETSREQUEST']._serialized_start=1945
+  _globals['_LISTBUDGETSREQUEST']._serialized_end=2004
+  _globals['_LISTBUDGETSRESPONSE']._serialized_start=2006
+  _globals['_LISTBUDGETSRESPONSE']._serialized_end=2102
+  _globals['_UPDATEBUDGETREQUEST']._serialized_start=2104
+  _globals['_UPDATEBUDGETREQUEST']._serialized_end=2219
+  _globals['_UPDATEBUDGETRESPONSE']._serialized_start=2221
+  _globals['_UPDATEBUDGETRESPONSE']._serialized_end=2292
+  _globals['_DELETEBUDGETREQUEST']._serialized_start=2294
+  _globals['_DELETEBUDGETREQUEST']._serialized_end=2334
+  _globals['_DELETEBUDGETRESPONSE']._serialized_start=2336
+  _globals['_DELETEBUDGETRESPONSE']._serialized_end=2358
+  _globals['_GETBUDGETSUMMARYREQUEST']._serialized_start=2360
+  _globals['_GETBUDGETSUMMARYREQUEST']._serialized_end=2385
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=2387
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=2444
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=2446
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=2466
+  _globals['_DELETEAPIKEYREQUEST']._serialized_start=2468
+  _globals['_DELETEAPIKEYREQUEST']._serialized_end=2502
+  _globals['_ADMINSERVICE']._serialized_start=2505
+  _globals['_ADMINSERVICE']._serialized_end=4524
 # @@protoc_insertion_point(module_scope)

@@ -72,6 +72,36 @@ class AdminServiceStub:
                 request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.RevokeKeyRequest.SerializeToString,
                 response_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.RevokeKeyResponse.FromString,
                 _registered_method=True)
+        self.CreateBudget = channel.unary_unary(
+                '/joulegate.ledger.v1.AdminService/CreateBudget',
+                request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.CreateBudgetRequest.SerializeToString,
+                response_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.CreateBudgetResponse.FromString,
+                _registered_method=True)
+        self.GetBudget = channel.unary_unary(
+                '/joulegate.ledger.v1.AdminService/GetBudget',
+                request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetBudgetRequest.SerializeToString,
+                response_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetBudgetResponse.FromString,
+                _registered_method=True)
+        self.ListBudgets = channel.unary_unary(
+                '/joulegate.ledger.v1.AdminService/ListBudgets',
+                request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListBudgetsRequest.SerializeToString,
+                response_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListBudgetsResponse.FromString,
+                _registered_method=True)
+        self.UpdateBudget = channel.unary_unary(
+                '/joulegate.ledger.v1.AdminService/UpdateBudget',
+                request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.UpdateBudgetRequest.SerializeToString,
+                response_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.UpdateBudgetResponse.FromString,
+                _registered_method=True)
+        self.DeleteBudget = channel.unary_unary(
+                '/joulegate.ledger.v1.AdminService/DeleteBudget',
+                request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.DeleteBudgetRequest.SerializeToString,
+                response_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.DeleteBudgetResponse.FromString,
+                _registered_method=True)
+        self.GetBudgetSummary = channel.unary_unary(
+                '/joulegate.ledger.v1.AdminService/GetBudgetSummary',
+                request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetBudgetSummaryRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
         self.CreateApiKey = channel.unary_unary(
                 '/joulegate.ledger.v1.AdminService/CreateApiKey',
                 request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.CreateApiKeyRequest.SerializeToString,
@@ -146,6 +176,53 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateBudget(self, request, context):
+        """CreateBudget makes a budget, which counts what is booked in its window already. Not idempotent. INVALID_ARGUMENT for what no budget can
+        be, NOT_FOUND for a key that there is not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBudget(self, request, context):
+        """GetBudget shows a budget and what is used of it. No side effect. NOT_FOUND for an unknown one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBudgets(self, request, context):
+        """ListBudgets shows budgets and what is used of them, those of keys' own fields among them, by their ids. No side effect. INVALID_ARGUMENT for
+        a page token that was not given out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateBudget(self, request, context):
+        """UpdateBudget changes what the mask names: name, limit, on_exhausted, downgrade_model, enabled. Idempotent. NOT_FOUND for an unknown one,
+        INVALID_ARGUMENT for what no budget can be, for another field and for a budget of a key's own field.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteBudget(self, request, context):
+        """DeleteBudget forgets a budget; what it counted stays in the books. NOT_FOUND for an unknown one, INVALID_ARGUMENT for one of a key's own
+        field.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBudgetSummary(self, request, context):
+        """GetBudgetSummary is for clients of an earlier gateway: `{"tokensUsed","costUsed","budget":{"monthlyUsd"?,"monthlyTokens"?}}` of everybody's
+        calls in this month, in UTC. No side effect. Needs the admin key only where clients need a key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateApiKey(self, request, context):
         """CreateApiKey is CreateKey for clients of earlier gateways, with their JSON document both ways.
         """
@@ -204,6 +281,36 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.RevokeKey,
                     request_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.RevokeKeyRequest.FromString,
                     response_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.RevokeKeyResponse.SerializeToString,
+            ),
+            'CreateBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateBudget,
+                    request_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.CreateBudgetRequest.FromString,
+                    response_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.CreateBudgetResponse.SerializeToString,
+            ),
+            'GetBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBudget,
+                    request_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetBudgetRequest.FromString,
+                    response_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetBudgetResponse.SerializeToString,
+            ),
+            'ListBudgets': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBudgets,
+                    request_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListBudgetsRequest.FromString,
+                    response_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListBudgetsResponse.SerializeToString,
+            ),
+            'UpdateBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateBudget,
+                    request_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.UpdateBudgetRequest.FromString,
+                    response_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.UpdateBudgetResponse.SerializeToString,
+            ),
+            'DeleteBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteBudget,
+                    request_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.DeleteBudgetRequest.FromString,
+                    response_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.DeleteBudgetResponse.SerializeToString,
+            ),
+            'GetBudgetSummary': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBudgetSummary,
+                    request_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetBudgetSummaryRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'CreateApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateApiKey,
@@ -412,6 +519,168 @@ class AdminService:
             '/joulegate.ledger.v1.AdminService/RevokeKey',
             joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.RevokeKeyRequest.SerializeToString,
             joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.RevokeKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joulegate.ledger.v1.AdminService/CreateBudget',
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.CreateBudgetRequest.SerializeToString,
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.CreateBudgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joulegate.ledger.v1.AdminService/GetBudget',
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetBudgetRequest.SerializeToString,
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetBudgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBudgets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joulegate.ledger.v1.AdminService/ListBudgets',
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListBudgetsRequest.SerializeToString,
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ListBudgetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joulegate.ledger.v1.AdminService/UpdateBudget',
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.UpdateBudgetRequest.SerializeToString,
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.UpdateBudgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joulegate.ledger.v1.AdminService/DeleteBudget',
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.DeleteBudgetRequest.SerializeToString,
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.DeleteBudgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBudgetSummary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joulegate.ledger.v1.AdminService/GetBudgetSummary',
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetBudgetSummaryRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
             insecure,

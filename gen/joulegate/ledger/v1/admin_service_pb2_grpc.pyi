@@ -39,6 +39,28 @@ class AdminServiceStub:
     """RevokeKey refuses a key for good; routers heed it within two seconds. It stays to be seen, for the books name it. Idempotent. NOT_FOUND
     for an unknown one.
     """
+    CreateBudget: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateBudgetRequest, _admin_service_pb2.CreateBudgetResponse]
+    """CreateBudget makes a budget, which counts what is booked in its window already. Not idempotent. INVALID_ARGUMENT for what no budget can
+    be, NOT_FOUND for a key that there is not.
+    """
+    GetBudget: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetBudgetRequest, _admin_service_pb2.GetBudgetResponse]
+    """GetBudget shows a budget and what is used of it. No side effect. NOT_FOUND for an unknown one."""
+    ListBudgets: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListBudgetsRequest, _admin_service_pb2.ListBudgetsResponse]
+    """ListBudgets shows budgets and what is used of them, those of keys' own fields among them, by their ids. No side effect. INVALID_ARGUMENT for
+    a page token that was not given out.
+    """
+    UpdateBudget: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateBudgetRequest, _admin_service_pb2.UpdateBudgetResponse]
+    """UpdateBudget changes what the mask names: name, limit, on_exhausted, downgrade_model, enabled. Idempotent. NOT_FOUND for an unknown one,
+    INVALID_ARGUMENT for what no budget can be, for another field and for a budget of a key's own field.
+    """
+    DeleteBudget: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteBudgetRequest, _admin_service_pb2.DeleteBudgetResponse]
+    """DeleteBudget forgets a budget; what it counted stays in the books. NOT_FOUND for an unknown one, INVALID_ARGUMENT for one of a key's own
+    field.
+    """
+    GetBudgetSummary: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetBudgetSummaryRequest, _httpbody_pb2.HttpBody]
+    """GetBudgetSummary is for clients of an earlier gateway: `{"tokensUsed","costUsed","budget":{"monthlyUsd"?,"monthlyTokens"?}}` of everybody's
+    calls in this month, in UTC. No side effect. Needs the admin key only where clients need a key.
+    """
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateApiKeyRequest, _httpbody_pb2.HttpBody]
     """CreateApiKey is CreateKey for clients of earlier gateways, with their JSON document both ways."""
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListApiKeysRequest, _httpbody_pb2.HttpBody]
@@ -111,6 +133,64 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_admin_service_pb2.RevokeKeyResponse]:
         """RevokeKey refuses a key for good; routers heed it within two seconds. It stays to be seen, for the books name it. Idempotent. NOT_FOUND
         for an unknown one.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateBudget(
+        self,
+        request: _admin_service_pb2.CreateBudgetRequest,
+        context: _aio.ServicerContext[_admin_service_pb2.CreateBudgetRequest, _abc.Awaitable[_admin_service_pb2.CreateBudgetResponse]],
+    ) -> _abc.Awaitable[_admin_service_pb2.CreateBudgetResponse]:
+        """CreateBudget makes a budget, which counts what is booked in its window already. Not idempotent. INVALID_ARGUMENT for what no budget can
+        be, NOT_FOUND for a key that there is not.
+        """
+
+    @_abc_1.abstractmethod
+    def GetBudget(
+        self,
+        request: _admin_service_pb2.GetBudgetRequest,
+        context: _aio.ServicerContext[_admin_service_pb2.GetBudgetRequest, _abc.Awaitable[_admin_service_pb2.GetBudgetResponse]],
+    ) -> _abc.Awaitable[_admin_service_pb2.GetBudgetResponse]:
+        """GetBudget shows a budget and what is used of it. No side effect. NOT_FOUND for an unknown one."""
+
+    @_abc_1.abstractmethod
+    def ListBudgets(
+        self,
+        request: _admin_service_pb2.ListBudgetsRequest,
+        context: _aio.ServicerContext[_admin_service_pb2.ListBudgetsRequest, _abc.Awaitable[_admin_service_pb2.ListBudgetsResponse]],
+    ) -> _abc.Awaitable[_admin_service_pb2.ListBudgetsResponse]:
+        """ListBudgets shows budgets and what is used of them, those of keys' own fields among them, by their ids. No side effect. INVALID_ARGUMENT for
+        a page token that was not given out.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateBudget(
+        self,
+        request: _admin_service_pb2.UpdateBudgetRequest,
+        context: _aio.ServicerContext[_admin_service_pb2.UpdateBudgetRequest, _abc.Awaitable[_admin_service_pb2.UpdateBudgetResponse]],
+    ) -> _abc.Awaitable[_admin_service_pb2.UpdateBudgetResponse]:
+        """UpdateBudget changes what the mask names: name, limit, on_exhausted, downgrade_model, enabled. Idempotent. NOT_FOUND for an unknown one,
+        INVALID_ARGUMENT for what no budget can be, for another field and for a budget of a key's own field.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteBudget(
+        self,
+        request: _admin_service_pb2.DeleteBudgetRequest,
+        context: _aio.ServicerContext[_admin_service_pb2.DeleteBudgetRequest, _abc.Awaitable[_admin_service_pb2.DeleteBudgetResponse]],
+    ) -> _abc.Awaitable[_admin_service_pb2.DeleteBudgetResponse]:
+        """DeleteBudget forgets a budget; what it counted stays in the books. NOT_FOUND for an unknown one, INVALID_ARGUMENT for one of a key's own
+        field.
+        """
+
+    @_abc_1.abstractmethod
+    def GetBudgetSummary(
+        self,
+        request: _admin_service_pb2.GetBudgetSummaryRequest,
+        context: _aio.ServicerContext[_admin_service_pb2.GetBudgetSummaryRequest, _abc.Awaitable[_httpbody_pb2.HttpBody]],
+    ) -> _abc.Awaitable[_httpbody_pb2.HttpBody]:
+        """GetBudgetSummary is for clients of an earlier gateway: `{"tokensUsed","costUsed","budget":{"monthlyUsd"?,"monthlyTokens"?}}` of everybody's
+        calls in this month, in UTC. No side effect. Needs the admin key only where clients need a key.
         """
 
     @_abc_1.abstractmethod

@@ -25,39 +25,42 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from joulegate.chat.v1 import receipt_pb2 as joulegate_dot_chat_dot_v1_dot_receipt__pb2
 from joulegate.ledger.v1 import entry_pb2 as joulegate_dot_ledger_dot_v1_dot_entry__pb2
+from joulegate.ledger.v1 import reservation_pb2 as joulegate_dot_ledger_dot_v1_dot_reservation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(joulegate/ledger/v1/ledger_service.proto\x12\x13joulegate.ledger.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fjoulegate/chat/v1/receipt.proto\x1a\x1fjoulegate/ledger/v1/entry.proto\"\x9c\x01\n\x0b\x42ookRequest\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x1a.joulegate.ledger.v1.Hello\x12,\n\x07intents\x18\x02 \x03(\x0b\x32\x1b.joulegate.ledger.v1.Intent\x12\x34\n\x0bsettlements\x18\x03 \x03(\x0b\x32\x1f.joulegate.ledger.v1.Settlement\"\x1a\n\x05Hello\x12\x11\n\trouter_id\x18\x01 \x01(\t\"\xe4\x01\n\x06Intent\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x17\n\x0frequested_model\x18\x04 \x01(\t\x12\x10\n\x08provider\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x10\n\x08streamed\x18\x07 \x01(\x08\x12\x1e\n\x16\x65stimated_input_tokens\x18\x08 \x01(\x03\x12\x19\n\x11max_output_tokens\x18\t \x01(\x03\"\xf2\x01\n\nSettlement\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x17\n\x0frequested_model\x18\x04 \x01(\t\x12\x10\n\x08streamed\x18\x05 \x01(\x08\x12\x34\n\x0c\x63\x61\x63he_status\x18\x06 \x01(\x0e\x32\x1e.joulegate.chat.v1.CacheStatus\x12.\n\x08\x61ttempts\x18\x07 \x03(\x0b\x32\x1c.joulegate.ledger.v1.Attempt\"\xb1\x02\n\x07\x41ttempt\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x14\n\x0cserved_model\x18\x04 \x01(\t\x12-\n\x07outcome\x18\x05 \x01(\x0e\x32\x1c.joulegate.ledger.v1.Outcome\x12\x30\n\x06tokens\x18\x06 \x01(\x0b\x32 .joulegate.ledger.v1.TokenCounts\x12\x1b\n\x13saved_cost_nano_usd\x18\x07 \x01(\x03\x12 \n\x18saved_energy_microjoules\x18\x08 \x01(\x03\x12#\n\x16reported_cost_nano_usd\x18\t \x01(\x03H\x00\x88\x01\x01\x42\x19\n\x17_reported_cost_nano_usd\"\xab\x01\n\x0c\x42ookResponse\x12)\n\x05ready\x18\x01 \x01(\x0b\x32\x1a.joulegate.ledger.v1.Ready\x12\x33\n\x0bintent_acks\x18\x02 \x03(\x0b\x32\x1e.joulegate.ledger.v1.IntentAck\x12;\n\x0fsettlement_acks\x18\x03 \x03(\x0b\x32\".joulegate.ledger.v1.SettlementAck\"\x07\n\x05Ready\"\x1f\n\tIntentAck\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x97\x01\n\rSettlementAck\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\rcost_nano_usd\x18\x02 \x01(\x03\x12\x30\n\ncost_basis\x18\x03 \x01(\x0e\x32\x1c.joulegate.chat.v1.CostBasis\x12)\n\x06\x65nergy\x18\x04 \x01(\x0b\x32\x19.joulegate.chat.v1.Energy\"\x12\n\x10GetTotalsRequest\"@\n\x11GetTotalsResponse\x12+\n\x06totals\x18\x01 \x01(\x0b\x32\x1b.joulegate.ledger.v1.Totals\"\xa2\x02\n\x06Totals\x12\x15\n\rrequest_count\x18\x01 \x01(\x03\x12\x13\n\x0b\x65ntry_count\x18\x02 \x01(\x03\x12\x17\n\x0f\x63\x61\x63he_hit_count\x18\x03 \x01(\x03\x12\x14\n\x0cinput_tokens\x18\x04 \x01(\x03\x12\x15\n\routput_tokens\x18\x05 \x01(\x03\x12\x15\n\rcost_nano_usd\x18\x06 \x01(\x03\x12\x1b\n\x13saved_cost_nano_usd\x18\x07 \x01(\x03\x12\x1a\n\x12\x65nergy_microjoules\x18\x08 \x01(\x03\x12 \n\x18saved_energy_microjoules\x18\t \x01(\x03\x12\x19\n\x11\x63\x61rbon_micrograms\x18\n \x01(\x03\x12\x19\n\x11open_intent_count\x18\x0b \x01(\x03\x32\xbc\x01\n\rLedgerService\x12O\n\x04\x42ook\x12 .joulegate.ledger.v1.BookRequest\x1a!.joulegate.ledger.v1.BookResponse(\x01\x30\x01\x12Z\n\tGetTotals\x12%.joulegate.ledger.v1.GetTotalsRequest\x1a&.joulegate.ledger.v1.GetTotalsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(joulegate/ledger/v1/ledger_service.proto\x12\x13joulegate.ledger.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fjoulegate/chat/v1/receipt.proto\x1a\x1fjoulegate/ledger/v1/entry.proto\x1a%joulegate/ledger/v1/reservation.proto\"\x9c\x02\n\x0b\x42ookRequest\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x1a.joulegate.ledger.v1.Hello\x12,\n\x07intents\x18\x02 \x03(\x0b\x32\x1b.joulegate.ledger.v1.Intent\x12\x34\n\x0bsettlements\x18\x03 \x03(\x0b\x32\x1f.joulegate.ledger.v1.Settlement\x12.\n\x08releases\x18\x04 \x03(\x0b\x32\x1c.joulegate.ledger.v1.Release\x12\x32\n\nextensions\x18\x05 \x03(\x0b\x32\x1e.joulegate.ledger.v1.Extension\x12\x1a\n\x12returned_lease_ids\x18\x06 \x03(\t\"\x1a\n\x05Hello\x12\x11\n\trouter_id\x18\x01 \x01(\t\"\xcf\x02\n\x06Intent\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x17\n\x0frequested_model\x18\x04 \x01(\t\x12\x10\n\x08provider\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x10\n\x08streamed\x18\x07 \x01(\x08\x12\x1e\n\x16\x65stimated_input_tokens\x18\x08 \x01(\x03\x12\x19\n\x11max_output_tokens\x18\t \x01(\x03\x12+\n\x06wishes\x18\n \x01(\x0b\x32\x1b.joulegate.ledger.v1.Wishes\x12\x10\n\x08lease_id\x18\x0b \x01(\t\x12*\n\x04held\x18\x0c \x01(\x0b\x32\x1c.joulegate.ledger.v1.Amounts\"\x84\x02\n\nSettlement\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x17\n\x0frequested_model\x18\x04 \x01(\t\x12\x10\n\x08streamed\x18\x05 \x01(\x08\x12\x34\n\x0c\x63\x61\x63he_status\x18\x06 \x01(\x0e\x32\x1e.joulegate.chat.v1.CacheStatus\x12.\n\x08\x61ttempts\x18\x07 \x03(\x0b\x32\x1c.joulegate.ledger.v1.Attempt\x12\x10\n\x08lease_id\x18\x08 \x01(\t\"\xb1\x02\n\x07\x41ttempt\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x14\n\x0cserved_model\x18\x04 \x01(\t\x12-\n\x07outcome\x18\x05 \x01(\x0e\x32\x1c.joulegate.ledger.v1.Outcome\x12\x30\n\x06tokens\x18\x06 \x01(\x0b\x32 .joulegate.ledger.v1.TokenCounts\x12\x1b\n\x13saved_cost_nano_usd\x18\x07 \x01(\x03\x12 \n\x18saved_energy_microjoules\x18\x08 \x01(\x03\x12#\n\x16reported_cost_nano_usd\x18\t \x01(\x03H\x00\x88\x01\x01\x42\x19\n\x17_reported_cost_nano_usd\"\xd4\x02\n\x0c\x42ookResponse\x12)\n\x05ready\x18\x01 \x01(\x0b\x32\x1a.joulegate.ledger.v1.Ready\x12\x33\n\x0bintent_acks\x18\x02 \x03(\x0b\x32\x1e.joulegate.ledger.v1.IntentAck\x12;\n\x0fsettlement_acks\x18\x03 \x03(\x0b\x32\".joulegate.ledger.v1.SettlementAck\x12*\n\x06grants\x18\x04 \x03(\x0b\x32\x1a.joulegate.ledger.v1.Grant\x12,\n\x07\x64\x65nials\x18\x05 \x03(\x0b\x32\x1b.joulegate.ledger.v1.Denial\x12\x35\n\x0crelease_acks\x18\x06 \x03(\x0b\x32\x1f.joulegate.ledger.v1.ReleaseAck\x12\x16\n\x0eleases_revoked\x18\x07 \x01(\x08\"\x07\n\x05Ready\"\x1f\n\tIntentAck\x12\x12\n\nrequest_id\x18\x01 \x01(\t\" \n\nReleaseAck\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x97\x01\n\rSettlementAck\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\rcost_nano_usd\x18\x02 \x01(\x03\x12\x30\n\ncost_basis\x18\x03 \x01(\x0e\x32\x1c.joulegate.chat.v1.CostBasis\x12)\n\x06\x65nergy\x18\x04 \x01(\x0b\x32\x19.joulegate.chat.v1.Energy\"\x12\n\x10GetTotalsRequest\"@\n\x11GetTotalsResponse\x12+\n\x06totals\x18\x01 \x01(\x0b\x32\x1b.joulegate.ledger.v1.Totals\"\xa2\x02\n\x06Totals\x12\x15\n\rrequest_count\x18\x01 \x01(\x03\x12\x13\n\x0b\x65ntry_count\x18\x02 \x01(\x03\x12\x17\n\x0f\x63\x61\x63he_hit_count\x18\x03 \x01(\x03\x12\x14\n\x0cinput_tokens\x18\x04 \x01(\x03\x12\x15\n\routput_tokens\x18\x05 \x01(\x03\x12\x15\n\rcost_nano_usd\x18\x06 \x01(\x03\x12\x1b\n\x13saved_cost_nano_usd\x18\x07 \x01(\x03\x12\x1a\n\x12\x65nergy_microjoules\x18\x08 \x01(\x03\x12 \n\x18saved_energy_microjoules\x18\t \x01(\x03\x12\x19\n\x11\x63\x61rbon_micrograms\x18\n \x01(\x03\x12\x19\n\x11open_intent_count\x18\x0b \x01(\x03\x32\xbc\x01\n\rLedgerService\x12O\n\x04\x42ook\x12 .joulegate.ledger.v1.BookRequest\x1a!.joulegate.ledger.v1.BookResponse(\x01\x30\x01\x12Z\n\tGetTotals\x12%.joulegate.ledger.v1.GetTotalsRequest\x1a&.joulegate.ledger.v1.GetTotalsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'joulegate.ledger.v1.ledger_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BOOKREQUEST']._serialized_start=165
-  _globals['_BOOKREQUEST']._serialized_end=321
-  _globals['_HELLO']._serialized_start=323
-  _globals['_HELLO']._serialized_end=349
-  _globals['_INTENT']._serialized_start=352
-  _globals['_INTENT']._serialized_end=580
-  _globals['_SETTLEMENT']._serialized_start=583
-  _globals['_SETTLEMENT']._serialized_end=825
-  _globals['_ATTEMPT']._serialized_start=828
-  _globals['_ATTEMPT']._serialized_end=1133
-  _globals['_BOOKRESPONSE']._serialized_start=1136
-  _globals['_BOOKRESPONSE']._serialized_end=1307
-  _globals['_READY']._serialized_start=1309
-  _globals['_READY']._serialized_end=1316
-  _globals['_INTENTACK']._serialized_start=1318
-  _globals['_INTENTACK']._serialized_end=1349
-  _globals['_SETTLEMENTACK']._serialized_start=1352
-  _globals['_SETTLEMENTACK']._serialized_end=1503
-  _globals['_GETTOTALSREQUEST']._serialized_start=1505
-  _globals['_GETTOTALSREQUEST']._serialized_end=1523
-  _globals['_GETTOTALSRESPONSE']._serialized_start=1525
-  _globals['_GETTOTALSRESPONSE']._serialized_end=1589
-  _globals['_TOTALS']._serialized_start=1592
-  _globals['_TOTALS']._serialized_end=1882
-  _globals['_LEDGERSERVICE']._serialized_start=1885
-  _globals['_LEDGERSERVICE']._serialized_end=2073
+  _globals['_BOOKREQUEST']._serialized_start=204
+  _globals['_BOOKREQUEST']._serialized_end=488
+  _globals['_HELLO']._serialized_start=490
+  _globals['_HELLO']._serialized_end=516
+  _globals['_INTENT']._serialized_start=519
+  _globals['_INTENT']._serialized_end=854
+  _globals['_SETTLEMENT']._serialized_start=857
+  _globals['_SETTLEMENT']._serialized_end=1117
+  _globals['_ATTEMPT']._serialized_start=1120
+  _globals['_ATTEMPT']._serialized_end=1425
+  _globals['_BOOKRESPONSE']._serialized_start=1428
+  _globals['_BOOKRESPONSE']._serialized_end=1768
+  _globals['_READY']._serialized_start=1770
+  _globals['_READY']._serialized_end=1777
+  _globals['_INTENTACK']._serialized_start=1779
+  _globals['_INTENTACK']._serialized_end=1810
+  _globals['_RELEASEACK']._serialized_start=1812
+  _globals['_RELEASEACK']._serialized_end=1844
+  _globals['_SETTLEMENTACK']._serialized_start=1847
+  _globals['_SETTLEMENTACK']._serialized_end=1998
+  _globals['_GETTOTALSREQUEST']._serialized_start=2000
+  _globals['_GETTOTALSREQUEST']._serialized_end=2018
+  _globals['_GETTOTALSRESPONSE']._serialized_start=2020
+  _globals['_GETTOTALSRESPONSE']._serialized_end=2084
+  _globals['_TOTALS']._serialized_start=2087
+  _globals['_TOTALS']._serialized_end=2377
+  _globals['_LEDGERSERVICE']._serialized_start=2380
+  _globals['_LEDGERSERVICE']._serialized_end=2568
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from joulegate.chat.v1 import receipt_pb2 as _receipt_pb2
 from joulegate.ledger.v1 import entry_pb2 as _entry_pb2
+from joulegate.ledger.v1 import reservation_pb2 as _reservation_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -30,24 +31,46 @@ class BookRequest(_message.Message):
     HELLO_FIELD_NUMBER: _builtins.int
     INTENTS_FIELD_NUMBER: _builtins.int
     SETTLEMENTS_FIELD_NUMBER: _builtins.int
+    RELEASES_FIELD_NUMBER: _builtins.int
+    EXTENSIONS_FIELD_NUMBER: _builtins.int
+    RETURNED_LEASE_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """On the first message only."""
 
     @_builtins.property
-    def intents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Intent]: ...
+    def intents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Intent]:
+        """Those with wishes are answered by a grant or a denial, the others by an acknowledgement."""
+
     @_builtins.property
-    def settlements(self) -> _containers.RepeatedCompositeFieldContainer[Global___Settlement]: ...
+    def settlements(self) -> _containers.RepeatedCompositeFieldContainer[Global___Settlement]:
+        """Taken after the intents."""
+
+    @_builtins.property
+    def releases(self) -> _containers.RepeatedCompositeFieldContainer[_reservation_pb2.Release]:
+        """Taken after the intents. Acknowledged."""
+
+    @_builtins.property
+    def extensions(self) -> _containers.RepeatedCompositeFieldContainer[_reservation_pb2.Extension]:
+        """Not acknowledged."""
+
+    @_builtins.property
+    def returned_lease_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Leases that the router no longer uses, after the intents that it used them for. Not acknowledged."""
+
     def __init__(
         self,
         *,
         hello: Global___Hello | None = ...,
         intents: _abc.Iterable[Global___Intent] | None = ...,
         settlements: _abc.Iterable[Global___Settlement] | None = ...,
+        releases: _abc.Iterable[_reservation_pb2.Release] | None = ...,
+        extensions: _abc.Iterable[_reservation_pb2.Extension] | None = ...,
+        returned_lease_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "intents", b"intents", "settlements", b"settlements"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extensions", b"extensions", "hello", b"hello", "intents", b"intents", "releases", b"releases", "returned_lease_ids", b"returned_lease_ids", "settlements", b"settlements"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -90,6 +113,9 @@ class Intent(_message.Message):
     STREAMED_FIELD_NUMBER: _builtins.int
     ESTIMATED_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    WISHES_FIELD_NUMBER: _builtins.int
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """As the client sent it, or made for it. Clients may send one id for several requests: `create_time` tells those apart, and the books
     keep all but the first under ids of the form `<request_id>~<create_time in nanoseconds, in base 36>`. Acknowledged as sent.
@@ -104,9 +130,21 @@ class Intent(_message.Message):
     """What the prompt is estimated to take."""
     max_output_tokens: _builtins.int
     """Bound on the answer; 0 when there is none."""
+    lease_id: _builtins.str
+    """Without wishes: the lease under which the router let the request in."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the request began, to the nanosecond. The same in each repeat and in the settlement. Required."""
+
+    @_builtins.property
+    def wishes(self) -> _reservation_pb2.Wishes:
+        """Asks for a reservation. `estimated_input_tokens` must then be an upper estimate, and for a call of a provider with them as input and
+        `max_output_tokens` as output the worst case over all targets is held. The same in each repeat.
+        """
+
+    @_builtins.property
+    def held(self) -> _reservation_pb2.Amounts:
+        """With a lease: what the request takes of it, by the bounds of its targets. Counted for the budgets of `key_id` from now on."""
 
     def __init__(
         self,
@@ -120,10 +158,13 @@ class Intent(_message.Message):
         streamed: _builtins.bool = ...,
         estimated_input_tokens: _builtins.int = ...,
         max_output_tokens: _builtins.int = ...,
+        wishes: _reservation_pb2.Wishes | None = ...,
+        lease_id: _builtins.str = ...,
+        held: _reservation_pb2.Amounts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "held", b"held", "wishes", b"wishes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "estimated_input_tokens", b"estimated_input_tokens", "key_id", b"key_id", "max_output_tokens", b"max_output_tokens", "model", b"model", "provider", b"provider", "request_id", b"request_id", "requested_model", b"requested_model", "streamed", b"streamed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "estimated_input_tokens", b"estimated_input_tokens", "held", b"held", "key_id", b"key_id", "lease_id", b"lease_id", "max_output_tokens", b"max_output_tokens", "model", b"model", "provider", b"provider", "request_id", b"request_id", "requested_model", b"requested_model", "streamed", b"streamed", "wishes", b"wishes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -142,12 +183,15 @@ class Settlement(_message.Message):
     STREAMED_FIELD_NUMBER: _builtins.int
     CACHE_STATUS_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
+    LEASE_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """As in the intent."""
     key_id: _builtins.str
     requested_model: _builtins.str
     streamed: _builtins.bool
     cache_status: _receipt_pb2.CacheStatus.ValueType
+    lease_id: _builtins.str
+    """For a cache hit without an intent: the lease under which the router let the request in, which counts it."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """As in the intent. Required."""
@@ -166,10 +210,11 @@ class Settlement(_message.Message):
         streamed: _builtins.bool = ...,
         cache_status: _receipt_pb2.CacheStatus.ValueType = ...,
         attempts: _abc.Iterable[Global___Attempt] | None = ...,
+        lease_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cache_status", b"cache_status", "create_time", b"create_time", "key_id", b"key_id", "request_id", b"request_id", "requested_model", b"requested_model", "streamed", b"streamed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cache_status", b"cache_status", "create_time", b"create_time", "key_id", b"key_id", "lease_id", b"lease_id", "request_id", b"request_id", "requested_model", b"requested_model", "streamed", b"streamed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -238,6 +283,12 @@ class BookResponse(_message.Message):
     READY_FIELD_NUMBER: _builtins.int
     INTENT_ACKS_FIELD_NUMBER: _builtins.int
     SETTLEMENT_ACKS_FIELD_NUMBER: _builtins.int
+    GRANTS_FIELD_NUMBER: _builtins.int
+    DENIALS_FIELD_NUMBER: _builtins.int
+    RELEASE_ACKS_FIELD_NUMBER: _builtins.int
+    LEASES_REVOKED_FIELD_NUMBER: _builtins.int
+    leases_revoked: _builtins.bool
+    """No lease that came before this message, on this stream, may be used any more: keys, budgets or limits have changed."""
     @_builtins.property
     def ready(self) -> Global___Ready:
         """On the first message only."""
@@ -246,16 +297,28 @@ class BookResponse(_message.Message):
     def intent_acks(self) -> _containers.RepeatedCompositeFieldContainer[Global___IntentAck]: ...
     @_builtins.property
     def settlement_acks(self) -> _containers.RepeatedCompositeFieldContainer[Global___SettlementAck]: ...
+    @_builtins.property
+    def grants(self) -> _containers.RepeatedCompositeFieldContainer[_reservation_pb2.Grant]:
+        """Each also acknowledges its intent. Repeated wishes get the same grant again, but no lease with it."""
+
+    @_builtins.property
+    def denials(self) -> _containers.RepeatedCompositeFieldContainer[_reservation_pb2.Denial]: ...
+    @_builtins.property
+    def release_acks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReleaseAck]: ...
     def __init__(
         self,
         *,
         ready: Global___Ready | None = ...,
         intent_acks: _abc.Iterable[Global___IntentAck] | None = ...,
         settlement_acks: _abc.Iterable[Global___SettlementAck] | None = ...,
+        grants: _abc.Iterable[_reservation_pb2.Grant] | None = ...,
+        denials: _abc.Iterable[_reservation_pb2.Denial] | None = ...,
+        release_acks: _abc.Iterable[Global___ReleaseAck] | None = ...,
+        leases_revoked: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ready", b"ready"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["intent_acks", b"intent_acks", "ready", b"ready", "settlement_acks", b"settlement_acks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["denials", b"denials", "grants", b"grants", "intent_acks", b"intent_acks", "leases_revoked", b"leases_revoked", "ready", b"ready", "release_acks", b"release_acks", "settlement_acks", b"settlement_acks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -298,6 +361,27 @@ class IntentAck(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IntentAck: _TypeAlias = IntentAck  # noqa: Y015
+
+@_typing.final
+class ReleaseAck(_message.Message):
+    """ReleaseAck: nothing is held any more for the request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseAck: _TypeAlias = ReleaseAck  # noqa: Y015
 
 @_typing.final
 class SettlementAck(_message.Message):
