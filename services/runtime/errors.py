@@ -6,7 +6,7 @@ the other side, whichever channel carried it. At the edge it is written as OpenA
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -94,6 +94,8 @@ class GatewayError(Exception):
         self.reason = reason
         self.metadata: Mapping[str, str] = metadata or {}
         self.retry_after_s = retry_after_s
+        # Of the response at the edge; they do not travel inside the mesh.
+        self.headers: Sequence[tuple[str, str]] = ()
 
     @property
     def shape(self) -> ErrorShape:

@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from services.runtime.calls import Aborted, CallContext, MetadataLike
-from services.runtime.errors import GatewayError
+from services.runtime.errors import STATUS_DETAILS_KEY, GatewayError
 from services.runtime.registry import Handler, Registry
 from services.runtime.settings import host_and_port
 from services.runtime.tracing import Tracing
@@ -32,6 +32,8 @@ KEEP_ALIVE_S = 3600.0
 ENDING_S = 1.0
 HEALTH_PATH = "/healthz"
 EVENT_STREAM = "text/event-stream"
+# What an error says for Envoy's transcoding, as envoy/errors.lua knows it.
+_FOR_ENVOY = frozenset({STATUS_DETAILS_KEY, "x-openai-error", "x-http-status"})
 _BODY = httpbody_pb2.HttpBody.DESCRIPTOR
 
 
@@ -169,7 +171,7 @@ async def _relay(bodies: Any, context: HttpContext, request: web.BaseRequest) ->
 
 def _aborted(context: HttpContext) -> web.Response:
     trailing = context.trailing
-    headers = [("retry-after", trailing["retry-after"])] if "retry-after" in trailing else []
+    headers = [(name, value) for name, value in trailing.items() if name not in _FOR_ENVOY]
     return _error(int(trailing["x-http-status"]), trailing["x-openai-error"].encode("ascii"), headers)
 
 

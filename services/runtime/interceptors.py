@@ -141,5 +141,8 @@ async def abort(context: Context, error: GatewayError) -> NoReturn:
         ("x-http-status", str(error.http_status)),
     ]
     if error.retry_after_s is not None:
-        trailing.append(("retry-after", str(max(0, math.ceil(error.retry_after_s)))))
+        # Whole seconds are all that HTTP knows; the other is what OpenAI's clients read first.
+        wait_s = max(0.0, error.retry_after_s)
+        trailing += [("retry-after", str(math.ceil(wait_s))), ("retry-after-ms", str(math.ceil(wait_s * 1000)))]
+    trailing += error.headers
     await context.abort(error.shape.grpc_code, error.message, trailing_metadata=tuple(trailing))

@@ -118,12 +118,16 @@ async def test_a_stream_leaves_frame_by_frame(service: Service, http: aiohttp.Cl
 
 async def test_an_error_is_openais_and_says_when_to_come_back(service: Service, http: aiohttp.ClientSession) -> None:
     async def answer(request: pb.CreateChatCompletionRequest, context: Context) -> AsyncIterator[HttpBody]:
-        raise GatewayError(ErrorReason.ERROR_REASON_RATE_LIMITED, "slow down", retry_after_s=6.2)
+        error = GatewayError(ErrorReason.ERROR_REASON_RATE_LIMITED, "slow down", retry_after_s=6.2)
+        error.headers = [("x-ratelimit-remaining-requests", "0")]
+        raise error
         yield HttpBody()
 
     service.behaviour = answer
     async with http.post(CHAT, data=b"{}") as response:
-        assert (response.status, response.headers["retry-after"]) == (429, "7")
+        assert (response.status, response.headers["retry-after"], response.headers["retry-after-ms"]) == (429, "7", "6200")
+        assert response.headers["x-ratelimit-remaining-requests"] == "0"
+        assert not [name for name in response.headers if name.lower().startswith(("x-openai", "x-http", "grpc"))]
         assert (await response.json())["error"]["message"] == "slow down"
 
 
