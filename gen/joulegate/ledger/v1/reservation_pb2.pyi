@@ -159,15 +159,20 @@ class Wishes(_message.Message):
     ANSWER_COUNT_FIELD_NUMBER: _builtins.int
     CALL_COUNT_FIELD_NUMBER: _builtins.int
     WANTS_LEASE_FIELD_NUMBER: _builtins.int
+    HOLDS_NOTHING_FIELD_NUMBER: _builtins.int
     answer_count: _builtins.int
     """Answers wanted of one call: `n`. 0 is taken as 1. The intent's `max_output_tokens` is for each."""
     call_count: _builtins.int
     """How often providers may be called for it, each time for the prompt. 0 is taken as 1."""
     wants_lease: _builtins.bool
     """The router would like an allowance for further requests of this caller."""
+    holds_nothing: _builtins.bool
+    """For an answer from the cache: nothing is held, so no budget denies it, and it counts in limits on requests only. The settlement of the
+    hit closes the intent.
+    """
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Target]:
-        """In the order in which they may be tried. At least one; the first is the intent's."""
+        """In the order in which they may be tried. At least one, but with `holds_nothing`; the first is the intent's."""
 
     def __init__(
         self,
@@ -176,10 +181,11 @@ class Wishes(_message.Message):
         answer_count: _builtins.int = ...,
         call_count: _builtins.int = ...,
         wants_lease: _builtins.bool = ...,
+        holds_nothing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_count", b"answer_count", "call_count", b"call_count", "targets", b"targets", "wants_lease", b"wants_lease"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_count", b"answer_count", "call_count", b"call_count", "holds_nothing", b"holds_nothing", "targets", b"targets", "wants_lease", b"wants_lease"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
