@@ -267,7 +267,7 @@ async def test_broken_store_is_a_miss_and_a_count_but_never_an_error(cache: Harn
     await cache.keep(key())
     assert await cache.text_at(key()) == "Hello."
     assert await cache.text_at(key(2)) is None
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         # Each turn yields to the mirror, also on the channel that has no socket.
         while (await cache.stub.GetCacheStats(pb.GetCacheStatsRequest())).fault_count == 0:
             await asyncio.sleep(0)

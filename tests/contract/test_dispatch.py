@@ -301,7 +301,7 @@ async def test_who_is_late_is_overtaken_and_hung_up_on(service: Service, reply: 
     [overtaken] = responses[1].failed_attempts
     assert (overtaken.target.provider, overtaken.attempt, overtaken.code) == ("lab", 1, 1)
     assert (responses[1].selected.target.provider, responses[1].selected.attempt) == ("spare", 2)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await service.lab.calls[0].disconnected.wait()
 
 
@@ -315,7 +315,7 @@ async def test_leaving_two_calls_closes_both_connections(service: Service) -> No
     assert isinstance(first, pb.DispatchResponse)
     assert [one.target.provider for one in first.begun_attempts] == ["spare"]
     call.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await asyncio.gather(*(one.disconnected.wait() for one in arrived))
 
 
@@ -356,7 +356,7 @@ async def test_leaving_closes_the_providers_connection(service: Service, reply: 
         await reading
     started = asyncio.get_running_loop().time()
     call.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await arrived.disconnected.wait()
     # 100 ms are promised; a loaded machine gets more.
     assert asyncio.get_running_loop().time() - started < 1
@@ -410,7 +410,7 @@ async def test_the_demo_has_one_model(service: Service) -> None:
 async def watched(service: Service, is_it: Callable[[dict[str, pb.Provider]], bool]) -> dict[str, pb.Provider]:
     """Watches until the providers are as wanted."""
     call = service.stub.WatchProviders(pb.WatchProvidersRequest())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         async for response in call:
             providers = {provider.name: provider for provider in response.providers}
             if is_it(providers):
@@ -453,7 +453,7 @@ async def test_a_watch_ends_when_the_service_drains(service: Service) -> None:
     first = await call.read()
     assert isinstance(first, pb.WatchProvidersResponse)
     service.mesh.draining.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await call.read() is not grpc.aio.EOF:
             pass
     assert await call.code() is grpc.StatusCode.OK

@@ -32,7 +32,7 @@ from tests.contract.channels import KINDS, new_mesh, serve
 from tests.postgresql import variables_of
 from tests.unit.ledger.samples import BEGAN, HeldClock, settlement
 
-PATIENCE_S = 10
+PATIENCE_S = 30
 OPERATOR = (("authorization", "Bearer operator"),)
 FUTURE = Timestamp(seconds=4_000_000_000)
 

@@ -33,7 +33,7 @@ from tests.contract.channels import KINDS, new_mesh, serve
 from tests.postgresql import variables_of
 from tests.unit.ledger.samples import BEGAN, LATER, HeldClock, attempt, hit, intent, new_figurer, settlement
 
-PATIENCE_S = 10
+PATIENCE_S = 30
 
 
 @dataclass

@@ -15,7 +15,7 @@ from tests.contract.channels import new_mesh, serve
 from tests.fakes.carbon_upstream import KEY, PASSWORD, USER, carbon_upstream
 from tests.unit.ledger.samples import BEGAN, attempt, settlement
 
-PATIENCE_S = 10
+PATIENCE_S = 30
 SOURCES: dict[str, Mapping[str, str]] = {
     "electricity-maps": {"ELECTRICITY_MAPS_API_KEY": KEY},
     "watttime": {"WATTTIME_USERNAME": USER, "WATTTIME_PASSWORD": PASSWORD, "CARBON_ZONES": "GBR=UK"},

@@ -29,7 +29,7 @@ from tests.contract.test_keys import OPERATOR
 from tests.contract.test_ledger import Ledger, Router, started
 from tests.unit.ledger.samples import BEGAN, attempt, hit, settlement
 
-PATIENCE_S = 10
+PATIENCE_S = 30
 METADATA = (("authorization", "Bearer key"),)
 ADDED = Sums._fields[3:]
 WHOLE_TIME: dict[str, Any] = {"start_time": Timestamp(), "end_time": Timestamp(seconds=4_000_000_000)}

@@ -12,7 +12,7 @@ from joulegate.ledger.v1 import key_service_pb2_grpc as pb_grpc
 from joulegate.ledger.v1.key_pb2 import ApiKey
 from services.runtime.errors import GatewayError
 
-PATIENCE_S = 10
+PATIENCE_S = 30
 _GIVEN: dict[str, Any] = {"key_id": "key_1", "enabled": True}
 
 

@@ -8,7 +8,7 @@ from joulegate.ledger.v1 import ledger_service_pb2 as pb
 from joulegate.ledger.v1 import ledger_service_pb2_grpc as pb_grpc
 from services.runtime.errors import GatewayError
 
-PATIENCE_S = 10
+PATIENCE_S = 30
 
 
 class Conversation:

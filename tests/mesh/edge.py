@@ -32,7 +32,7 @@ class RunningEdge:
 
 async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
     """Waits until `check` holds, 20 seconds at most."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not await check():
             await asyncio.sleep(0.01)
 

@@ -71,7 +71,7 @@ async def guarded(
 
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_provider_that_does_not_take_the_connection_is_a_timeout(guarded: Gateway, streamed: bool) -> None:
-    async with asyncio.timeout(5), http_client(guarded, **GUARDED) as http:
+    async with asyncio.timeout(8), http_client(guarded, **GUARDED) as http:
         response = await http.post(CHAT, json=question(model="deaf", stream=streamed))
     message = assert_openai_error(response, 504, "server_error", "provider_timeout")
     assert "could not be reached in time" in message and "127.0.0.1" not in message
@@ -91,7 +91,7 @@ async def test_provider_that_is_not_there_is_told_without_its_address(guarded: G
 async def test_whole_answer_that_does_not_come_is_a_timeout(guarded: Gateway, provider: OpenAIUpstream) -> None:
     provider.forget()
     provider.script(hang())
-    async with asyncio.timeout(5), http_client(guarded, **GUARDED) as http:
+    async with asyncio.timeout(8), http_client(guarded, **GUARDED) as http:
         response = await http.post(CHAT, json=question())
     assert_openai_error(response, 504, "server_error", "provider_timeout")
     await asyncio.wait_for(provider.calls[0].disconnected.wait(), 1)

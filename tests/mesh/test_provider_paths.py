@@ -68,7 +68,7 @@ async def trip(http: httpx.AsyncClient, lab: OpenAIUpstream) -> None:
 
 async def told_by_the_router(http: httpx.AsyncClient, *, is_open: bool) -> dict[str, Any]:
     """The provider in `GET /health`, once the router has heard of the change."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (lab := (await http.get("/health")).json()["providers"]["lab"])["circuit_breaker_open"] is not is_open:
             await asyncio.sleep(0.01)
     return dict(lab)

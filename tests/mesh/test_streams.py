@@ -31,7 +31,7 @@ async def test_token_arrives_before_the_provider_sends_the_next(http: httpx.Asyn
     gates = [asyncio.Event() for _ in words]
     steps = [step for word, gate in zip(words, gates, strict=True) for step in (chunk({"content": word}), gate)]
     lab.script(sse(*steps, chunk({}, finish="stop"), b"data: [DONE]\n\n"))
-    async with asyncio.timeout(10), http.stream("POST", CHAT, json=STREAMED) as response:
+    async with asyncio.timeout(30), http.stream("POST", CHAT, json=STREAMED) as response:
         events = events_as_they_come(response)
         for word, gate in zip(words, gates, strict=True):
             assert json.loads(await anext(events))["choices"][0]["delta"] == {"content": word}
@@ -43,7 +43,7 @@ async def test_token_arrives_before_the_provider_sends_the_next(http: httpx.Asyn
 async def test_headers_arrive_with_the_first_token_and_not_later(http: httpx.AsyncClient, lab: OpenAIUpstream) -> None:
     gate = asyncio.Event()
     lab.script(sse(chunk({"content": "a"}), gate, chunk({}, finish="stop"), b"data: [DONE]\n\n"))
-    async with asyncio.timeout(10), http.stream("POST", CHAT, json=STREAMED) as response:
+    async with asyncio.timeout(30), http.stream("POST", CHAT, json=STREAMED) as response:
         assert response.headers["x-joulegate-provider"] == "lab"
         gate.set()
         assert chunks_of(await response.aread())
@@ -193,7 +193,7 @@ async def test_stream_that_the_provider_cuts_ends_with_an_error_and_never_as_if_
     request_id = f"cut-{how}".replace(" ", "-")
     body = WITH_USAGE | {"model": "lab/shared"}
     data = []
-    async with asyncio.timeout(10), http.stream("POST", CHAT, json=body, headers={"x-request-id": request_id}) as response:
+    async with asyncio.timeout(30), http.stream("POST", CHAT, json=body, headers={"x-request-id": request_id}) as response:
         async for event_data in events_as_they_come(response):
             data.append(event_data)
             arrived.set()

@@ -52,7 +52,7 @@ async def bench(
 
 async def until(is_so: Callable[[], bool]) -> None:
     """Waits for what the mirror's thread does; it sets no event here."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not is_so():
             await asyncio.sleep(0.001)
 

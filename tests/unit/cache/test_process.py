@@ -46,7 +46,7 @@ class CacheProcess:
     async def ready(self) -> None:
         """Waits until the process says that it has read its store."""
         assert self.process.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while b"cache_store_ready" not in await self.process.stdout.readline():
                 pass
 
@@ -55,7 +55,7 @@ class CacheProcess:
 
     async def end(self, signum: signal.Signals) -> int:
         self.process.send_signal(signum)
-        return await asyncio.wait_for(self.process.wait(), 20)
+        return await asyncio.wait_for(self.process.wait(), 30)
 
 
 async def spawn(folder: Path, sockets: str) -> asyncio.subprocess.Process:
@@ -112,7 +112,7 @@ async def test_killed_cache_loses_at_most_what_was_not_yet_written_and_nothing_r
                 await cache.keep(number)
 
         storing = asyncio.create_task(store_without_end())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while (await cache.stats()).store_count < 500:
                 pass
         await cache.end(signal.SIGKILL)
@@ -131,7 +131,7 @@ async def test_second_process_on_the_same_folder_is_refused_with_the_reason(tmp_
         await cache.ready()
         with tempfile.TemporaryDirectory(prefix="jg-") as sockets:
             second = await spawn(tmp_path, sockets)
-            _, stderr = await asyncio.wait_for(second.communicate(), 20)
+            _, stderr = await asyncio.wait_for(second.communicate(), 30)
         assert second.returncode == 2
         assert b"cache.db is in use by another cache process" in stderr
 
@@ -142,7 +142,7 @@ async def test_unusable_folder_costs_durability_but_no_answer(tmp_path: Path) ->
         await cache.keep(1)
         assert (await cache.text_at(1) or "").startswith("acme 1 ")
         assert await cache.text_at(2) is None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while (await cache.stats()).fault_count == 0:
                 pass
         assert await cache.end(signal.SIGTERM) == 0

@@ -35,7 +35,7 @@ async def running(books: Books) -> AsyncIterator[None]:
 
 
 async def next_answer(stream: RouterStream) -> pb.BookResponse:
-    return await asyncio.wait_for(anext(aiter(stream)), 10)
+    return await asyncio.wait_for(anext(aiter(stream)), 30)
 
 
 async def test_what_queued_is_one_commit_and_one_message_for_each_stream(place: Place) -> None:

@@ -175,7 +175,7 @@ async def test_a_client_that_leaves_cancels_the_handler(service: Service, http: 
     asking = asyncio.create_task(ask())
     await arrived.wait()
     asking.cancel()
-    await asyncio.wait_for(left.wait(), 10)
+    await asyncio.wait_for(left.wait(), 30)
 
 
 async def test_a_body_beyond_the_bound_is_refused(http: aiohttp.ClientSession) -> None:
