@@ -30,9 +30,7 @@ def main() -> int:
         case "serve":
             return int(importlib.import_module(MAINS[options.name]).main())
         case "ledger":
-            from services.ledger import __main__ as ledger
-
-            return ledger.migrate(options.down or "head", options.sql)
+            return _look_after_books(options)
         case "envoy-config":
             return _write_envoy_config(options.clusters, options.listen, options.out)
         case _:
@@ -52,10 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="run one service, or all in one process, without Envoy")
     serve.add_argument("name", choices=MAINS)
 
-    ledger = commands.add_parser("ledger", help="look after the books").add_subparsers(dest="work", required=True)
-    migrate = ledger.add_parser("migrate", help="bring the books up to date, as the ledger does itself when it starts")
-    migrate.add_argument("--down", metavar="REVISION", help="back to what an earlier program wrote")
-    migrate.add_argument("--sql", action="store_true", help="print the SQL and change nothing")
+    _add_ledger(commands.add_parser("ledger", help="look after the books").add_subparsers(dest="work", required=True))
 
     config = commands.add_parser("envoy-config", help="write Envoy's configuration into a folder")
     config.add_argument("--clusters", choices=["compose"], default="compose", help="where the services are (default: %(default)s)")
@@ -66,6 +61,27 @@ def _parser() -> argparse.ArgumentParser:
     probe.add_argument("address", help="host:port or unix:/path")
     probe.add_argument("service", nargs="?", default="", help="full name of the service; without it the process is asked for")
     return parser
+
+
+def _add_ledger(works: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    migrate = works.add_parser("migrate", help="bring the books up to date, as the ledger does itself when it starts")
+    migrate.add_argument("--down", metavar="REVISION", help="back to what an earlier program wrote")
+    migrate.add_argument("--sql", action="store_true", help="print the SQL and change nothing")
+
+    verify = works.add_parser("verify", help="exit with 0 if the books are what was booked, and say what is wrong with them if not")
+    verify.add_argument(
+        "--anchor", action="append", default=[], metavar="CHAIN:LINK:HASH", help="the end of a chain as an earlier run printed it"
+    )
+
+
+def _look_after_books(options: argparse.Namespace) -> int:
+    from services.ledger import commands
+
+    match options.work:
+        case "migrate":
+            return commands.migrate(options.down or "head", options.sql)
+        case _:
+            return commands.verify(options.anchor)
 
 
 def _write_envoy_config(clusters: str, listen: str, folder: Path) -> int:

@@ -1,17 +1,16 @@
-"""The ledger process, and the command that migrates its books."""
+"""The ledger process."""
 
 import asyncio
-import os
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from joulegate.ledger.v1 import admin_service_pb2_grpc, key_service_pb2_grpc, ledger_service_pb2_grpc, rates_service_pb2_grpc
 from services.ledger import carbon, live_grids, metrics, migration
@@ -20,7 +19,7 @@ from services.ledger.books import Books
 from services.ledger.carbon import Hours
 from services.ledger.carbon_sources import CarbonSource, ElectricityMaps, NationalGrid, WattTime
 from services.ledger.cost import DEAR, Tariffs
-from services.ledger.engines import Place, open_engine, server_url
+from services.ledger.engines import Place
 from services.ledger.figures import Figurer
 from services.ledger.key_servicer import KeyServicer
 from services.ledger.key_store import open_keys
@@ -28,6 +27,7 @@ from services.ledger.keys import Keys, KeyThreads
 from services.ledger.live_grids import LiveGrids
 from services.ledger.lock import owned
 from services.ledger.overrides import DeclaredPrice, read_overrides
+from services.ledger.places import cause_of, place_of, unusable
 from services.ledger.rate_servicer import RateServicer
 from services.ledger.reads import Reads, Reports
 from services.ledger.report_store import open_reports
@@ -38,7 +38,7 @@ from services.runtime import app, logs
 from services.runtime.clock import SystemClock
 from services.runtime.config_file import read_config
 from services.runtime.mesh import Mesh
-from services.runtime.settings import SettingsError, load, read_environment
+from services.runtime.settings import SettingsError
 
 log = logs.get(__name__)
 
@@ -52,7 +52,7 @@ async def build(settings: LedgerSettings, mesh: Mesh) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         live = await _live(settings, stack)
         figurer = _figurer(settings, live or carbon.Always())
-        place = _place(settings)
+        place = place_of(settings)
         if isinstance(place, Path):
             stack.enter_context(owned(place))
         writer, reader = await _open(place, settings.synchronous, stack)
@@ -127,16 +127,6 @@ def _source(settings: LedgerSettings, session: aiohttp.ClientSession) -> CarbonS
     return WattTime(session, settings.watttime_username, settings.watttime_password, address or WattTime.address)
 
 
-def _place(settings: LedgerSettings) -> Place:
-    """Where the books are. Raises SettingsError for a URL that names no PostgreSQL."""
-    if settings.database_url is None:
-        return settings.database
-    try:
-        return server_url(settings.database_url)
-    except ValueError as error:
-        raise SettingsError([f"LEDGER_DATABASE_URL: {error}"]) from None
-
-
 async def _open(place: Place, synchronous: str, stack: AsyncExitStack) -> tuple[Writer, Reader]:
     pauses = iter(() if isinstance(place, Path) else START_PAUSES_S)
     while True:
@@ -145,23 +135,11 @@ async def _open(place: Place, synchronous: str, stack: AsyncExitStack) -> tuple[
         except OperationalError as error:
             pause = next(pauses, None)
             if pause is None:
-                raise _unusable(place, error) from error
-            log.warning("database_away", cause=_cause(error))
+                raise unusable(place, error) from error
+            log.warning("database_away", cause=cause_of(error))
             await asyncio.sleep(pause)
         except (SQLAlchemyError, migration.BooksError) as error:
-            raise _unusable(place, error) from error
-
-
-def _unusable(place: Place, error: Exception) -> SettingsError:
-    """What is wrong with a store, without a password."""
-    if isinstance(place, Path):
-        return SettingsError([f"LEDGER_DB_PATH={str(place)!r}: {_cause(error)}"])
-    return SettingsError([f"LEDGER_DATABASE_URL, database {place.database!r} of user {place.username!r}: {_cause(error)}"])
-
-
-def _cause(error: Exception) -> str:
-    said = error.orig if isinstance(error, DBAPIError) else error
-    return " ".join(str(said).split())
+            raise unusable(place, error) from error
 
 
 def _thread(name: str, stack: AsyncExitStack) -> Executor:
@@ -186,41 +164,6 @@ async def _drain(books: Books, keys: Keys, draining: asyncio.Event) -> None:
 
 def main() -> int:
     return app.run("ledger", LedgerSettings, build)
-
-
-def migrate(revision: str, as_sql: bool) -> int:
-    """Brings the books to a revision, or prints the SQL that would. Gives the exit code: 0, or 2 when that is impossible."""
-    try:
-        settings = load(LedgerSettings, read_environment(os.environ))
-        place = _place(settings)
-        try:
-            print(_script(place, revision) if as_sql else _migrated(place, revision))
-        except (SQLAlchemyError, migration.BooksError) as error:
-            raise _unusable(place, error) from error
-    except SettingsError as error:
-        print("joulegate ledger migrate:", *error.problems, sep="\n  ", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _migrated(place: Place, revision: str) -> str:
-    with ExitStack() as stack:
-        if isinstance(place, Path):
-            stack.enter_context(owned(place))
-        engine = open_engine(place, "full")
-        stack.callback(engine.dispose)
-        before, after = migration.migrate(engine, revision)
-    return f"the books are at revision {after}" + (f", and were at {before or 'none'}" if before != after else "")
-
-
-def _script(place: Place, revision: str) -> str:
-    if isinstance(place, Path) and not place.exists():
-        return migration.script(None, "sqlite", revision)
-    engine = open_engine(place, "full", read_only=True)
-    try:
-        return migration.script(engine, engine.dialect.name, revision)
-    finally:
-        engine.dispose()
 
 
 if __name__ == "__main__":

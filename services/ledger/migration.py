@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 # The newest revision; a test holds it to the newest file in migrations/versions.
-HEAD: Final = "0005"
+HEAD: Final = "0007"
 _FOLDER: Final = Path(__file__).with_name("migrations")
 # What ledgers that start together wait for, one after the other.
 _LOCK: Final = 0x6A6F756C6567
@@ -43,6 +43,14 @@ def migrate(engine: sa.Engine, revision: str) -> tuple[str | None, str | None]:
         if _stamped(connection) == HEAD and revision in ("head", HEAD):
             return HEAD, HEAD
         return _run(connection, revision), _stamped(connection)
+
+
+def check_present(engine: sa.Engine) -> None:
+    """Raises BooksError for books that are not of the revision that this program reads."""
+    with engine.connect() as connection:
+        stamped = _stamped(connection)
+    if stamped != HEAD:
+        raise BooksError(f"the books are at revision {stamped or 'none'}, and this program reads {HEAD}: see `joulegate ledger migrate`")
 
 
 def script(engine: sa.Engine | None, dialect: str, revision: str) -> str:

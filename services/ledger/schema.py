@@ -7,6 +7,7 @@ from sqlalchemy.dialects import postgresql
 
 from services.ledger.api_key import KeyTerms
 from services.ledger.booking import Totals
+from services.ledger.chain import Checkpoint
 from services.ledger.records import OpenIntent, Row
 
 metadata = sa.MetaData()
@@ -26,18 +27,33 @@ def _column(name: str, kind: Any) -> sa.Column[Any]:
     return sa.Column(name, types[kind], nullable=False)
 
 
+def _row_columns() -> list[sa.Column[Any]]:
+    """The columns of a row and of its place in a chain. Without a place: a row of an earlier program, until the ledger starts."""
+    row = [_column(name, kind) for name, kind in Row.__annotations__.items()]
+    return [*row, sa.Column("chain", sa.Integer()), sa.Column("link", sa.BigInteger()), sa.Column("hash", sa.LargeBinary())]
+
+
 # A number that was given out is never given out again, or pages would shift when a LOST row is replaced.
 entries = sa.Table(
     "entries",
     metadata,
     sa.Column("sequence", _sequence, primary_key=True, autoincrement=True),
-    *(_column(name, kind) for name, kind in Row.__annotations__.items()),
+    *_row_columns(),
     sa.UniqueConstraint("request_id", "attempt"),
+    sa.Index("entries_by_link", "chain", "link", unique=True),
     # What a key was used for, and when last.
     sa.Index("entries_by_key", "key_id", "created_ns"),
     # What reports add up.
     sa.Index("entries_by_time", "created_ns"),
     sqlite_autoincrement=True,
+)
+# LOST rows that gave way to what really happened, with the numbers that they had in the books.
+superseded = sa.Table(
+    "superseded",
+    metadata,
+    sa.Column("sequence", _sequence, primary_key=True, autoincrement=False),
+    *_row_columns(),
+    sa.Index("superseded_by_link", "chain", "link", unique=True),
 )
 intents = sa.Table(
     "intents",
@@ -51,6 +67,19 @@ totals = sa.Table(
     "totals",
     metadata,
     sa.Column("id", sa.Integer(), primary_key=True, autoincrement=False),
+    *(_column(name, kind) for name, kind in Totals.__annotations__.items()),
+    # The end of the chain that has the same number. No hash: it has no links.
+    sa.Column("links", sa.BigInteger(), nullable=False, server_default="0"),
+    sa.Column("head", sa.LargeBinary()),
+)
+# What stands for rows that were deleted for their age; links of their chains themselves.
+checkpoints = sa.Table(
+    "checkpoints",
+    metadata,
+    sa.Column("chain", sa.Integer(), primary_key=True, autoincrement=False),
+    sa.Column("link", sa.BigInteger(), primary_key=True, autoincrement=False),
+    sa.Column("hash", sa.LargeBinary(), nullable=False),
+    *(_column(name, kind) for name, kind in Checkpoint.__annotations__.items() if name != "totals"),
     *(_column(name, kind) for name, kind in Totals.__annotations__.items()),
 )
 # Routers that some ledger has a stream of, and how long that is sure to be true, by the database's clock.

@@ -15,12 +15,13 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from services.ledger import migration
+from services.ledger import chain_store, migration
 from services.ledger.booking import Batch, Changes, Known, Totals
+from services.ledger.chain import Linked, extend
 from services.ledger.engines import Place, open_engine
 from services.ledger.records import OpenIntent, Row
 from services.ledger.request_key import MARK, booked_ids
-from services.ledger.schema import entries, intents, presence, totals
+from services.ledger.schema import entries, intents, presence, superseded, totals
 
 # Requests of one slot wait for each other. Few enough that a server has room for the locks of many ledgers.
 LOCK_SLOTS: Final = 64
@@ -31,6 +32,7 @@ _LOCK_SPACE: Final = 0x6A67
 _CHUNK: Final = 500
 
 _row_columns = [entries.c[name] for name in Row._fields]
+_linked_fields: Final = (*Row._fields, "chain", "link", "hash")
 _intent_columns = [intents.c[name] for name in OpenIntent._fields]
 # Built once: building a statement costs more than running it.
 _these: sa.BindParameter[Any] = sa.bindparam("these", expanding=True)
@@ -39,6 +41,10 @@ _select_open = sa.select(intents.c.request_id, intents.c.created_ns).where(inten
 _is_present = sa.exists().where(presence.c.router_id == intents.c.router_id, presence.c.until > sa.func.clock_timestamp())
 _select_orphans = sa.select(*_intent_columns).where(intents.c.router_id.in_(_these))
 _select_absent_orphans = _select_orphans.where(~_is_present)
+_superseded_fields: Final = ["sequence", *_linked_fields]
+_supersede_rows = sa.insert(superseded).from_select(
+    _superseded_fields, sa.select(*(entries.c[name] for name in _superseded_fields)).where(entries.c.request_id.in_(_these))
+)
 _delete_rows = sa.delete(entries).where(entries.c.request_id.in_(_these))
 _delete_intents = sa.delete(intents).where(intents.c.request_id.in_(_these))
 _select_totals = sa.select(*(sa.cast(sa.func.sum(totals.c[name]), sa.BigInteger()) for name in Totals._fields))
@@ -47,6 +53,7 @@ _add_to_totals = (
     sa.update(totals)
     .where(totals.c.id == sa.bindparam("row"))
     .values({name: totals.c[name] + sa.bindparam(f"more_{name}") for name in Totals._fields})
+    .values(links=sa.bindparam("new_links"), head=sa.bindparam("new_head"))
 )
 _select_waiting = sa.select(intents.c.router_id, sa.func.count()).group_by(intents.c.router_id)
 # In the order of the slots, whoever asks: two transactions never wait for each other.
@@ -125,16 +132,20 @@ class Transaction:
 
     def apply(self, changes: Changes) -> None:
         """Writes the changes."""
+        linked: Sequence[Linked] = ()
+        if changes.rows:
+            # From here to the end no other ledger adds to this row of the totals and to its chain.
+            linked, head = extend(chain_store.locked_head(self._connection, self._totals_row), changes.rows)
+            more = {f"more_{name}": value for name, value in changes.totals._asdict().items()}
+            ends = {"row": self._totals_row, "new_links": head.links, "new_head": head.hash}
+            self._connection.execute(_add_to_totals, ends | more)
         for these in _chunks(changes.corrected_ids):
+            self._connection.execute(_supersede_rows, these)
             self._connection.execute(_delete_rows, these)
         for these in _chunks(changes.closed_ids):
             self._connection.execute(_delete_intents, these)
         self._insert_intents.run(self._connection, changes.opened)
-        if changes.rows:
-            self._insert_rows.run(self._connection, changes.rows)
-            more = {f"more_{name}": value for name, value in changes.totals._asdict().items()}
-            # Last, for a row of the totals is held until the end.
-            self._connection.execute(_add_to_totals, {"row": self._totals_row, **more})
+        self._insert_rows.run(self._connection, [(*row, self._totals_row, link, digest) for row, link, digest in linked])
 
     def note_presence(self, router_ids: Collection[str], seconds: float) -> None:
         """Tells the other ledgers that this one has these routers, for so long. Only on a shared store."""
@@ -147,7 +158,7 @@ class Writer:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
-        self._insert_rows = _Insert(entries, Row._fields, engine.dialect)
+        self._insert_rows = _Insert(entries, _linked_fields, engine.dialect)
         self._insert_intents = _Insert(intents, OpenIntent._fields, engine.dialect)
         # Whether other ledgers may write to the same books.
         self.is_shared = engine.dialect.name == "postgresql"
@@ -156,6 +167,7 @@ class Writer:
     def create(self) -> None:
         """Brings the tables up to date. Raises BooksError when these are not books for this program."""
         migration.bring_up(self._engine)
+        chain_store.link_up(self._engine)
         if self.is_shared:
             with self._engine.begin() as connection:
                 connection.execute(_forget_presence)

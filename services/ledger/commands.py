@@ -1,0 +1,95 @@
+"""What an operator does with the books by hand: `joulegate ledger …`. Each command gives its exit code."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from services.ledger import audit, audit_store, chain_store, migration
+from services.ledger.audit_store import Check
+from services.ledger.engines import Place, open_engine
+from services.ledger.lock import owned
+from services.ledger.places import place_of, unusable
+from services.ledger.settings import LedgerSettings
+from services.runtime.settings import SettingsError, load, read_environment
+
+# What has to be true of books beside their rows and sums.
+CHECKS: Sequence[Check] = ()
+
+
+def migrate(revision: str, as_sql: bool) -> int:
+    """Brings the books to a revision, or prints the SQL that would."""
+    return _run("migrate", lambda place: print(_script(place, revision) if as_sql else _migrated(place, revision)))
+
+
+def verify(anchors: Sequence[str]) -> int:
+    """Prints what an audit finds; 1 when that is a fault."""
+    return _run("verify", lambda place: _verify(place, anchors))
+
+
+def _run(name: str, work: Callable[[Place], int | None]) -> int:
+    """Does some work on the books that the settings name. Gives 2 when it cannot be done."""
+    try:
+        place = place_of(load(LedgerSettings, read_environment(os.environ)))
+        try:
+            return work(place) or 0
+        except (SQLAlchemyError, migration.BooksError) as error:
+            raise unusable(place, error) from error
+    except SettingsError as error:
+        print(f"joulegate ledger {name}:", *error.problems, sep="\n  ", file=sys.stderr)
+        return 2
+
+
+def _migrated(place: Place, revision: str) -> str:
+    with ExitStack() as stack:
+        if isinstance(place, Path):
+            stack.enter_context(owned(place))
+        engine = open_engine(place, "full")
+        stack.callback(engine.dispose)
+        before, after = migration.migrate(engine, revision)
+        if after == migration.HEAD:
+            chain_store.link_up(engine)
+    return f"the books are at revision {after}" + (f", and were at {before or 'none'}" if before != after else "")
+
+
+def _script(place: Place, revision: str) -> str:
+    if isinstance(place, Path) and not place.exists():
+        return migration.script(None, "sqlite", revision)
+    with _reading(place) as engine:
+        return migration.script(engine, engine.dialect.name, revision)
+
+
+def _verify(place: Place, anchors: Sequence[str]) -> int:
+    wanted = []
+    for text in anchors:
+        try:
+            wanted.append(audit.anchor(text))
+        except ValueError:
+            raise SettingsError([f"--anchor {text!r}: not chain:link:hash, as an audit prints the ends of chains"]) from None
+    with _present(place) as engine:
+        findings = audit_store.audit_books(engine, wanted, CHECKS)
+    print(findings.text())
+    return 1 if findings.fault_count else 0
+
+
+@contextmanager
+def _present(place: Place) -> Iterator[sa.Engine]:
+    """Books to read, which are there and of this program's revision. Raises BooksError."""
+    if isinstance(place, Path) and not place.exists():
+        raise migration.BooksError("there are no books")
+    with _reading(place) as engine:
+        migration.check_present(engine)
+        yield engine
+
+
+@contextmanager
+def _reading(place: Place) -> Iterator[sa.Engine]:
+    engine = open_engine(place, "full", read_only=True)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
