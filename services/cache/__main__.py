@@ -1,46 +1,99 @@
 """The cache service: its composition root."""
 
+import asyncio
 import random
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import lru_cache
 
 from joulegate.cache.v1 import cache_service_pb2_grpc as pb_grpc
+from services.cache import gate, settings
 from services.cache.answer_cache import AnswerCache
 from services.cache.counts import Counts
+from services.cache.embedders.base import Embedder, EmbeddingError
+from services.cache.embedders.endpoint import EndpointEmbedder
+from services.cache.embedders.fastembed import FastembedEmbedder
+from services.cache.embedders.hashing import HashEmbedder
+from services.cache.embedders.wordllama import WordllamaEmbedder
+from services.cache.embedding_queue import EmbeddingQueue
 from services.cache.hot_index import HotIndex
 from services.cache.lite_server import StoreInUseError, check_unowned
 from services.cache.milvus_store import MilvusStore
 from services.cache.mirror import Mirror
+from services.cache.semantic_tier import SemanticTier
 from services.cache.servicer import CacheServicer
 from services.cache.settings import CacheSettings
-from services.runtime import app
+from services.runtime import app, logs
 from services.runtime.clock import SystemClock
 from services.runtime.mesh import Mesh
 from services.runtime.settings import SettingsError
 
+log = logs.get(__name__)
+# Texts that the gate has taken apart: each is compared with many.
+_ANALYSES = 4096
+_analyse = lru_cache(_ANALYSES)(gate.analyse)
+
 
 @asynccontextmanager
-async def build(settings: CacheSettings, mesh: Mesh) -> AsyncIterator[None]:
+async def build(own: CacheSettings, mesh: Mesh) -> AsyncIterator[None]:
     """Answers at once; the store opens and fills memory meanwhile."""
-    _check(settings)
+    _check(own)
     clock, counts = SystemClock(), Counts()
-    index = HotIndex(settings.max_entries, settings.max_bytes)
-    store = MilvusStore(settings.store_path, settings.milvus_uri, settings.milvus_token)
+    index = HotIndex(own.max_entries, own.max_bytes, own.tenant_max_bytes)
     async with AsyncExitStack() as stack:
-        mirror = await stack.enter_async_context(Mirror(store, index, counts, clock, is_warming=settings.is_enabled))
-        cache = AnswerCache(settings, index, mirror, counts, clock, random.random)
+        semantic = None
+        store = MilvusStore(own.store_path, own.milvus_uri, own.milvus_token)
+        embedder = await _embedder(own, counts)
+        if embedder is not None:
+            store = MilvusStore(own.store_path, own.milvus_uri, own.milvus_token, embedder.fingerprint, embedder.dimension)
+            queue = EmbeddingQueue(embedder, own.embeddings_timeout_s, counts, clock)
+            stack.push_async_callback(queue.close)
+            floor = embedder.floor if own.similarity_threshold is None else own.similarity_threshold
+            semantic = SemanticTier(queue, embedder.fingerprint, index, refusing_rule, floor, own.top_k, counts)
+        mirror = await stack.enter_async_context(Mirror(store, index, counts, clock, is_warming=own.is_enabled))
+        cache = AnswerCache(own, index, mirror, counts, clock, random.random, semantic)
         pb_grpc.add_CacheServiceServicer_to_server(CacheServicer(cache), mesh.registry)
         yield
 
 
-def _check(settings: CacheSettings) -> None:
-    problems = []
-    if settings.max_entry_bytes > settings.max_bytes:
-        problems.append("CACHE_MAX_ENTRY_BYTES is above CACHE_MAX_BYTES")
-    if settings.milvus_uri is None:
+def refusing_rule(asked: str, kept: str) -> str | None:
+    """The gate's rule by which the answer to one text must not serve the other; None when it may."""
+    rule = gate.compare(_analyse(asked), _analyse(kept))
+    return None if rule is None else str(rule)
+
+
+async def _embedder(own: CacheSettings, counts: Counts) -> Embedder | None:
+    """The embedder that is meant. Without it there are exact hits only: never another one's vectors in its place."""
+    try:
+        # Loading blocks.
+        return await asyncio.to_thread(_load, own)
+    except EmbeddingError as error:
+        counts.embedding_fault()
+        log.warning("embedder_unavailable", embedder=own.embedder, error=str(error))
+        return None
+
+
+def _load(own: CacheSettings) -> Embedder | None:
+    match own.embedder:
+        case settings.WORDLLAMA:
+            return WordllamaEmbedder()
+        case settings.OPENAI:
+            # _check has seen that these are set.
+            url, model, dimension = own.embeddings_url or "", own.embeddings_model or "", own.embeddings_dimension or 0
+            return EndpointEmbedder(url, model, dimension, own.embeddings_api_key)
+        case settings.FASTEMBED:
+            return FastembedEmbedder(own.embeddings_model or "")
+        case settings.HASH:
+            return HashEmbedder()
+    return None
+
+
+def _check(own: CacheSettings) -> None:
+    problems = own.problems()
+    if own.milvus_uri is None:
         try:
-            check_unowned(settings.store_path)
+            check_unowned(own.store_path)
         except StoreInUseError as error:
             problems.append(f"CACHE_PERSIST_PATH: {error}")
         except OSError:

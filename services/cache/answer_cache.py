@@ -1,6 +1,8 @@
 """The cache itself: which answer serves when, and what is kept for how long."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from joulegate.cache.v1 import cache_service_pb2 as pb
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
@@ -10,20 +12,58 @@ from services.cache.counts import Counts
 from services.cache.entry_filter import EntryFilter
 from services.cache.hot_index import HotIndex
 from services.cache.kept_entry import DIGEST_BYTES, KeptEntry, entry_id, mark
+from services.cache.milvus_store import MAX_TAGS
 from services.cache.mirror import Mirror
+from services.cache.semantic_tier import SemanticTier
 from services.cache.settings import LONGEST_TTL_S, CacheSettings
 from services.runtime.clock import Clock
 from services.runtime.errors import GatewayError
 
 # Answers that were stored together should not all expire together: each lives up to this share shorter than asked, never longer.
 JITTER_SHARE = 0.05
+MAX_TAG_BYTES = 128
+# Sums over tenants cost time, and nobody reads them more often.
+TENANTS_SHOWN_EVERY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is looked up: a request, and perhaps its words."""
+
+    key: pb.EntryKey
+    wording: pb.Wording | None = None
+    # The oldest answer that will do; None: any.
+    max_age_us: int | None = None
+    # The least cosine that will do, where it is above the floor.
+    min_similarity: float = 0.0
+    # For counts.
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An entry that serves, serialized."""
+
+    data: bytes
+    tier: pb.Tier.ValueType
+    similarity: float
 
 
 class AnswerCache:
-    """The exact tier: an answer serves the same request of the same tenant. `random` gives numbers in [0, 1)."""
+    """An answer serves the same request of the same tenant, and other wordings of it where there is a semantic tier.
+
+    `random` gives numbers in [0, 1).
+    """
 
     def __init__(
-        self, settings: CacheSettings, index: HotIndex, mirror: Mirror, counts: Counts, clock: Clock, random: Callable[[], float]
+        self,
+        settings: CacheSettings,
+        index: HotIndex,
+        mirror: Mirror,
+        counts: Counts,
+        clock: Clock,
+        random: Callable[[], float],
+        semantic: SemanticTier | None = None,
     ) -> None:
         self._settings = settings
         self._index = index
@@ -31,25 +71,31 @@ class AnswerCache:
         self._counts = counts
         self._clock = clock
         self._random = random
+        self._semantic = semantic
+        self._tenants_shown_at = -math.inf
 
-    def look_up(self, key: pb.EntryKey, max_age_us: int | None) -> bytes | None:
-        """The serialized entry under a key, at most so old. None on a miss."""
-        _check(key)
+    async def look_up(self, question: Question) -> Hit | None:
+        """The answer to a question. None on a miss."""
+        _check(question.key, question.wording)
+        if not 0 <= question.min_similarity <= 1:
+            raise _invalid("min_similarity must be between 0 and 1")
         started = self._clock.monotonic()
-        kept = self._index.get(entry_id(key), self._now_us(), max_age_us) if self._settings.is_enabled else None
-        if kept is None:
-            self._counts.miss()
+        hit = await self._find(question) if self._settings.is_enabled else None
+        if hit is None:
+            self._counts.miss(question.model)
         else:
-            self._counts.hit()
+            self._counts.hit(hit.tier, question.model)
         metrics.LOOK_UP_SECONDS.observe(self._clock.monotonic() - started)
-        return None if kept is None else kept.data
+        return hit
 
-    def store(self, key: pb.EntryKey, entry: pb.Entry, ttl_us: int | None) -> str:
+    async def store(
+        self, key: pb.EntryKey, entry: pb.Entry, ttl_us: int | None, wording: pb.Wording | None = None, tags: Iterable[str] = ()
+    ) -> str:
         """Keeps an answer; gives its id, empty when the cache is off. Raises GatewayError for an answer that is not fit to be kept."""
-        _check(key)
+        _check(key, wording)
         if not self._settings.is_enabled:
             return ""
-        kept = self._kept(key, entry, ttl_us)
+        kept = await self._kept(key, entry, ttl_us, wording, _marks(tags))
         expired = self._index.expire(kept.created_us)
         evicted = self._index.put(kept)
         self._mirror.write(kept, [*expired, *evicted])
@@ -71,17 +117,40 @@ class AnswerCache:
     def stats(self) -> pb.GetCacheStatsResponse:
         self._expire()
         self._show_size()
+        counts = self._counts
         return pb.GetCacheStatsResponse(
-            exact_hit_count=self._counts.exact_hits,
-            miss_count=self._counts.misses,
-            store_count=self._counts.stores,
-            eviction_count=self._counts.evictions,
+            enabled=self._settings.is_enabled,
+            exact_hit_count=counts.hits[pb.TIER_EXACT],
+            semantic_hit_count=counts.hits[pb.TIER_SEMANTIC],
+            miss_count=counts.misses,
+            store_count=counts.stores,
+            eviction_count=counts.evictions,
             entry_count=len(self._index),
+            semantic_entry_count=self._index.semantic_count,
             size_bytes=self._index.size_bytes,
-            fault_count=self._counts.faults,
+            fault_count=counts.faults + counts.embedding_faults,
+            embedding_fault_count=counts.embedding_faults,
+            hit_count_by_model=counts.hits_by_model,
+            miss_count_by_model=counts.misses_by_model,
+            reject_count_by_rule=counts.rejects,
         )
 
-    def _kept(self, key: pb.EntryKey, entry: pb.Entry, ttl_us: int | None) -> KeptEntry:
+    def now_us(self) -> int:
+        """Microseconds since 1970-01-01 UTC."""
+        return int(self._clock.now() * 1e6)
+
+    async def _find(self, question: Question) -> Hit | None:
+        kept = self._index.get(entry_id(question.key), self.now_us(), question.max_age_us)
+        if kept is not None:
+            return Hit(kept.data, pb.TIER_EXACT, 1.0)
+        if self._semantic is None or question.wording is None:
+            return None
+        found = await self._semantic.find(question.key, question.wording, self.now_us, question.max_age_us, question.min_similarity)
+        return None if found is None else Hit(found[0].data, pb.TIER_SEMANTIC, found[1])
+
+    async def _kept(
+        self, key: pb.EntryKey, entry: pb.Entry, ttl_us: int | None, wording: pb.Wording | None, tags: tuple[str, ...]
+    ) -> KeptEntry:
         problem = shortcoming(entry)
         if problem is not None:
             raise _invalid(problem)
@@ -89,7 +158,8 @@ class AnswerCache:
         asked_us = longest_us if ttl_us is None else min(ttl_us, longest_us)
         if asked_us <= 0:
             raise _invalid("ttl must be above zero")
-        now_us = self._now_us()
+        kept_wording = await self._semantic.kept_wording(key, wording) if self._semantic is not None and wording is not None else None
+        now_us = self.now_us()
         expires_us = now_us + max(1, int(asked_us * (1 - JITTER_SHARE * self._random())))
         # A copy: the message belongs to the caller, who may share this process.
         own = pb.Entry()
@@ -100,22 +170,43 @@ class AnswerCache:
         data = own.SerializeToString()
         if len(data) > self._settings.max_entry_bytes:
             raise _invalid(f"the answer takes {len(data)} bytes; at most {self._settings.max_entry_bytes} are kept")
-        return KeptEntry(own.entry_id, mark(key.tenant), mark(key.namespace), mark(own.model), now_us, expires_us, data)
+        return KeptEntry(
+            entry_id=own.entry_id,
+            tenant=mark(key.tenant),
+            namespace=mark(key.namespace),
+            model=mark(own.model),
+            created_us=now_us,
+            expires_us=expires_us,
+            data=data,
+            microjoules=entry.energy_microjoules,
+            tags=tags,
+            wording=kept_wording,
+        )
 
     def _expire(self) -> None:
-        self._mirror.delete(self._index.expire(self._now_us()))
+        self._mirror.delete(self._index.expire(self.now_us()))
 
     def _show_size(self) -> None:
         metrics.ENTRIES.set(len(self._index))
+        metrics.SEMANTIC_ENTRIES.set(self._index.semantic_count)
         metrics.SIZE_BYTES.set(self._index.size_bytes)
+        now = self._clock.monotonic()
+        if now - self._tenants_shown_at >= TENANTS_SHOWN_EVERY_S:
+            self._tenants_shown_at = now
+            metrics.show_tenants(self._index.holdings())
 
-    def _now_us(self) -> int:
-        return int(self._clock.now() * 1e6)
+
+def _check(key: pb.EntryKey, wording: pb.Wording | None) -> None:
+    for digest in [key.digest] if wording is None else [key.digest, wording.scope]:
+        if len(digest) != DIGEST_BYTES:
+            raise _invalid(f"a digest has {DIGEST_BYTES} bytes, not {len(digest)}")
 
 
-def _check(key: pb.EntryKey) -> None:
-    if len(key.digest) != DIGEST_BYTES:
-        raise _invalid(f"a digest has {DIGEST_BYTES} bytes, not {len(key.digest)}")
+def _marks(tags: Iterable[str]) -> tuple[str, ...]:
+    distinct = list(dict.fromkeys(tags))
+    if len(distinct) > MAX_TAGS or any(len(tag.encode()) > MAX_TAG_BYTES for tag in distinct):
+        raise _invalid(f"an entry has at most {MAX_TAGS} tags, of at most {MAX_TAG_BYTES} bytes each")
+    return tuple(map(mark, distinct))
 
 
 def _invalid(message: str) -> GatewayError:

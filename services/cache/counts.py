@@ -1,26 +1,44 @@
 """What the cache has done since start: for GetCacheStats and, at the same time, for Prometheus."""
 
+from collections import Counter
+
+from joulegate.cache.v1 import cache_service_pb2 as pb
 from services.cache import metrics
 
-_HITS = metrics.LOOK_UPS.labels("hit_exact")
+# Callers choose the names of models: beyond so many they are counted together.
+MAX_MODELS = 256
+OTHER = "other"
+
+_HITS = {pb.TIER_EXACT: metrics.LOOK_UPS.labels("hit_exact"), pb.TIER_SEMANTIC: metrics.LOOK_UPS.labels("hit_semantic")}
 _MISSES = metrics.LOOK_UPS.labels("miss")
 
 
 class Counts:
     """Counters of one cache."""
 
-    __slots__ = ("evictions", "exact_hits", "faults", "misses", "stores")
+    __slots__ = ("embedding_faults", "evictions", "faults", "hits", "hits_by_model", "misses", "misses_by_model", "rejects", "stores")
 
     def __init__(self) -> None:
-        self.exact_hits = self.misses = self.stores = self.evictions = self.faults = 0
+        self.misses = self.stores = self.evictions = self.faults = self.embedding_faults = 0
+        self.hits: Counter[int] = Counter()
+        self.hits_by_model: Counter[str] = Counter()
+        self.misses_by_model: Counter[str] = Counter()
+        # By the gate's rule.
+        self.rejects: Counter[str] = Counter()
 
-    def hit(self) -> None:
-        self.exact_hits += 1
-        _HITS.inc()
+    def hit(self, tier: "pb.Tier.ValueType", model: str) -> None:
+        self.hits[tier] += 1
+        _HITS[tier].inc()
+        _count(self.hits_by_model, model)
 
-    def miss(self) -> None:
+    def miss(self, model: str) -> None:
         self.misses += 1
         _MISSES.inc()
+        _count(self.misses_by_model, model)
+
+    def rejected(self, rule: str) -> None:
+        self.rejects[rule] += 1
+        metrics.REJECTS.labels(rule).inc()
 
     def stored(self) -> None:
         self.stores += 1
@@ -33,3 +51,13 @@ class Counts:
     def fault(self, count: int = 1) -> None:
         self.faults += count
         metrics.FAULTS.inc(count)
+
+    def embedding_fault(self) -> None:
+        self.embedding_faults += 1
+        metrics.EMBEDDING_FAULTS.inc()
+
+
+def _count(counter: Counter[str], model: str) -> None:
+    # Nobody says the model of a call that is not a request's.
+    if model:
+        counter[model if model in counter or len(counter) < MAX_MODELS else OTHER] += 1

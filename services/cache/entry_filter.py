@@ -17,9 +17,12 @@ class EntryFilter:
     tenant: str | None = None
     namespace: str | None = None
     model: str | None = None
+    tag: str | None = None
+    # The youngest that matches, in microseconds since 1970-01-01 UTC.
+    created_until_us: int | None = None
 
     @classmethod
-    def from_request(cls, request: pb.InvalidateEntriesRequest) -> "EntryFilter | None":
+    def from_request(cls, request: pb.InvalidateEntriesRequest, now_us: int) -> "EntryFilter | None":
         """The filter that a request states; None when it states nothing. `all` outweighs narrower filters."""
         if request.all:
             return cls()
@@ -28,6 +31,8 @@ class EntryFilter:
             tenant=mark(request.tenant) if request.HasField("tenant") else None,
             namespace=mark(request.namespace) if request.HasField("namespace") else None,
             model=mark(request.model) if request.HasField("model") else None,
+            tag=mark(request.tag) if request.HasField("tag") else None,
+            created_until_us=now_us - request.min_age.ToMicroseconds() if request.HasField("min_age") else None,
         )
         return None if asked == cls() else asked
 
@@ -46,4 +51,6 @@ class EntryFilter:
             and (self.tenant is None or self.tenant == kept.tenant)
             and (self.namespace is None or self.namespace == kept.namespace)
             and (self.model is None or self.model == kept.model)
+            and (self.tag is None or self.tag in kept.tags)
+            and (self.created_until_us is None or self.created_until_us >= kept.created_us)
         )

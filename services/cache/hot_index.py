@@ -1,28 +1,50 @@
-"""The entries that can serve, in memory: a hash table in order of use, bounded by count and by bytes.
+"""The entries that can serve, in memory: a table by id, a slab of vectors for each scope, bounded by count and by bytes.
 
-Pure: the caller says what time it is. Expiry is a heap with lazy deletion, so that leaving is O(log n) and needs no scan.
+Pure: the caller says what time it is. Who leaves for want of room: of the tenant that holds most, the entry that saves least. That is
+Greedy-Dual-Size (Cao and Irani 1997) with joules for cost: an entry's rank is the joules that it saves per byte, plus the rank of what left
+last at the time of its last use, so that among equals the least recently used leaves, and nothing dear stays for ever unused.
 """
 
-import heapq
-from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
+import numpy as np
+
+from services.cache.embedders.base import Vectors
 from services.cache.entry_filter import EntryFilter
 from services.cache.kept_entry import KeptEntry
+from services.cache.least_first import LeastFirst
+from services.cache.slabs import Slabs
 
-# Room for stale records in the heap before it is built anew.
-_SLACK = 1024
+
+class _Shelf:
+    """What one tenant holds."""
+
+    __slots__ = ("inflation", "ranks", "size_bytes")
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+        self.inflation = 0.0
+        self.ranks = LeastFirst[tuple[float, int]]()
 
 
 class HotIndex:
-    """Least recently used entries leave when `max_entries` or `max_bytes` is passed."""
+    """Entries leave when `max_entries` or `max_bytes` is passed, or `tenant_max_bytes` by their tenant."""
 
-    def __init__(self, max_entries: int, max_bytes: int) -> None:
+    def __init__(self, max_entries: int, max_bytes: int, tenant_max_bytes: int | None = None) -> None:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
+        self._tenant_max_bytes = max_bytes if tenant_max_bytes is None else tenant_max_bytes
         self._size_bytes = 0
-        # Coldest first.
-        self._entries: OrderedDict[str, KeptEntry] = OrderedDict()
-        self._expiries: list[tuple[int, str]] = []
+        self._entries: dict[str, KeptEntry] = {}
+        self._slabs = Slabs()
+        self._expiries = LeastFirst[int]()
+        self._shelves: dict[str, _Shelf] = {}
+        # By size, negative: the largest first.
+        self._tenants = LeastFirst[int]()
+        # Counts uses, and downwards what came back from the store: colder than anything used since.
+        self._uses = 0
+        self._restored = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -31,47 +53,68 @@ class HotIndex:
     def size_bytes(self) -> int:
         return self._size_bytes
 
+    @property
+    def semantic_count(self) -> int:
+        """Entries that can serve other words."""
+        return len(self._slabs)
+
+    def holdings(self) -> Mapping[str, tuple[int, int]]:
+        """Entries and bytes of each tenant, by its mark."""
+        return {tenant: (len(shelf.ranks), shelf.size_bytes) for tenant, shelf in self._shelves.items()}
+
     def get(self, entry_id: str, now_us: int, max_age_us: int | None = None) -> KeptEntry | None:
         """The entry, if it has not expired and is not older than asked. Serving it makes it the most recently used."""
         kept = self._entries.get(entry_id)
-        if kept is None or kept.expires_us <= now_us:
+        if kept is None or not _may_serve(kept, now_us, max_age_us):
             return None
-        if max_age_us is not None and now_us - kept.created_us > max_age_us:
-            return None
-        self._entries.move_to_end(entry_id)
+        self.use(kept)
         return kept
+
+    def near(
+        self, scope: str, vector: Vectors, floor: float, count: int, now_us: int, max_age_us: int | None = None
+    ) -> Iterator[tuple[KeptEntry, float]]:
+        """The at most `count` entries of a scope nearest to a vector, with their cosines, nearest first; none below `floor`."""
+        for entry_id, similarity in self._slabs.search(scope, vector, floor, count):
+            kept = self._entries[entry_id]
+            if not _may_serve(kept, now_us, max_age_us):
+                continue
+            yield kept, similarity
+            count -= 1
+            if not count:
+                return
+
+    def use(self, kept: KeptEntry) -> None:
+        """Notes that an entry serves."""
+        self._uses += 1
+        self._rank(kept, self._uses)
 
     def put(self, kept: KeptEntry) -> list[KeptEntry]:
         """Keeps an entry in place of its predecessor; gives those that had to leave for it."""
         self._forget(kept.entry_id)
-        self._insert(kept)
         evicted = []
-        while len(self._entries) > self._max_entries or self._size_bytes > self._max_bytes:
-            _, coldest = self._entries.popitem(last=False)
-            self._size_bytes -= len(coldest.data)
-            evicted.append(coldest)
+        while (victim := self._victim(kept)) is not None:
+            self._inflate(victim)
+            self._forget(victim.entry_id)
+            evicted.append(victim)
+        self._uses += 1
+        self._insert(kept, self._uses)
         return evicted
 
     def restore(self, kept: KeptEntry, now_us: int) -> bool:
         """Takes an entry back from the store, as the coldest. False when it is expired, superseded or there is no room."""
         is_wanted = kept.expires_us > now_us and kept.entry_id not in self._entries
-        has_room = len(self._entries) < self._max_entries and self._size_bytes + len(kept.data) <= self._max_bytes
-        if not (is_wanted and has_room):
+        if not is_wanted or self._victim(kept) is not None:
             return False
-        self._insert(kept)
-        self._entries.move_to_end(kept.entry_id, last=False)
+        self._restored -= 1
+        self._insert(kept, self._restored)
         return True
 
     def expire(self, now_us: int) -> list[KeptEntry]:
         """Removes what may no longer serve and gives it."""
         expired = []
-        while self._expiries and self._expiries[0][0] <= now_us:
-            _, entry_id = heapq.heappop(self._expiries)
-            kept = self._entries.get(entry_id)
-            # A record of an entry that left, or was stored again to live longer, is stale.
-            if kept is not None and kept.expires_us <= now_us:
-                self._forget(entry_id)
-                expired.append(kept)
+        while (least := self._expiries.least()) is not None and least[1] <= now_us:
+            expired.append(self._entries[least[0]])
+            self._forget(least[0])
         return expired
 
     def remove(self, chosen: EntryFilter) -> int:
@@ -85,15 +128,69 @@ class HotIndex:
             self._forget(entry_id)
         return len(doomed)
 
-    def _insert(self, kept: KeptEntry) -> None:
+    def _victim(self, newcomer: KeptEntry) -> KeptEntry | None:
+        """Who must leave before the newcomer fits; None when it does, or nobody is left."""
+        own = self._shelves.get(newcomer.tenant)
+        if own is not None and own.size_bytes + newcomer.size_bytes > self._tenant_max_bytes:
+            tenant = newcomer.tenant
+        elif len(self._entries) >= self._max_entries or self._size_bytes + newcomer.size_bytes > self._max_bytes:
+            largest = self._tenants.least()
+            if largest is None:
+                return None
+            tenant = largest[0]
+        else:
+            return None
+        least = self._shelves[tenant].ranks.least()
+        return None if least is None else self._entries[least[0]]
+
+    def _insert(self, kept: KeptEntry, use: int) -> None:
+        if kept.wording is not None:
+            vector = np.frombuffer(kept.wording.vector, "<f4")
+            self._slabs.put(kept.wording.scope, kept.entry_id, vector)
+            kept = replace(kept, wording=kept.wording.without_vector())
         self._entries[kept.entry_id] = kept
-        self._size_bytes += len(kept.data)
-        heapq.heappush(self._expiries, (kept.expires_us, kept.entry_id))
-        if len(self._expiries) > 2 * len(self._entries) + _SLACK:
-            self._expiries = [(live.expires_us, live.entry_id) for live in self._entries.values()]
-            heapq.heapify(self._expiries)
+        self._expiries.set(kept.entry_id, kept.expires_us)
+        if kept.tenant not in self._shelves:
+            self._shelves[kept.tenant] = _Shelf()
+        self._rank(kept, use)
+        self._resize(kept, kept.size_bytes)
 
     def _forget(self, entry_id: str) -> None:
         kept = self._entries.pop(entry_id, None)
-        if kept is not None:
-            self._size_bytes -= len(kept.data)
+        if kept is None:
+            return
+        self._expiries.discard(entry_id)
+        if kept.wording is not None:
+            self._slabs.remove(kept.wording.scope, entry_id)
+        self._shelves[kept.tenant].ranks.discard(entry_id)
+        self._resize(kept, -kept.size_bytes)
+
+    def _rank(self, kept: KeptEntry, use: int) -> None:
+        shelf = self._shelves[kept.tenant]
+        shelf.ranks.set(kept.entry_id, (shelf.inflation + _density(kept), use))
+
+    def _inflate(self, victim: KeptEntry) -> None:
+        """Raises the ranks of all that is used from now on to where the victim's was."""
+        shelf = self._shelves[victim.tenant]
+        least = shelf.ranks.least()
+        if least is not None:
+            shelf.inflation = least[1][0]
+
+    def _resize(self, kept: KeptEntry, change: int) -> None:
+        self._size_bytes += change
+        shelf = self._shelves[kept.tenant]
+        shelf.size_bytes += change
+        if len(shelf.ranks):
+            self._tenants.set(kept.tenant, -shelf.size_bytes)
+        else:
+            self._tenants.discard(kept.tenant)
+            del self._shelves[kept.tenant]
+
+
+def _density(kept: KeptEntry) -> float:
+    """Joules saved per byte, in millionths."""
+    return kept.microjoules / max(1, kept.size_bytes)
+
+
+def _may_serve(kept: KeptEntry, now_us: int, max_age_us: int | None) -> bool:
+    return kept.expires_us > now_us and (max_age_us is None or now_us - kept.created_us <= max_age_us)

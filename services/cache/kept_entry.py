@@ -1,10 +1,10 @@
 """An answer as the cache keeps it: serialized, and addressed by digests.
 
-Tenant, namespace and model are kept as digests of fixed length: whatever text callers choose, it needs no escaping in a filter, fits a
-column, and does not lie on the disk in clear.
+Tenant, namespace, model and tags are kept as digests of fixed length: whatever text callers choose, it needs no escaping in a filter, fits
+a column, and does not lie on the disk in clear.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -12,6 +12,24 @@ from joulegate.cache.v1 import cache_service_pb2 as pb
 
 DIGEST_BYTES = 32
 ENTRY_ID_LENGTH = 40
+
+
+@dataclass(frozen=True, slots=True)
+class KeptWording:
+    """Why an entry may serve other words: its question's own, and their vector, as little-endian 32-bit floats."""
+
+    scope: str
+    text: str
+    # Memory holds it in the scope's slab instead, and leaves this empty.
+    vector: bytes
+    size_bytes: int
+
+    @classmethod
+    def of(cls, scope: str, text: str, vector: bytes) -> "KeptWording":
+        return cls(scope, text, vector, len(vector) + len(text))
+
+    def without_vector(self) -> "KeptWording":
+        return replace(self, vector=b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +43,35 @@ class KeptEntry:
     created_us: int
     expires_us: int
     data: bytes
+    # What making the answer took.
+    microjoules: int = 0
+    tags: tuple[str, ...] = ()
+    # None: it serves the same request only.
+    wording: KeptWording | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.data) + (0 if self.wording is None else self.wording.size_bytes)
 
 
 def entry_id(key: pb.EntryKey) -> str:
     """The id of the entry under a key. Ids are equal only where tenant, namespace and digest all are (a 160-bit digest of the three)."""
+    return _joint_digest(key, key.digest)
+
+
+def scope_id(key: pb.EntryKey, scope: bytes, fingerprint: str) -> str:
+    """The id of the questions of one tenant and namespace that differ in their words only, as one embedder sees them."""
+    return _joint_digest(key, scope + fingerprint.encode())
+
+
+def _joint_digest(key: pb.EntryKey, rest: bytes) -> str:
     tenant, namespace = key.tenant.encode(), key.namespace.encode()
     # Lengths in front, so that no two triples run together into the same bytes.
-    text = b"%d,%d,%b%b%b" % (len(tenant), len(namespace), tenant, namespace, key.digest)
+    text = b"%d,%d,%b%b%b" % (len(tenant), len(namespace), tenant, namespace, rest)
     return blake2b(text, digest_size=ENTRY_ID_LENGTH // 2).hexdigest()
 
 
 @lru_cache(maxsize=4096)
 def mark(text: str) -> str:
-    """The digest that stands for a tenant, namespace or model. Remembered, so that equal ones share their memory."""
+    """The digest that stands for a tenant, namespace, model or tag. Remembered, so that equal ones share their memory."""
     return blake2b(text.encode(), digest_size=16).hexdigest()

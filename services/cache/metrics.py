@@ -1,16 +1,46 @@
 """What Prometheus sees of the cache."""
 
+from collections.abc import Mapping
+
 from prometheus_client import Counter, Gauge, Histogram
+
+# The tenants that hold most have metrics of their own; the others share one.
+SHOWN_TENANTS = 16
+OTHERS = "others"
 
 LOOK_UPS = Counter("joulegate_cache_look_ups", "Look-ups, by result.", ["result"])
 LOOK_UP_SECONDS = Histogram(
     "joulegate_cache_look_up_seconds",
     "Time in the cache for one look-up.",
-    buckets=(0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.005, 0.02),
+    buckets=(0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.002_5, 0.005, 0.02, 0.1),
 )
+EMBEDDING_SECONDS = Histogram(
+    "joulegate_cache_embedding_seconds",
+    "Time for the vector of one text that was not in memory.",
+    buckets=(0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25),
+)
+EMBEDDING_FAULTS = Counter(
+    "joulegate_cache_embedding_faults", "Texts that went without the semantic tier because they had no vector in time."
+)
+REJECTS = Counter("joulegate_cache_gate_rejects", "Candidates of the semantic tier that were refused, by the rule.", ["rule"])
 STORES = Counter("joulegate_cache_stores", "Answers kept.")
 EVICTIONS = Counter("joulegate_cache_evictions", "Entries that left before they expired, to make room.")
 FAULTS = Counter("joulegate_cache_store_faults", "Faults of the durable store, and writes dropped for want of room in its queue.")
 ENTRIES = Gauge("joulegate_cache_entries", "Entries in memory.")
-SIZE_BYTES = Gauge("joulegate_cache_size_bytes", "Their size, as serialized.")
+SEMANTIC_ENTRIES = Gauge("joulegate_cache_semantic_entries", "Entries in memory that can serve other words than their own.")
+SIZE_BYTES = Gauge("joulegate_cache_size_bytes", "The size of all entries: answers as serialized, words, vectors.")
+TENANT_ENTRIES = Gauge("joulegate_cache_tenant_entries", "Entries by tenant, the largest ones. The label is a digest.", ["tenant"])
+TENANT_BYTES = Gauge("joulegate_cache_tenant_size_bytes", "Size of entries by tenant, the largest ones. The label is a digest.", ["tenant"])
 QUEUE_LENGTH = Gauge("joulegate_cache_store_queue_length", "Changes that the durable store has yet to be told.")
+
+
+def show_tenants(holdings: Mapping[str, tuple[int, int]]) -> None:
+    """Entries and bytes by tenant: `SHOWN_TENANTS` of them, and the sum of the others."""
+    ordered = sorted(holdings.items(), key=lambda item: -item[1][1])
+    shown, others = ordered[:SHOWN_TENANTS], ordered[SHOWN_TENANTS:]
+    for gauge, part in ((TENANT_ENTRIES, 0), (TENANT_BYTES, 1)):
+        gauge.clear()
+        for tenant, held in shown:
+            gauge.labels(tenant[:12]).set(held[part])
+        if others:
+            gauge.labels(OTHERS).set(sum(held[part] for _, held in others))

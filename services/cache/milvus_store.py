@@ -4,33 +4,40 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from services.cache.backlog import Batch
 from services.cache.entry_filter import EntryFilter
-from services.cache.kept_entry import KeptEntry
+from services.cache.kept_entry import KeptEntry, mark
 from services.cache.lite_server import LiteServer
 from services.cache.rows import Row, entries_of, rows_of
 
-# A change of the schema, or of what a row means, is a new name: old rows are never misread.
-COLLECTION = "exact_entries_v1"
-# Milvus demands a vector per row and at least two dimensions. The exact tier has nothing to search by: this one is always the same.
-_NO_VECTOR = [0.0, 0.0]
+# A change of the schema, or of what a row means, is a new name, as is another embedder: old rows are never misread, vectors never mixed.
+_FAMILY = "entries_v2_"
+# What the first version kept, when there was one collection.
+_FORMER = "exact_entries_v1"
+# Milvus demands a vector per row, and at least two dimensions.
+_LEAST_DIMENSION = 2
 _MARK_LENGTH = 64
+MAX_TAGS = 8
 # Bounds each call, retries included, and so how long a stopping process can be held up.
 _CALL_S = 10.0
 _HEADS_PAGE = 10_000
 # Milvus Lite logs every row before it answers, which outlives the process; flushing turns the log into a segment and keeps restarts fast.
-# Flushing after every batch cost more than the writes did, and only vector searches, of which there are none here, need it sooner.
+# Flushing after every batch cost more than the writes did, and only vector searches, which memory answers here, need it sooner.
 # A cluster decides for itself, and limits those who ask.
 _ROWS_PER_FLUSH = 20_000
 
 
 class MilvusStore:
-    """Holds `path` while open, or talks to `uri`."""
+    """Holds `path` while open, or talks to `uri`. One collection for each space of vectors, which `fingerprint` names."""
 
-    def __init__(self, path: Path, uri: str | None, token: str | None) -> None:
+    def __init__(self, path: Path, uri: str | None, token: str | None, fingerprint: str = "none", dimension: int = 0) -> None:
         self._path = path
         self._uri = uri
         self._token = token or ""
+        self._collection = _FAMILY + mark(fingerprint)[:16]
+        self._no_vector = np.zeros(max(dimension, _LEAST_DIMENSION), np.float32)
         self._lite: LiteServer | None = None
         self._client: Any = None
         self._unflushed_rows = 0
@@ -47,15 +54,16 @@ class MilvusStore:
         uri = self._lite.uri if self._lite is not None else self._uri
         # A connection that is not dedicated stays in pymilvus' pool for ever.
         self._client = MilvusClient(uri=uri, token=self._token, timeout=_CALL_S, dedicated=True)
-        if not self._client.has_collection(COLLECTION, timeout=_CALL_S):
+        self._drop_others()
+        if not self._client.has_collection(self._collection, timeout=_CALL_S):
             self._create_collection()
-        self._client.load_collection(COLLECTION, timeout=_CALL_S)
+        self._client.load_collection(self._collection, timeout=_CALL_S)
 
     def heads(self, now_us: int) -> list[tuple[str, int]]:
         """Row ids and creation times of what has not expired."""
         heads: list[tuple[str, int]] = []
         pages = self._client.query_iterator(
-            COLLECTION,
+            self._collection,
             batch_size=_HEADS_PAGE,
             filter=f"expires_us > {now_us}",
             output_fields=["row_id", "created_us"],
@@ -70,26 +78,30 @@ class MilvusStore:
 
     def read(self, row_ids: list[str]) -> list[KeptEntry]:
         """The whole entries among these rows."""
-        rows = self._client.get(COLLECTION, ids=row_ids, output_fields=list(Row.__annotations__), timeout=_CALL_S)
+        rows = self._client.get(self._collection, ids=row_ids, output_fields=list(Row.__annotations__), timeout=_CALL_S)
         return list(entries_of(rows))
 
     def apply(self, batch: Batch) -> None:
         """Does a batch's work, in its order."""
         client = self._client
         for chosen in batch.removals:
-            client.delete(COLLECTION, filter=_expression(chosen), timeout=_CALL_S)
+            client.delete(self._collection, filter=_expression(chosen), timeout=_CALL_S)
         if deleted := batch.row_ids_to_delete:
-            client.delete(COLLECTION, ids=deleted, timeout=_CALL_S)
-        rows = [{**row, "vector": _NO_VECTOR} for kept in batch.entries_to_write for row in rows_of(kept)]
+            client.delete(self._collection, ids=deleted, timeout=_CALL_S)
+        rows = [
+            {**row, "vector": self._no_vector if row["vector"] is None else row["vector"]}
+            for kept in batch.entries_to_write
+            for row in rows_of(kept)
+        ]
         if rows:
-            client.upsert(COLLECTION, rows, timeout=_CALL_S)
+            client.upsert(self._collection, rows, timeout=_CALL_S)
         self._unflushed_rows += len(rows) + len(deleted)
         if self._unflushed_rows >= _ROWS_PER_FLUSH:
             self._flush()
 
     def sweep(self, now_us: int) -> None:
         """Deletes what has expired."""
-        self._client.delete(COLLECTION, filter=f"expires_us <= {now_us}", timeout=_CALL_S)
+        self._client.delete(self._collection, filter=f"expires_us <= {now_us}", timeout=_CALL_S)
 
     def close(self) -> None:
         """Lets go of everything. May be called at any time, also when `open` failed."""
@@ -102,25 +114,36 @@ class MilvusStore:
 
     def _flush(self) -> None:
         if self._lite is not None:
-            self._client.flush(COLLECTION, timeout=_CALL_S)
+            self._client.flush(self._collection, timeout=_CALL_S)
         self._unflushed_rows = 0
+
+    def _drop_others(self) -> None:
+        """An embedded store is ours alone: what an earlier version or another embedder left there would lie there for ever."""
+        if self._lite is None:
+            return
+        for name in self._client.list_collections(timeout=_CALL_S):
+            if name == _FORMER or (name.startswith(_FAMILY) and name != self._collection):
+                self._client.drop_collection(name, timeout=_CALL_S)
 
     def _create_collection(self) -> None:
         from pymilvus import DataType
 
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field("row_id", DataType.VARCHAR, is_primary=True, max_length=_MARK_LENGTH)
-        for name in ("tenant", "namespace", "model"):
+        for name in ("tenant", "namespace", "model", "scope"):
             schema.add_field(name, DataType.VARCHAR, max_length=_MARK_LENGTH)
-        for name in ("created_us", "expires_us", "piece_count"):
+        for name in ("created_us", "expires_us", "microjoules", "piece_count"):
             schema.add_field(name, DataType.INT64)
-        schema.add_field("value", DataType.JSON)
-        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=len(_NO_VECTOR))
+        schema.add_field("tags", DataType.ARRAY, element_type=DataType.VARCHAR, max_capacity=MAX_TAGS, max_length=_MARK_LENGTH)
+        for name in ("value", "words"):
+            schema.add_field(name, DataType.JSON)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=len(self._no_vector))
         index = self._client.prepare_index_params()
-        index.add_index("vector", index_type="FLAT", metric_type="L2")
-        self._client.create_collection(COLLECTION, schema=schema, timeout=_CALL_S)
+        # All vectors have length 1, or none: the inner product is the cosine.
+        index.add_index("vector", index_type="FLAT", metric_type="IP")
+        self._client.create_collection(self._collection, schema=schema, timeout=_CALL_S)
         # Waiting for an index over nothing would take half a second, and a time stamp that Milvus Lite does not have.
-        self._client.create_index(COLLECTION, index, sync=False, timeout=_CALL_S)
+        self._client.create_index(self._collection, index, sync=False, timeout=_CALL_S)
 
 
 def _expression(chosen: EntryFilter) -> str:
@@ -128,6 +151,10 @@ def _expression(chosen: EntryFilter) -> str:
     if chosen.is_everything:
         return "expires_us >= 0"
     terms = [f'{name} == "{value}"' for name in ("tenant", "namespace", "model") if (value := getattr(chosen, name)) is not None]
+    if chosen.tag is not None:
+        terms.append(f'array_contains(tags, "{chosen.tag}")')
+    if chosen.created_until_us is not None:
+        terms.append(f"created_us <= {chosen.created_until_us}")
     if chosen.entry_id is not None:
         terms.append(f'row_id like "{chosen.entry_id}-%"')
     return " and ".join(terms)

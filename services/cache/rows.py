@@ -3,7 +3,8 @@
 The data is text inside JSON: pymilvus checks a VARCHAR of a row character by character, which cost more than all the rest.
 
 An entry's rows share its creation time. A reader takes an entry only when all pieces of one creation are there, so that rows left over
-from a longer predecessor, or from a write that was cut, are never joined into an answer; they are swept when they expire.
+from a longer predecessor, or from a write that was cut, are never joined into an answer; they are swept when they expire. The first piece
+carries the words that the entry is found by, and their vector.
 """
 
 from base64 import b64decode, b64encode
@@ -11,13 +12,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import TypedDict
 
+import numpy as np
 from google.protobuf.message import DecodeError
 
 from joulegate.cache.v1 import cache_service_pb2 as pb
-from services.cache.kept_entry import KeptEntry
+from services.cache.embedders.base import Vectors
+from services.cache.kept_entry import KeptEntry, KeptWording
 
 _VALUE_MAX_BYTES = 65_536
 _NAME = "base64"
+_TEXT = "text"
 # Base64 makes four characters of three bytes; around them stand `{"base64":""}`.
 PIECE_BYTES = (_VALUE_MAX_BYTES - len(_NAME) - 7) // 4 * 3
 
@@ -29,14 +33,21 @@ class Row(TypedDict):
     model: str
     created_us: int
     expires_us: int
+    microjoules: int
+    tags: list[str]
     piece_count: int
     value: dict[str, str]
+    # Empty where there are no words.
+    scope: str
+    words: dict[str, str]
+    # None where there are no words; what Milvus has instead is not read.
+    vector: Vectors | None
 
 
 def rows_of(kept: KeptEntry) -> list[Row]:
     """The rows that keep an entry."""
     ids = row_ids(kept.entry_id, len(kept.data))
-    return [
+    rows = [
         Row(
             row_id=row_id,
             tenant=kept.tenant,
@@ -44,11 +55,21 @@ def rows_of(kept: KeptEntry) -> list[Row]:
             model=kept.model,
             created_us=kept.created_us,
             expires_us=kept.expires_us,
+            microjoules=kept.microjoules,
+            tags=list(kept.tags),
             piece_count=len(ids),
             value={_NAME: b64encode(kept.data[piece * PIECE_BYTES : (piece + 1) * PIECE_BYTES]).decode("ascii")},
+            scope="",
+            words={},
+            vector=None,
         )
         for piece, row_id in enumerate(ids)
     ]
+    if kept.wording is not None:
+        rows[0]["scope"] = kept.wording.scope
+        rows[0]["words"] = {_TEXT: kept.wording.text}
+        rows[0]["vector"] = np.frombuffer(kept.wording.vector, "<f4")
+    return rows
 
 
 def row_ids(entry_id: str, size_bytes: int) -> list[str]:
@@ -75,9 +96,27 @@ def _joined(entry_id: str, pieces: list[Row]) -> KeptEntry | None:
         data = b"".join(b64decode(row["value"][_NAME], validate=True) for row in pieces)
         # What is broken on the disk must show here, not in a caller's answer.
         pb.Entry.FromString(data)
+        wording = _wording(first)
     except (ValueError, KeyError, TypeError, DecodeError):
         return None
-    return KeptEntry(entry_id, first["tenant"], first["namespace"], first["model"], first["created_us"], first["expires_us"], data)
+    return KeptEntry(
+        entry_id,
+        first["tenant"],
+        first["namespace"],
+        first["model"],
+        first["created_us"],
+        first["expires_us"],
+        data,
+        first["microjoules"],
+        tuple(first["tags"]),
+        wording,
+    )
+
+
+def _wording(row: Row) -> KeptWording | None:
+    if not row["scope"]:
+        return None
+    return KeptWording.of(row["scope"], row["words"][_TEXT], np.asarray(row["vector"], "<f4").tobytes())
 
 
 def reading_plan(heads: Iterable[tuple[str, int]], max_rows: int) -> list[list[str]]:

@@ -8,7 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from joulegate.cache.v1 import cache_service_pb2 as pb
 from joulegate.cache.v1 import cache_service_pb2_grpc as pb_grpc
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
-from services.cache.answer_cache import AnswerCache
+from services.cache.answer_cache import AnswerCache, Question
 from services.cache.entry_filter import EntryFilter
 from services.runtime.errors import GatewayError
 
@@ -21,20 +21,29 @@ class CacheServicer(pb_grpc.CacheServiceServicer):
         self._cache = cache
 
     async def LookUp(self, request: pb.LookUpRequest, context: Context) -> pb.LookUpResponse:
-        max_age_us = _microseconds(request.max_age) if request.HasField("max_age") else None
-        data = self._cache.look_up(request.key, max_age_us)
-        if data is None:
+        question = Question(
+            key=request.key,
+            wording=request.wording if request.wording.text else None,
+            max_age_us=_microseconds(request.max_age) if request.HasField("max_age") else None,
+            min_similarity=request.min_similarity,
+            model=request.model,
+        )
+        hit = await self._cache.look_up(question)
+        if hit is None:
             return _MISS
-        response = pb.LookUpResponse(tier=pb.TIER_EXACT, similarity=1.0)
-        response.entry.ParseFromString(data)
+        response = pb.LookUpResponse(tier=hit.tier, similarity=hit.similarity)
+        response.entry.ParseFromString(hit.data)
         return response
 
     async def Store(self, request: pb.StoreRequest, context: Context) -> pb.StoreResponse:
         ttl_us = _microseconds(request.ttl) if request.HasField("ttl") else None
-        return pb.StoreResponse(entry_id=self._cache.store(request.key, request.entry, ttl_us))
+        wording = request.wording if request.wording.text else None
+        return pb.StoreResponse(entry_id=await self._cache.store(request.key, request.entry, ttl_us, wording, request.tags))
 
     async def InvalidateEntries(self, request: pb.InvalidateEntriesRequest, context: Context) -> pb.InvalidateEntriesResponse:
-        chosen = EntryFilter.from_request(request)
+        if request.min_age.seconds < 0 or request.min_age.nanos < 0:
+            raise GatewayError(ErrorReason.ERROR_REASON_INVALID_REQUEST, "min_age must not be negative")
+        chosen = EntryFilter.from_request(request, self._cache.now_us())
         if chosen is None:
             raise GatewayError(ErrorReason.ERROR_REASON_INVALID_REQUEST, "say which entries, or `all`")
         return pb.InvalidateEntriesResponse(removed_count=await self._cache.invalidate(chosen))

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import pytest
@@ -11,10 +12,13 @@ from google.protobuf.duration_pb2 import Duration
 from joulegate.cache.v1 import cache_service_pb2 as pb
 from joulegate.cache.v1 import cache_service_pb2_grpc as pb_grpc
 from joulegate.chat.v1 import chat_pb2
-from services.cache.answer_cache import AnswerCache
+from services.cache.answer_cache import AnswerCache, Question
 from services.cache.counts import Counts
+from services.cache.embedders.hashing import HashEmbedder
+from services.cache.embedding_queue import EmbeddingQueue
 from services.cache.hot_index import HotIndex
 from services.cache.mirror import Mirror, Pace
+from services.cache.semantic_tier import SemanticTier
 from services.cache.servicer import CacheServicer
 from tests.contract import channels
 from tests.unit.cache.memory_store import MemoryStore
@@ -27,8 +31,15 @@ class Harness:
         self.clock = clock
         self.store = store
 
-    async def keep(self, where: pb.EntryKey, entry: pb.Entry | None = None, ttl_s: float | None = None) -> str:
-        request = pb.StoreRequest(key=where, entry=entry or answer())
+    async def keep(
+        self,
+        where: pb.EntryKey,
+        entry: pb.Entry | None = None,
+        ttl_s: float | None = None,
+        words: pb.Wording | None = None,
+        tags: tuple[str, ...] = (),
+    ) -> str:
+        request = pb.StoreRequest(key=where, entry=entry or answer(), wording=words, tags=tags)
         if ttl_s is not None:
             request.ttl.CopyFrom(_duration(ttl_s))
         return (await self.stub.Store(request)).entry_id
@@ -40,6 +51,13 @@ class Harness:
             request.max_age.CopyFrom(_duration(max_age_s))
         response = await self.stub.LookUp(request)
         return response.entry.completion.choices[0].message.text if response.HasField("entry") else None
+
+    async def found(self, where: pb.EntryKey, words: pb.Wording, **members: Any) -> tuple[str, pb.Tier.ValueType, float] | None:
+        """The answer's text, how it was found and how near it was; None on a miss."""
+        response = await self.stub.LookUp(pb.LookUpRequest(key=where, wording=words, **members))
+        if not response.HasField("entry"):
+            return None
+        return response.entry.completion.choices[0].message.text, response.tier, response.similarity
 
     async def settle(self) -> None:
         """An invalidation is acknowledged when the store was told, and with it what was queued."""
@@ -57,14 +75,26 @@ def _duration(seconds: float) -> Duration:
     return duration
 
 
+def refuses_not(asked: str, kept: str) -> str | None:
+    """A gate of one rule."""
+    return "negation" if ("not" in asked.split()) != ("not" in kept.split()) else None
+
+
+def words(text: str, scope: int = 1) -> pb.Wording:
+    return pb.Wording(scope=scope.to_bytes(32, "big"), text=text)
+
+
 @asynccontextmanager
 async def serving(kind: str = "grpc", **environment: str) -> AsyncIterator[Harness]:
     settings, clock, counts, store = settings_of(**environment), HeldClock(), Counts(), MemoryStore()
     index = HotIndex(settings.max_entries, settings.max_bytes)
     pace = Pace(window_s=0.001, retry_s=(0.001, 0.01), removal_s=1)
+    embedder = HashEmbedder()
+    queue = EmbeddingQueue(embedder, 10, counts, clock)
+    semantic = SemanticTier(queue, embedder.fingerprint, index, refuses_not, embedder.floor, settings.top_k, counts)
     async with Mirror(store, index, counts, clock, pace, settings.is_enabled) as mirror:
         mesh = channels.new_mesh()
-        cache = AnswerCache(settings, index, mirror, counts, clock, lambda: 0.0)
+        cache = AnswerCache(settings, index, mirror, counts, clock, lambda: 0.0, semantic)
         pb_grpc.add_CacheServiceServicer_to_server(CacheServicer(cache), mesh.registry)
         async with channels.serve(mesh, kind) as channel:
             yield Harness(pb_grpc.CacheServiceStub(channel), clock, store)
@@ -183,6 +213,110 @@ async def test_digest_of_another_length_is_refused(cache: Harness, digest: bytes
     assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+KEPT_WORDS = "how do i boil an egg"
+OTHER_WORDS = "how do i boil one egg"
+
+
+async def test_other_words_of_the_same_question_are_answered(cache: Harness) -> None:
+    await cache.keep(key(1), words=words(KEPT_WORDS))
+    found = await cache.found(key(2), words(OTHER_WORDS))
+    assert found is not None
+    assert found[:2] == ("Hello.", pb.TIER_SEMANTIC)
+    assert 0.5 < found[2] < 1
+    assert await cache.found(key(1), words(KEPT_WORDS)) == ("Hello.", pb.TIER_EXACT, 1.0)
+    assert await cache.text_at(key(2)) is None
+    stats = await cache.stub.GetCacheStats(pb.GetCacheStatsRequest())
+    assert (stats.exact_hit_count, stats.semantic_hit_count, stats.miss_count, stats.semantic_entry_count) == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(("where", "scope"), [(key(2, "emca"), 1), (key(2, ""), 1), (key(2, "acme", "other"), 1), (key(2), 2)], ids=str)
+async def test_words_serve_only_within_tenant_namespace_and_scope(cache: Harness, where: pb.EntryKey, scope: int) -> None:
+    await cache.keep(key(1), words=words(KEPT_WORDS))
+    assert await cache.found(where, words(KEPT_WORDS, scope)) is None
+    assert await cache.found(key(2), words(KEPT_WORDS)) is not None
+
+
+async def test_refused_neighbour_does_not_hide_the_next_and_is_counted(cache: Harness) -> None:
+    await cache.keep(key(1), answer("refused"), words=words("do not boil the egg"))
+    await cache.keep(key(2), answer("served"), words=words("boil the white egg please"))
+    found = await cache.found(key(3), words("do boil the egg"))
+    assert found is not None and found[0] == "served"
+    stats = await cache.stub.GetCacheStats(pb.GetCacheStatsRequest())
+    assert dict(stats.reject_count_by_rule) == {"negation": 1}
+
+
+async def test_request_may_ask_for_more_likeness_but_not_for_less(cache: Harness) -> None:
+    await cache.keep(key(1), words=words(KEPT_WORDS))
+    assert await cache.found(key(2), words(OTHER_WORDS), min_similarity=0.99) is None
+    assert await cache.found(key(2), words(OTHER_WORDS), min_similarity=0.6) is not None
+    assert await cache.found(key(2), words("how do planes fly"), min_similarity=0.0) is None
+
+
+async def test_only_so_many_neighbours_are_looked_at() -> None:
+    async with serving(CACHE_TOP_K="2") as cache:
+        for number, text in enumerate(("do not boil the egg", "do not boil the big egg", "boil one egg")):
+            await cache.keep(key(number), words=words(text))
+        assert await cache.found(key(9), words("do boil the egg")) is None
+
+
+async def test_answer_that_is_stored_again_is_found_by_its_newest_words_only(cache: Harness) -> None:
+    await cache.keep(key(1), words=words("planes in the sky"))
+    await cache.keep(key(1), words=words(KEPT_WORDS))
+    assert await cache.found(key(2), words("planes in the sky")) is None
+    assert await cache.found(key(2), words(KEPT_WORDS)) is not None
+    await cache.keep(key(1))
+    assert await cache.found(key(2), words(KEPT_WORDS)) is None
+
+
+async def test_words_respect_age_and_expiry(cache: Harness) -> None:
+    await cache.keep(key(1), ttl_s=10, words=words(KEPT_WORDS))
+    cache.clock.seconds += 5
+    assert await cache.found(key(2), words(OTHER_WORDS), max_age=_duration(4)) is None
+    assert await cache.found(key(2), words(OTHER_WORDS), max_age=_duration(6)) is not None
+    cache.clock.seconds += 6
+    assert await cache.found(key(2), words(OTHER_WORDS)) is None
+
+
+async def test_invalidated_entry_is_found_by_words_no_more(cache: Harness) -> None:
+    entry_id = await cache.keep(key(1), words=words(KEPT_WORDS))
+    await cache.stub.InvalidateEntries(pb.InvalidateEntriesRequest(entry_id=entry_id))
+    assert await cache.found(key(2), words(OTHER_WORDS)) is None
+
+
+async def test_words_go_to_the_store_with_the_answer(cache: Harness) -> None:
+    await cache.keep(key(1), words=words(KEPT_WORDS), tags=("faq",))
+    await cache.settle()
+    [entry] = cache.store.whole().values()
+    assert entry.wording is not None
+    assert (entry.wording.text, len(entry.wording.vector), len(entry.tags)) == (KEPT_WORDS, 4 * HashEmbedder.dimension, 1)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pb.LookUpRequest(key=key(), wording=pb.Wording(scope=b"short", text="hi")),
+        pb.LookUpRequest(key=key(), min_similarity=1.01),
+        pb.LookUpRequest(key=key(), min_similarity=-0.1),
+    ],
+)
+async def test_lookup_that_makes_no_sense_is_refused(cache: Harness, request_: pb.LookUpRequest) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await cache.stub.LookUp(request_)
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("tags", [[f"tag {number}" for number in range(9)], ["x" * 129]])
+async def test_too_many_or_too_long_tags_are_refused(cache: Harness, tags: list[str]) -> None:
+    assert await cache.refusal(pb.StoreRequest(key=key(), entry=answer(), tags=tags)) is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_counts_by_model_stay_few(cache: Harness) -> None:
+    for number in range(300):
+        await cache.stub.LookUp(pb.LookUpRequest(key=key(number), model=f"model-{number}"))
+    misses = (await cache.stub.GetCacheStats(pb.GetCacheStatsRequest())).miss_count_by_model
+    assert (len(misses), misses["model-0"], misses["other"]) == (257, 1, 44)
+
+
 FILLED = {
     "a": (key(1, "acme", "x"), "large"),
     "b": (key(2, "acme", "y"), "small"),
@@ -205,12 +339,20 @@ ENTRY_A = "the id of a"
         (pb.InvalidateEntriesRequest(entry_id=ENTRY_A, tenant="emca"), "abcd"),
         (pb.InvalidateEntriesRequest(entry_id='" or row_id like "%'), "abcd"),
         (pb.InvalidateEntriesRequest(entry_id=""), "abcd"),
+        (pb.InvalidateEntriesRequest(tag="tag of b"), "acd"),
+        (pb.InvalidateEntriesRequest(tag="common", model="small"), "ac"),
+        (pb.InvalidateEntriesRequest(tag="unknown"), "abcd"),
+        (pb.InvalidateEntriesRequest(min_age=_duration(25)), "cd"),
+        (pb.InvalidateEntriesRequest(min_age=_duration(0)), ""),
         (pb.InvalidateEntriesRequest(all=True), ""),
         (pb.InvalidateEntriesRequest(all=True, tenant="acme"), ""),
     ],
 )
 async def test_invalidation_removes_what_all_its_filters_match(cache: Harness, request_: pb.InvalidateEntriesRequest, left: str) -> None:
-    ids = {name: await cache.keep(where, answer(name, model)) for name, (where, model) in FILLED.items()}
+    ids = {}
+    for name, (where, model) in FILLED.items():
+        ids[name] = await cache.keep(where, answer(name, model), tags=("common", f"tag of {name}"))
+        cache.clock.seconds += 9
     chosen = pb.InvalidateEntriesRequest()
     chosen.CopyFrom(request_)
     if chosen.entry_id == ENTRY_A:
@@ -291,7 +433,9 @@ async def test_answer_lives_shorter_by_jitter_but_never_longer() -> None:
     async with Mirror(MemoryStore(), index, counts, clock, is_warming=False) as mirror:
         for draw in (0.0, 0.5, 0.999):
             cache = AnswerCache(settings, index, mirror, counts, clock, lambda draw=draw: draw)  # type: ignore[misc]
-            cache.store(key(), answer(), 100_000_000)
-            entry = pb.Entry.FromString(cache.look_up(key(), None) or b"")
+            await cache.store(key(), answer(), 100_000_000)
+            hit = await cache.look_up(Question(key()))
+            assert hit is not None
+            entry = pb.Entry.FromString(hit.data)
             lifetimes.append(entry.expire_time.ToMicroseconds() - entry.create_time.ToMicroseconds())
     assert lifetimes == [100_000_000, 97_500_000, 95_005_000]

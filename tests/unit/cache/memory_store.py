@@ -50,13 +50,8 @@ class MemoryStore:
         self.applied.append(batch)
 
     def _delete(self, chosen: EntryFilter) -> None:
-        fields = {name: value for name in ("tenant", "namespace", "model") if (value := getattr(chosen, name)) is not None}
-        self.rows = {
-            row_id: row
-            for row_id, row in self.rows.items()
-            if any(row[name] != value for name, value in fields.items())  # type: ignore[literal-required]
-            or not row_id.startswith(chosen.entry_id or "")
-        }
+        matched = {entry.entry_id for entry in self.whole().values() if chosen.matches(entry)}
+        self.rows = {row_id: row for row_id, row in self.rows.items() if row_id.partition("-")[0] not in matched}
 
     def sweep(self, now_us: int) -> None:
         self._work()

@@ -2,9 +2,11 @@
 
 import dataclasses
 
+import numpy as np
+
 from joulegate.cache.v1 import cache_service_pb2 as pb
 from joulegate.chat.v1 import chat_pb2
-from services.cache.kept_entry import KeptEntry, entry_id, mark
+from services.cache.kept_entry import KeptEntry, KeptWording, entry_id, mark
 from services.cache.settings import CacheSettings
 from services.runtime import settings
 
@@ -28,11 +30,28 @@ def answer(
 
 
 def kept(
-    number: int = 1, tenant: str = "acme", model: str = "large", size: int = 40, created_us: int = 0, ttl_us: int = SECOND_US
+    number: int = 1,
+    tenant: str = "acme",
+    model: str = "large",
+    size: int = 40,
+    created_us: int = 0,
+    ttl_us: int = SECOND_US,
+    microjoules: int = 0,
+    tags: tuple[str, ...] = (),
+    wording: KeptWording | None = None,
 ) -> KeptEntry:
     """An entry whose data, a valid message, has exactly `size` bytes."""
     own = key(number, tenant)
-    return KeptEntry(entry_id(own), mark(tenant), mark(""), mark(model), created_us, created_us + ttl_us, _message_of(size))
+    marks = tuple(map(mark, tags))
+    return KeptEntry(
+        entry_id(own), mark(tenant), mark(""), mark(model), created_us, created_us + ttl_us, _message_of(size), microjoules, marks, wording
+    )
+
+
+def wording(scope: str, *numbers: float, text: str = "What is a joule?") -> KeptWording:
+    """Words with that vector, which is made to be of length 1."""
+    vector = np.array(numbers, "<f4")
+    return KeptWording.of(scope, text, (vector / np.linalg.norm(vector)).astype("<f4").tobytes())
 
 
 def _message_of(size: int) -> bytes:

@@ -12,14 +12,14 @@ from services.cache.kept_entry import KeptEntry, mark
 from services.cache.lite_server import StoreInUseError, check_unowned
 from services.cache.milvus_store import MilvusStore
 from services.cache.rows import PIECE_BYTES
-from tests.unit.cache.samples import SECOND_US, kept
+from tests.unit.cache.samples import SECOND_US, kept, wording
 
 TTL_US = 1000 * SECOND_US
 
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusStore]:
-    store = MilvusStore(tmp_path_factory.mktemp("milvus") / "deeper" / "cache.db", None, None)
+    store = MilvusStore(tmp_path_factory.mktemp("milvus") / "deeper" / "cache.db", None, None, "space", 3)
     store.open()
     yield store
     store.close()
@@ -63,6 +63,25 @@ def test_newest_version_replaces_a_longer_one(store: MilvusStore) -> None:
     assert contents(store) == {new}
 
 
+def test_entry_comes_back_with_its_words_vector_tags_and_joules(store: MilvusStore) -> None:
+    own = wording("0123abcd", 1, 2, -3, text='"Ünïcödé" \' \\ {}\n and all')
+    entry = kept(size=2 * PIECE_BYTES, ttl_us=TTL_US, microjoules=7, tags=("faq", "de"), wording=own)
+    plain = kept(2, ttl_us=TTL_US)
+    tell(store, entry, plain)
+    assert contents(store) == {entry, plain}
+
+
+def test_vectors_of_another_embedder_are_not_read_and_leave_the_folder(tmp_path: Path) -> None:
+    path, entry = tmp_path / "cache.db", kept(ttl_us=TTL_US, wording=wording("s", 1, 0, 0))
+    for fingerprint, dimension, is_there in (("one", 3, False), ("one", 3, True), ("other", 4, False), ("one", 3, False)):
+        store = MilvusStore(path, None, None, fingerprint, dimension)
+        store.open()
+        assert contents(store) == ({entry} if is_there else set())
+        if fingerprint == "one":
+            tell(store, entry)
+        store.close()
+
+
 @pytest.mark.parametrize(
     ("chosen", "left"),
     [
@@ -71,13 +90,16 @@ def test_newest_version_replaces_a_longer_one(store: MilvusStore) -> None:
         (EntryFilter(model=mark("small")), {1, 3}),
         (EntryFilter(entry_id=kept(1).entry_id), {2, 3}),
         (EntryFilter(entry_id=kept(1).entry_id, model=mark("small")), {1, 2, 3}),
+        (EntryFilter(tag=mark("faq")), {1, 3}),
+        (EntryFilter(tag=mark("faq"), model=mark("large")), {1, 2, 3}),
+        (EntryFilter(created_until_us=5), {2}),
         (EntryFilter(), set()),
     ],
 )
 def test_removal_by_each_filter(store: MilvusStore, chosen: EntryFilter, left: set[int]) -> None:
     entries = {
         1: kept(1, size=2 * PIECE_BYTES, ttl_us=TTL_US),
-        2: kept(2, model="small", ttl_us=TTL_US),
+        2: kept(2, model="small", created_us=6, ttl_us=TTL_US, tags=("faq", "de")),
         3: kept(3, tenant="emca", ttl_us=TTL_US),
     }
     tell(store, *entries.values())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from joulegate.cache.v1 import cache_service_pb2 as pb
 from services.cache.rows import PIECE_BYTES, entries_of, reading_plan, row_ids, rows_of
-from tests.unit.cache.samples import kept, newer
+from tests.unit.cache.samples import kept, newer, wording
 
 
 @pytest.mark.parametrize("size", [3, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 5 * PIECE_BYTES + 7])
@@ -22,6 +22,11 @@ def test_rows_give_the_entry_back(size: int) -> None:
     assert all(len(json.dumps(row["value"], separators=(",", ":"))) <= 65_536 for row in rows)
     random.Random(1).shuffle(rows)
     assert list(entries_of(rows)) == [entry]
+
+
+def test_rows_give_words_vector_tags_and_joules_back() -> None:
+    entry = kept(size=2 * PIECE_BYTES, microjoules=5, tags=("faq",), wording=wording("s", 3, 4, text="Ünïcödé"))
+    assert list(entries_of(rows_of(entry))) == [entry]
 
 
 def test_entry_with_a_piece_missing_is_no_entry() -> None:
