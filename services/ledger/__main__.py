@@ -12,7 +12,13 @@ from typing import Any, Final
 import aiohttp
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from joulegate.ledger.v1 import admin_service_pb2_grpc, key_service_pb2_grpc, ledger_service_pb2_grpc, rates_service_pb2_grpc
+from joulegate.ledger.v1 import (
+    admin_service_pb2_grpc,
+    key_service_pb2_grpc,
+    ledger_service_pb2_grpc,
+    policy_service_pb2_grpc,
+    rates_service_pb2_grpc,
+)
 from services.ledger import carbon, live_grids, metrics, migration
 from services.ledger.admin import AdminServicer
 from services.ledger.books import Books
@@ -28,6 +34,9 @@ from services.ledger.live_grids import LiveGrids
 from services.ledger.lock import owned
 from services.ledger.overrides import DeclaredPrice, read_overrides
 from services.ledger.places import cause_of, place_of, unusable
+from services.ledger.policies import Policies
+from services.ledger.policy_servicer import PolicyServicer
+from services.ledger.policy_store import open_policies
 from services.ledger.rate_servicer import RateServicer
 from services.ledger.reads import Reads, Reports
 from services.ledger.report_store import open_reports
@@ -65,10 +74,16 @@ async def build(settings: LedgerSettings, mesh: Mesh) -> AsyncIterator[None]:
         rates_service_pb2_grpc.add_RatesServiceServicer_to_server(rates, mesh.registry)
         keys, revision = _keys(place, settings, stack)
         key_service_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(keys), mesh.registry)
+        policies = Policies(
+            stack.enter_context(open_policies(place, settings.synchronous)), _thread("ledger-policies", stack), SystemClock()
+        )
+        await policies.load()
+        policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(PolicyServicer(policies), mesh.registry)
         reports = Reports(stack.enter_context(open_reports(place, settings.synchronous)), _thread("ledger-reports", stack))
         admin = AdminServicer(reads, reports, keys, settings.admin_api_key, SystemClock())
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, mesh.registry)
-        await stack.enter_async_context(_running(books.run(), books.watch(), keys.follow(revision), _drain(books, keys, mesh.draining)))
+        draining = _drain(mesh.draining, books, keys, policies)
+        await stack.enter_async_context(_running(books.run(), books.watch(), keys.follow(revision), policies.follow(), draining))
         yield
 
 
@@ -156,10 +171,10 @@ async def _running(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             task.cancel()
 
 
-async def _drain(books: Books, keys: Keys, draining: asyncio.Event) -> None:
+async def _drain(draining: asyncio.Event, *parts: Books | Keys | Policies) -> None:
     await draining.wait()
-    books.drain()
-    keys.drain()
+    for part in parts:
+        part.drain()
 
 
 def main() -> int:

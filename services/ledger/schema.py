@@ -111,3 +111,12 @@ salts = sa.Table(
     sa.Column("name", _text, primary_key=True),
     sa.Column("salt", sa.LargeBinary(), nullable=False),
 )
+# Versions of the routing policy, as routers wrote them; none is ever changed.
+policies = sa.Table(
+    "policies",
+    metadata,
+    sa.Column("version", sa.BigInteger(), primary_key=True, autoincrement=False),
+    _column("document", str),
+    _column("created_ns", int),
+    _column("comment", str),
+)

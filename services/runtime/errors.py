@@ -59,6 +59,7 @@ ERROR_TABLE: Final[Mapping[ErrorReason.ValueType, ErrorShape]] = {
     _ERR.ERROR_REASON_CANCELLED: ErrorShape(grpc.StatusCode.CANCELLED, 499, _INVALID, "client_closed_request"),
     _ERR.ERROR_REASON_INTERNAL: ErrorShape(grpc.StatusCode.INTERNAL, 500, _SERVER, "internal_error"),
     _ERR.ERROR_REASON_UNIMPLEMENTED: ErrorShape(grpc.StatusCode.UNIMPLEMENTED, 501, _INVALID, "unimplemented"),
+    _ERR.ERROR_REASON_CONFLICT: ErrorShape(grpc.StatusCode.ABORTED, 409, _INVALID, "conflict"),
 }
 
 # A status that carries no ErrorInfo of ours came from gRPC itself or from a stranger: read it by its code.

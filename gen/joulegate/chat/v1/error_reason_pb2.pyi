@@ -65,6 +65,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INTERNAL, 500. A fault of ours."""
     ERROR_REASON_UNIMPLEMENTED: _ErrorReason.ValueType  # 21
     """UNIMPLEMENTED, 501."""
+    ERROR_REASON_CONFLICT: _ErrorReason.ValueType  # 22
+    """ABORTED, 409. What was to be changed has changed meanwhile. Read it again, then try again."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is `google.rpc.ErrorInfo.reason` (without the prefix ERROR_REASON_ it would clash between enums, so it is kept) in the domain `joulegate.dev`.
@@ -116,4 +118,6 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 20
 """INTERNAL, 500. A fault of ours."""
 ERROR_REASON_UNIMPLEMENTED: ErrorReason.ValueType  # 21
 """UNIMPLEMENTED, 501."""
+ERROR_REASON_CONFLICT: ErrorReason.ValueType  # 22
+"""ABORTED, 409. What was to be changed has changed meanwhile. Read it again, then try again."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
