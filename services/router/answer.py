@@ -74,21 +74,27 @@ class CachedAnswer:
         return usage_chunk(completion_id(self._question.request_id), completion.model, completion.usage)
 
     async def receipt(self) -> receipt_pb2.Receipt:
-        source = self.source
-        return receipt_pb2.Receipt(
-            request_id=self._question.request_id,
-            provider=source.provider,
-            model=source.model,
-            cache_status=source.cache_status,
-            cache_similarity=source.similarity,
-            cost_nano_usd=0,
-            energy=receipt_pb2.Energy(
-                low_microjoules=lookup.LOW_MICROJOULES,
-                microjoules=lookup.MICROJOULES,
-                high_microjoules=lookup.HIGH_MICROJOULES,
-                basis=lookup.BASIS,
-            ),
-        )
+        receipt = free_receipt(self._question.request_id, self.source)
+        if self.source.similarity is not None:
+            receipt.cache_similarity = self.source.similarity
+        return receipt
+
+
+def free_receipt(request_id: str, source: Source) -> receipt_pb2.Receipt:
+    """The receipt of an answer that no provider was called for."""
+    return receipt_pb2.Receipt(
+        request_id=request_id,
+        provider=source.provider,
+        model=source.model,
+        cache_status=source.cache_status,
+        cost_nano_usd=0,
+        energy=receipt_pb2.Energy(
+            low_microjoules=lookup.LOW_MICROJOULES,
+            microjoules=lookup.MICROJOULES,
+            high_microjoules=lookup.HIGH_MICROJOULES,
+            basis=lookup.BASIS,
+        ),
+    )
 
 
 def completion_id(request_id: str) -> str:

@@ -5,6 +5,7 @@ A break loses nothing: whatever was not acknowledged is sent again on the next s
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -40,7 +41,8 @@ class Books:
         self._wait_s = wait_s
         self._intents: dict[str, tuple[pb.Intent, asyncio.Future[None]]] = {}
         self._settlements: dict[str, tuple[pb.Settlement, asyncio.Future[pb.SettlementAck | None]]] = {}
-        self._running: set[str] = set()
+        # How many hold each id: a request and, maybe for longer, the call that is made in its name.
+        self._running: Counter[str] = Counter()
         self._outbox: Outbox[Record] | None = None
         self._connected = asyncio.Event()
         self._emptied = asyncio.Event()
@@ -55,11 +57,19 @@ class Books:
         """Holds an id for a running request. Clients may send one id many times; the books need a different one for each."""
         if request_id in self._running or request_id in self._settlements:
             request_id = f"{request_id}~{secrets.token_hex(4)}"
-        self._running.add(request_id)
-        try:
+        with self.held(request_id):
             yield request_id
+
+    @contextmanager
+    def held(self, request_id: str) -> Iterator[None]:
+        """Holds a claimed id beyond the request that claimed it."""
+        self._running[request_id] += 1
+        try:
+            yield
         finally:
-            self._running.discard(request_id)
+            self._running[request_id] -= 1
+            if not self._running[request_id]:
+                del self._running[request_id]
 
     async def ready(self) -> None:
         """Waits until records can be written. Raises LEDGER_UNAVAILABLE when that takes too long, so that nothing unbooked is begun."""

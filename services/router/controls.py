@@ -31,6 +31,11 @@ class CacheControls:
     ttl_s: int | None = None
     namespace: str = ""
 
+    @property
+    def may_share(self) -> bool:
+        """Whether one call may answer this request and identical ones at the same time."""
+        return self.may_read and self.may_write and not self.only_if_cached and self.ttl_s != 0
+
 
 def cache_controls(headers: Mapping[str, str], extensions: Mapping[str, object], cache_enabled: bool) -> CacheControls:
     """Reads `cache-control`, `x-cache-ttl`, `x-cache-namespace`, and the body fields `x-cache` and `skip_cache`. Raises GatewayError."""

@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from joulegate.chat.v1 import receipt_pb2
 from joulegate.ledger.v1 import entry_pb2
@@ -14,6 +14,9 @@ FIRST_EVENT_SECONDS = Histogram(
     ["provider"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
+FLIGHTS = Gauge("joulegate_router_flights", "Calls that identical requests can still join.")
+FLIGHT_LISTENERS = Gauge("joulegate_router_flight_listeners", "Requests that these calls are made for.")
+FLIGHT_PROMOTIONS = Counter("joulegate_router_flight_promotions", "Times a follower took over from a leader that failed.")
 CACHE_FAULTS = Counter("joulegate_router_cache_faults", "Calls of the cache that failed and were taken as misses.", ["call"])
 KEY_QUESTIONS = Counter("joulegate_router_key_questions", "Keys that were not known and asked of the ledger, by result.", ["result"])
 BOOK_BREAKS = Counter("joulegate_router_book_breaks", "Times the stream to the ledger broke.")

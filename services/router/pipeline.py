@@ -20,11 +20,12 @@ from services.router import metrics, tokens
 from services.router.answer import Answer, CachedAnswer, Source
 from services.router.books import Books
 from services.router.catalogue import Candidate, Catalogue
+from services.router.flights import Flights
 from services.router.load import Place
 from services.router.near_cache import NearCache
 from services.router.provider_answer import ProviderAnswer
 from services.router.provider_watch import ProviderWatch
-from services.router.question import Question
+from services.router.question import Question, flight_id
 from services.router.ranking import Ranking
 from services.runtime.clock import Clock
 from services.runtime.errors import GatewayError
@@ -54,6 +55,7 @@ class Pipeline:
         near_cache: NearCache,
         clock: Clock,
         cache_lookup_s: float,
+        longest_s: float,
     ) -> None:
         self._watch = watch
         self._ranking = ranking
@@ -63,8 +65,13 @@ class Pipeline:
         self._near_cache = near_cache
         self._clock = clock
         self._cache_lookup_s = cache_lookup_s
+        self._flights = Flights(self._asked, books, longest_s)
         # Tasks that nobody waits for would otherwise be free for the garbage collector.
         self._stores: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Ends the calls that are still made for somebody."""
+        await self._flights.close()
 
     @asynccontextmanager
     async def answer(self, question: Question) -> AsyncIterator[Answer]:
@@ -78,14 +85,25 @@ class Pipeline:
     @asynccontextmanager
     async def _answer(self, question: Question) -> AsyncIterator[Answer]:
         controls = question.controls
-        hit = await self._look_up(question) if controls.may_read else None
-        # Keys that share answers need not be allowed the same models.
-        if hit is not None and question.caller.may_use(hit.source.provider, hit.source.model):
-            self._book_hit(question, hit)
-            yield hit
-            return
+        flight = flight_id(question.key, question.caller) if controls.may_share else None
+        if controls.may_read and not (flight and self._flights.is_open(flight)):
+            hit = self._near(question) or await self._look_up(question)
+            if hit is None and not (flight and self._flights.is_open(flight)):
+                # An identical request may have been answered meanwhile.
+                hit = self._near(question)
+            # Keys that share answers need not be allowed the same models.
+            if hit is not None and question.caller.may_use(hit.source.provider, hit.source.model):
+                self._book_hit(question, hit)
+                yield hit
+                return
         if controls.only_if_cached:
             raise GatewayError(ErrorReason.ERROR_REASON_NOT_CACHED, "No cached answer satisfies `Cache-Control: only-if-cached`.")
+        async with self._flights.share(flight, question) if flight else self._asked(question) as answer:
+            yield answer
+
+    @asynccontextmanager
+    async def _asked(self, question: Question) -> AsyncIterator[Answer]:
+        """The answer that a provider gives, begun. Raises GatewayError when nobody gives one."""
         candidates = usable_candidates(await self._watch.catalogue(), question.model, question.caller)
         await self._books.ready()
         # With nothing awaited until the call counts: what is chosen by load must be seen by whoever chooses next.
@@ -115,11 +133,15 @@ class Pipeline:
 
         return ProviderAnswer(question, targets, decision, status, call, self._books, keep)
 
+    def _near(self, question: Question) -> CachedAnswer | None:
+        max_age_s, now = question.controls.max_age_s, self._clock.now()
+        near = self._near_cache.get(question.key, self._clock.monotonic(), now)
+        if near is None or (max_age_s is not None and now - near.create_time.seconds > max_age_s):
+            return None
+        return self._cached(question, near, receipt_pb2.CACHE_STATUS_HIT_EXACT, 1.0)
+
     async def _look_up(self, question: Question) -> CachedAnswer | None:
-        key, controls, now = question.key, question.controls, self._clock.now()
-        near = self._near_cache.get(key, self._clock.monotonic(), now)
-        if near is not None and (controls.max_age_s is None or now - near.create_time.seconds <= controls.max_age_s):
-            return self._cached(question, near, receipt_pb2.CACHE_STATUS_HIT_EXACT, 1.0)
+        key, controls = question.key, question.controls
         request = cache_pb.LookUpRequest(key=key)
         if controls.max_age_s is not None:
             request.max_age.CopyFrom(duration_pb2.Duration(seconds=controls.max_age_s))

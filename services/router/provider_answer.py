@@ -104,7 +104,7 @@ class ProviderAnswer:
         if not self._is_settled:
             # Left without a receipt and without any error: the reader walked away between two batches.
             end = self._broken or error or asyncio.CancelledError()
-            outcome = _outcome(end)
+            outcome = outcome_of(end)
             if self._selected is not None and outcome == entry_pb2.OUTCOME_FAILED:
                 outcome = entry_pb2.OUTCOME_STREAM_CUT
             self._settle(outcome)
@@ -187,11 +187,13 @@ class ProviderAnswer:
         return receipt
 
     def usage_chunk(self) -> chat_pb2.ChatCompletionChunk:
+        first = self._chunks[0] if self._chunks else self._completion or chat_pb2.ChatCompletionChunk()
+        return usage_chunk(first.id or completion_id(self._question.request_id), first.model, self._usage or self._counted_usage())
+
+    def _counted_usage(self) -> chat_pb2.Usage:
         counts = self._counted()
         total = counts.input_tokens + counts.output_tokens
-        usage = chat_pb2.Usage(prompt_tokens=counts.input_tokens, completion_tokens=counts.output_tokens, total_tokens=total)
-        first = self._chunks[0] if self._chunks else chat_pb2.ChatCompletionChunk()
-        return usage_chunk(first.id or completion_id(self._question.request_id), first.model, self._usage or usage)
+        return chat_pb2.Usage(prompt_tokens=counts.input_tokens, completion_tokens=counts.output_tokens, total_tokens=total)
 
     def _whole(self) -> chat_pb2.ChatCompletion:
         if self._completion is None:
@@ -287,7 +289,10 @@ class ProviderAnswer:
         )
 
 
-def _outcome(error: BaseException) -> entry_pb2.Outcome.ValueType:
+def outcome_of(error: BaseException) -> entry_pb2.Outcome.ValueType:
+    """What an answer that this error has ended is booked as. Cancelling may carry the error that it is for."""
+    if isinstance(error, asyncio.CancelledError) and error.args:
+        error = error.args[0]
     if not isinstance(error, GatewayError):
         return entry_pb2.OUTCOME_CLIENT_LEFT
     match error.reason:

@@ -1,5 +1,6 @@
 """One request as the pipeline sees it, whichever face it came through."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -78,3 +79,12 @@ def for_providers(request: chat_pb2.ChatRequest, taken: Mapping[str, object]) ->
 def entry_key(request: chat_pb2.ChatRequest, caller: Caller, controls: CacheControls) -> cache_pb.EntryKey:
     """Where the answer to this request is kept."""
     return cache_pb.EntryKey(tenant=caller.tenant, namespace=controls.namespace, digest=exact_digest(request))
+
+
+def flight_id(key: cache_pb.EntryKey, caller: Caller) -> bytes:
+    """What requests that one call may answer have in common, in 16 bytes: where the answer is kept, and which models may give it."""
+    tenant, namespace = key.tenant.encode(), key.namespace.encode()
+    patterns = () if caller.models is None else caller.models.patterns
+    # Lengths in front, so that no two keys run together into the same bytes. No patterns is not the same as no pattern that fits.
+    parts = [b"%d" % (caller.models is None), tenant, namespace, key.digest, *(pattern.encode() for pattern in patterns)]
+    return hashlib.blake2b(b"".join(b"%d,%b" % (len(part), part) for part in parts), digest_size=16).digest()

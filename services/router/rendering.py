@@ -70,7 +70,7 @@ def whole(completion: chat_pb2.ChatCompletion, source: Source, receipt: receipt_
         "latency_ms": round(latency_s * 1000, 1),
         "cost_usd": receipt.cost_nano_usd / 1e9 if receipt.HasField("cost_nano_usd") else None,
         **_energy(receipt),
-        "cache_hit": source.age_s is not None,
+        "cache_hit": source.age_s is not None or source.cache_status == receipt_pb2.CACHE_STATUS_COALESCED,
         "fallback_used": source.failed_attempts > 0,
     }
     if not completion.id:

@@ -16,6 +16,7 @@ class ModelScope:
 
     def __init__(self, patterns: Iterable[str]) -> None:
         listed = list(patterns)
+        self.patterns = tuple(sorted(set(listed)))
         self._own = _any_of(listed)
         # `l*` is for models: it must not let in all that a provider called `lab` has.
         self._qualified = _any_of([pattern for pattern in listed if "/" in pattern])
