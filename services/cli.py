@@ -73,6 +73,12 @@ def _add_ledger(works: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--anchor", action="append", default=[], metavar="CHAIN:LINK:HASH", help="the end of a chain as an earlier run printed it"
     )
 
+    export = works.add_parser("export", help="write rows of the books to a file")
+    export.add_argument("--format", choices=["csv", "jsonl", "parquet"], default="csv", help="(default: %(default)s)")
+    export.add_argument("--since", metavar="TIME", help="only requests that began then or later: 2026-01-31, or 2026-01-31T00:00:00Z")
+    export.add_argument("--until", metavar="TIME", help="only requests that began earlier")
+    export.add_argument("-o", dest="out", type=Path, metavar="FILE", help="the file (default: standard output)")
+
 
 def _look_after_books(options: argparse.Namespace) -> int:
     from services.ledger import commands
@@ -80,6 +86,8 @@ def _look_after_books(options: argparse.Namespace) -> int:
     match options.work:
         case "migrate":
             return commands.migrate(options.down or "head", options.sql)
+        case "export":
+            return commands.export(options.format, options.since, options.until, options.out)
         case _:
             return commands.verify(options.anchor)
 

@@ -26,6 +26,7 @@ from services.ledger.carbon import Hours
 from services.ledger.carbon_sources import CarbonSource, ElectricityMaps, NationalGrid, WattTime
 from services.ledger.cost import DEAR, Tariffs
 from services.ledger.engines import Place
+from services.ledger.export_store import open_export
 from services.ledger.figures import Figurer
 from services.ledger.key_servicer import KeyServicer
 from services.ledger.key_store import open_keys
@@ -38,7 +39,7 @@ from services.ledger.policies import Policies
 from services.ledger.policy_servicer import PolicyServicer
 from services.ledger.policy_store import open_policies
 from services.ledger.rate_servicer import RateServicer
-from services.ledger.reads import Reads, Reports
+from services.ledger.reads import Exports, Reads, Reports
 from services.ledger.report_store import open_reports
 from services.ledger.servicer import LedgerServicer
 from services.ledger.settings import LedgerSettings
@@ -80,7 +81,8 @@ async def build(settings: LedgerSettings, mesh: Mesh) -> AsyncIterator[None]:
         await policies.load()
         policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(PolicyServicer(policies), mesh.registry)
         reports = Reports(stack.enter_context(open_reports(place, settings.synchronous)), _thread("ledger-reports", stack))
-        admin = AdminServicer(reads, reports, keys, settings.admin_api_key, SystemClock())
+        exports = Exports(stack.enter_context(open_export(place, settings.synchronous)), _thread("ledger-exports", stack))
+        admin = AdminServicer(reads, reports, exports, keys, settings.admin_api_key, SystemClock())
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, mesh.registry)
         draining = _drain(mesh.draining, books, keys, policies)
         await stack.enter_async_context(_running(books.run(), books.watch(), keys.follow(revision), policies.follow(), draining))

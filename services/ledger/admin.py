@@ -1,5 +1,7 @@
 """AdminService over gRPC: the books and the keys for operators, behind the admin key."""
 
+from collections.abc import AsyncIterator
+
 from google.api.httpbody_pb2 import HttpBody
 
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
@@ -7,9 +9,11 @@ from joulegate.ledger.v1 import admin_service_pb2 as pb
 from joulegate.ledger.v1 import admin_service_pb2_grpc as pb_grpc
 from services.ledger import api_key, key_documents, report
 from services.ledger.api_key import message_of
+from services.ledger.export import FORMATS
+from services.ledger.export_store import ALL, Span
 from services.ledger.keys import Keys
 from services.ledger.paging import PageTokens, page_size
-from services.ledger.reads import Reads, Reports
+from services.ledger.reads import Exports, Reads, Reports
 from services.ledger.records import entry
 from services.runtime.admin_key import AdminKey
 from services.runtime.clock import Clock
@@ -22,9 +26,10 @@ _CREATED = (("x-http-status", "201"),)
 class AdminServicer(pb_grpc.AdminServiceServicer):
     """See admin_service.proto."""
 
-    def __init__(self, reads: Reads, reports: Reports, keys: Keys, admin_key: str | None, clock: Clock) -> None:
+    def __init__(self, reads: Reads, reports: Reports, exports: Exports, keys: Keys, admin_key: str | None, clock: Clock) -> None:
         self._reads = reads
         self._reports = reports
+        self._exports = exports
         self._keys = keys
         self._admin_key = AdminKey(admin_key)
         self._tokens = PageTokens(admin_key or "")
@@ -58,6 +63,17 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
             return report.response(asked, groups, "")
         last = report.Position(asked.start_ns, asked.end_ns, newest, groups[size - 1][0])
         return report.response(asked, groups[:size], self._report_tokens.seal(report.write_position(last), report.same_report(request)))
+
+    async def ExportEntries(self, request: pb.ExportEntriesRequest, context: Context) -> AsyncIterator[HttpBody]:
+        self._check(context)
+        file_format = request.format or "jsonl"
+        if file_format not in FORMATS:
+            raise api_key.invalid(f"format: {file_format!r} is none of {', '.join(FORMATS)}", "format")
+        since_ns = report.nanoseconds(request.start_time, "start_time") if request.HasField("start_time") else ALL.since_ns
+        until_ns = report.nanoseconds(request.end_time, "end_time") if request.HasField("end_time") else ALL.until_ns
+        await context.send_initial_metadata((("content-disposition", f'attachment; filename="entries.{file_format}"'),))
+        async for piece in self._exports.pieces(file_format, Span(since_ns, until_ns)):
+            yield piece
 
     async def CreateKey(self, request: pb.CreateKeyRequest, context: Context) -> pb.CreateKeyResponse:
         self._check(context)

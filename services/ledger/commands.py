@@ -4,7 +4,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import BinaryIO
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -12,6 +14,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from services.ledger import audit, audit_store, chain_store, migration
 from services.ledger.audit_store import Check
 from services.ledger.engines import Place, open_engine
+from services.ledger.export import FORMATS
+from services.ledger.export_store import ALL, ExportReader, Span
 from services.ledger.lock import owned
 from services.ledger.places import place_of, unusable
 from services.ledger.settings import LedgerSettings
@@ -29,6 +33,14 @@ def migrate(revision: str, as_sql: bool) -> int:
 def verify(anchors: Sequence[str]) -> int:
     """Prints what an audit finds; 1 when that is a fault."""
     return _run("verify", lambda place: _verify(place, anchors))
+
+
+def export(file_format: str, since: str | None, until: str | None, out: Path | None) -> int:
+    """Writes rows to a file, or to standard output. The file is there when it is whole."""
+    return _run(
+        "export",
+        lambda place: _export(place, file_format, Span(_time("--since", since, ALL.since_ns), _time("--until", until, ALL.until_ns)), out),
+    )
 
 
 def _run(name: str, work: Callable[[Place], int | None]) -> int:
@@ -74,6 +86,44 @@ def _verify(place: Place, anchors: Sequence[str]) -> int:
         findings = audit_store.audit_books(engine, wanted, CHECKS)
     print(findings.text())
     return 1 if findings.fault_count else 0
+
+
+def _export(place: Place, file_format: str, span: Span, out: Path | None) -> None:
+    exporter = FORMATS[file_format]()
+    with _present(place) as engine, _written(out) as file:
+        file.write(exporter.begin())
+        for page in ExportReader(engine).pages(span):
+            file.write(exporter.rows(page))
+        file.write(exporter.end())
+
+
+@contextmanager
+def _written(out: Path | None) -> Iterator[BinaryIO]:
+    """A file to write, which gets its name when all is written. Raises SettingsError when it cannot be."""
+    if out is None:
+        yield sys.stdout.buffer
+        sys.stdout.flush()
+        return
+    part = out.with_name(f"{out.name}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+        part.replace(out)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise SettingsError([f"-o {str(out)!r}: {error}"]) from error
+
+
+def _time(option: str, text: str | None, otherwise_ns: int) -> int:
+    """A date or an RFC 3339 time, in UTC unless it says otherwise, in nanoseconds since 1970."""
+    if text is None:
+        return otherwise_ns
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise SettingsError([f"{option} {text!r}: not a time as 2026-01-31 or 2026-01-31T00:00:00Z"]) from None
+    since_1970 = (time if time.tzinfo else time.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
+    return since_1970 // timedelta(microseconds=1) * 1000
 
 
 @contextmanager

@@ -1,14 +1,17 @@
 """The reading side of the ledger: questions that never wait for the writer."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from typing import TypeVar
 
+from google.api.httpbody_pb2 import HttpBody
 from sqlalchemy.exc import SQLAlchemyError
 
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from services.ledger.booking import Totals
+from services.ledger.export import FORMATS
+from services.ledger.export_store import ExportReader, Span
 from services.ledger.records import Row
 from services.ledger.report import Group, Question, Sums
 from services.ledger.report_store import ReportReader
@@ -47,6 +50,28 @@ class Reports:
     async def sums(self, asked: Question, limit: int, newest: int | None = None, after: Group = ()) -> tuple[int, list[tuple[Group, Sums]]]:
         """The first groups after `after`, of rows up to `newest`, and the newest row that is counted."""
         return await _on(self._thread, lambda: self._reader.sums(asked, limit, newest, after))
+
+
+class Exports:
+    """The store's rows as files. A page at a time is read and written, when the one before has been taken."""
+
+    def __init__(self, reader: ExportReader, thread: Executor) -> None:
+        self._reader = reader
+        self._thread = thread
+
+    async def pieces(self, file_format: str, span: Span) -> AsyncIterator[HttpBody]:
+        """A file in one of the formats. The first piece says what it is."""
+        exporter = await _on(self._thread, FORMATS[file_format])
+        yield HttpBody(content_type=exporter.content_type, data=await _on(self._thread, exporter.begin))
+        pages = self._reader.pages(span)
+
+        def piece() -> bytes | None:
+            page = next(pages, None)
+            return None if page is None else exporter.rows(page)
+
+        while (data := await _on(self._thread, piece)) is not None:
+            yield HttpBody(data=data)
+        yield HttpBody(data=await _on(self._thread, exporter.end))
 
 
 async def _on(thread: Executor, question: Callable[[], T]) -> T:

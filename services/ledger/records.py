@@ -290,11 +290,17 @@ def entry(row: Row) -> entry_pb2.Entry:
     fields = row._asdict()
     created = Timestamp()
     created.FromNanoseconds(fields.pop("created_ns"))
+    low, high = carbon_ends(row)
+    return entry_pb2.Entry(create_time=created, carbon_low_micrograms=low, carbon_high_micrograms=high, **fields)
+
+
+def carbon_ends(row: Row) -> tuple[int, int]:
+    """Micrograms of carbon at the low and the high end of the energy."""
     point = max(1, row.energy_microjoules)
     low, high = (
         (2 * row.carbon_micrograms * end + point) // (2 * point) for end in (row.energy_low_microjoules, row.energy_high_microjoules)
     )
-    return entry_pb2.Entry(create_time=created, carbon_low_micrograms=low, carbon_high_micrograms=high, **fields)
+    return low, high
 
 
 def _text(value: str) -> str:

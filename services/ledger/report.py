@@ -74,8 +74,8 @@ _positions: Final = msgspec.json.Decoder(Position)
 
 def question(request: pb.GetReportRequest, now: float) -> Question:
     """What is asked, `now` in seconds since 1970. Raises GatewayError (INVALID_REQUEST) naming a field that is wrong."""
-    end_ns = _nanoseconds(request.end_time, "end_time") if request.HasField("end_time") else int(now * 10**9)
-    start_ns = _nanoseconds(request.start_time, "start_time") if request.HasField("start_time") else max(0, end_ns - DEFAULT_NS)
+    end_ns = nanoseconds(request.end_time, "end_time") if request.HasField("end_time") else int(now * 10**9)
+    start_ns = nanoseconds(request.start_time, "start_time") if request.HasField("start_time") else max(0, end_ns - DEFAULT_NS)
     if start_ns >= end_ns:
         raise invalid("start_time: must be before end_time, which is now when it is not given", "start_time")
     for grouping in request.group_by:
@@ -124,13 +124,14 @@ def _row(asked: Question, group: Group, sums: Sums) -> ReportRow:
     return ReportRow(**named, **sums._asdict())
 
 
-def _time(nanoseconds: int) -> Timestamp:
+def _time(since_1970_ns: int) -> Timestamp:
     time = Timestamp()
-    time.FromNanoseconds(nanoseconds)
+    time.FromNanoseconds(since_1970_ns)
     return time
 
 
-def _nanoseconds(time: Timestamp, field: str) -> int:
+def nanoseconds(time: Timestamp, field: str) -> int:
+    """A time of a request. Raises GatewayError (INVALID_REQUEST) naming the field when it is none."""
     if not (0 <= time.seconds <= _MAX_SECONDS and 0 <= time.nanos < 10**9):
         raise invalid(f"{field}: must be a time from 1970 to 2262, as in 2026-01-31T00:00:00Z", field)
     return time.ToNanoseconds()

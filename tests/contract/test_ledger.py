@@ -20,9 +20,10 @@ from services.ledger.__main__ import build
 from services.ledger.admin import AdminServicer
 from services.ledger.books import Books
 from services.ledger.engines import Place, open_engine
+from services.ledger.export_store import ExportReader
 from services.ledger.key_store import open_keys
 from services.ledger.keys import Keys, KeyThreads
-from services.ledger.reads import Reads, Reports
+from services.ledger.reads import Exports, Reads, Reports
 from services.ledger.report_store import ReportReader
 from services.ledger.servicer import LedgerServicer
 from services.ledger.settings import LedgerSettings
@@ -71,7 +72,9 @@ async def started(place: Place, kind: str, admin_key: str | None = "key") -> Asy
         reports = Reports(ReportReader(reading), reader_thread)
         keys = Keys(*key_stores, KeyThreads(*[reader_thread] * 3), clock)
         ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerServicer(books, reads), mesh.registry)
-        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(reads, reports, keys, admin_key, clock), mesh.registry)
+        exports = Exports(ExportReader(reading), reader_thread)
+        admin = AdminServicer(reads, reports, exports, keys, admin_key, clock)
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, mesh.registry)
         running = asyncio.create_task(books.run())
         async with serve(mesh, kind) as channel:
             yield Ledger(channel, books, clock, writing)
@@ -363,6 +366,25 @@ async def test_operators_read_the_rows_page_by_page(place: Place, kind: str) -> 
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await ledger.entries(page_token="AAAA")
         assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_operators_take_the_rows_as_a_file(place: Place, kind: str) -> None:
+    async with started(place, kind) as ledger, Router(ledger) as router:
+        await router.book(*(settlement(f"r{number}") for number in range(5)))
+        key = (("authorization", "bearer key"),)
+        call = ledger.admin.ExportEntries(admin_service_pb2.ExportEntriesRequest(format="csv", start_time=BEGAN), metadata=key)
+        pieces = [piece async for piece in call]
+        assert pieces[0].content_type == "text/csv; charset=utf-8"
+        lines = b"".join(piece.data for piece in pieces).decode().splitlines()
+        assert [line.partition(",")[0] for line in lines] == ["request_id", "r0", "r1", "r2", "r3", "r4"]
+        for wrong, metadata, code in (
+            ({"format": "xls"}, key, grpc.StatusCode.INVALID_ARGUMENT),
+            ({"start_time": {"nanos": -1}}, key, grpc.StatusCode.INVALID_ARGUMENT),
+            ({}, (), grpc.StatusCode.UNAUTHENTICATED),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await ledger.admin.ExportEntries(admin_service_pb2.ExportEntriesRequest(**wrong), metadata=metadata).read()
+            assert caught.value.code() == code
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Reports through the real gateway: sums of what was really asked, over REST and over gRPC."""
 
 import asyncio
+import csv
+import io
 import json
 import re
 from collections.abc import AsyncIterator
@@ -10,8 +12,10 @@ from typing import Any
 
 import grpc
 import httpx
+import pyarrow as pa
 import pytest
 import pytest_asyncio
+from pyarrow import parquet
 
 from joulegate.ledger.v1 import admin_service_pb2 as pb
 from joulegate.ledger.v1 import admin_service_pb2_grpc as pb_grpc
@@ -133,3 +137,26 @@ async def test_grpc_clients_get_the_same(gateway: Gateway) -> None:
         response = await pb_grpc.AdminServiceStub(channel).GetReport(request, metadata=metadata)
     rows = (await report(gateway, ("group_by", "GROUPING_ZONE")))["rows"]
     assert [(row.zone, str(row.energy_microjoules)) for row in response.rows] == [(row["zone"], row["energy_microjoules"]) for row in rows]
+
+
+@pytest.mark.parametrize("file_format", ["csv", "jsonl", "parquet"])
+async def test_books_are_taken_as_a_file(gateway: Gateway, file_format: str) -> None:
+    entries = await gateway.entries()
+    async with gateway.admin() as admin:
+        response = await admin.get("/api/admin/export", params={"format": file_format})
+    assert (response.status_code, response.headers["content-disposition"]) == (200, f'attachment; filename="entries.{file_format}"')
+    if file_format == "parquet":
+        costs = parquet.read_table(pa.BufferReader(response.content)).column("cost_nano_usd").to_pylist()
+    elif file_format == "csv":
+        assert response.headers["content-type"] == "text/csv; charset=utf-8"
+        costs = [int(line["cost_nano_usd"]) for line in csv.DictReader(io.StringIO(response.text, newline=""))]
+    else:
+        costs = [json.loads(line)["cost_nano_usd"] for line in response.text.splitlines()]
+    assert sorted(costs) == sorted(row["cost_nano_usd"] for row in entries)
+
+
+async def test_export_needs_the_admin_key_and_a_format_that_there_is(gateway: Gateway) -> None:
+    async with httpx.AsyncClient(base_url=gateway.url) as http, gateway.admin() as admin:
+        assert (await http.get("/api/admin/export")).status_code == 401
+        refused = await admin.get("/api/admin/export", params={"format": "xls"})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "format")

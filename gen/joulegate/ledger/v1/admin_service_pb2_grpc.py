@@ -47,6 +47,11 @@ class AdminServiceStub:
                 request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetReportRequest.SerializeToString,
                 response_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetReportResponse.FromString,
                 _registered_method=True)
+        self.ExportEntries = channel.unary_stream(
+                '/joulegate.ledger.v1.AdminService/ExportEntries',
+                request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ExportEntriesRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
         self.CreateKey = channel.unary_unary(
                 '/joulegate.ledger.v1.AdminService/CreateKey',
                 request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.CreateKeyRequest.SerializeToString,
@@ -134,6 +139,14 @@ class AdminServiceServicer:
     def GetReport(self, request, context):
         """GetReport adds rows of the books up, by time and by what they are told apart by. No side effect. INVALID_ARGUMENT for a time that is none,
         for a page token that was not given out for the same request, and for a sum that is more than 64 bits hold.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportEntries(self, request, context):
+        """ExportEntries streams rows as one file, oldest first; each message is a piece of it. No side effect. INVALID_ARGUMENT for a format or a
+        time that is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -256,6 +269,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.GetReport,
                     request_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetReportRequest.FromString,
                     response_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetReportResponse.SerializeToString,
+            ),
+            'ExportEntries': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportEntries,
+                    request_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ExportEntriesRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'CreateKey': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateKey,
@@ -384,6 +402,33 @@ class AdminService:
             '/joulegate.ledger.v1.AdminService/GetReport',
             joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetReportRequest.SerializeToString,
             joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetReportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/joulegate.ledger.v1.AdminService/ExportEntries',
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ExportEntriesRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
             insecure,

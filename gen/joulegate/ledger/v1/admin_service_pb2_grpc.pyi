@@ -25,6 +25,10 @@ class AdminServiceStub:
     """GetReport adds rows of the books up, by time and by what they are told apart by. No side effect. INVALID_ARGUMENT for a time that is none,
     for a page token that was not given out for the same request, and for a sum that is more than 64 bits hold.
     """
+    ExportEntries: _aio.UnaryStreamMultiCallable[_admin_service_pb2.ExportEntriesRequest, _httpbody_pb2.HttpBody]
+    """ExportEntries streams rows as one file, oldest first; each message is a piece of it. No side effect. INVALID_ARGUMENT for a format or a
+    time that is none.
+    """
     CreateKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateKeyRequest, _admin_service_pb2.CreateKeyResponse]
     """CreateKey makes a key. Its text is in the answer and never seen again. Not idempotent. INVALID_ARGUMENT for what no key can have."""
     GetKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetKeyRequest, _admin_service_pb2.GetKeyResponse]
@@ -89,6 +93,16 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_admin_service_pb2.GetReportResponse]:
         """GetReport adds rows of the books up, by time and by what they are told apart by. No side effect. INVALID_ARGUMENT for a time that is none,
         for a page token that was not given out for the same request, and for a sum that is more than 64 bits hold.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportEntries(
+        self,
+        request: _admin_service_pb2.ExportEntriesRequest,
+        context: _aio.ServicerContext[_admin_service_pb2.ExportEntriesRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
+    ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
+        """ExportEntries streams rows as one file, oldest first; each message is a piece of it. No side effect. INVALID_ARGUMENT for a format or a
+        time that is none.
         """
 
     @_abc_1.abstractmethod
