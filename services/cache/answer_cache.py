@@ -11,13 +11,14 @@ from services.cache.completeness import shortcoming
 from services.cache.counts import Counts
 from services.cache.entry_filter import EntryFilter
 from services.cache.hot_index import HotIndex
-from services.cache.kept_entry import DIGEST_BYTES, KeptEntry, entry_id, mark
+from services.cache.kept_entry import DIGEST_BYTES, KeptEntry, mark
 from services.cache.milvus_store import MAX_TAGS
 from services.cache.mirror import Mirror
 from services.cache.semantic_tier import SemanticTier
 from services.cache.settings import LONGEST_TTL_S, CacheSettings
 from services.runtime.clock import Clock
 from services.runtime.errors import GatewayError
+from services.wire.fingerprint import entry_id
 
 # Answers that were stored together should not all expire together: each lives up to this share shorter than asked, never longer.
 JITTER_SHARE = 0.05

@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 
 from joulegate.cache.v1 import cache_service_pb2 as pb
-from services.cache.kept_entry import ENTRY_ID_LENGTH, KeptEntry, mark
+from services.cache.kept_entry import KeptEntry, mark
+from services.wire.fingerprint import ENTRY_ID_LENGTH
 
 _ENTRY_ID = re.compile(rf"[0-9a-f]{{{ENTRY_ID_LENGTH}}}")
 

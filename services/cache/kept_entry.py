@@ -9,9 +9,9 @@ from functools import lru_cache
 from hashlib import blake2b
 
 from joulegate.cache.v1 import cache_service_pb2 as pb
+from services.wire.fingerprint import entry_id
 
 DIGEST_BYTES = 32
-ENTRY_ID_LENGTH = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +54,9 @@ class KeptEntry:
         return len(self.data) + (0 if self.wording is None else self.wording.size_bytes)
 
 
-def entry_id(key: pb.EntryKey) -> str:
-    """The id of the entry under a key. Ids are equal only where tenant, namespace and digest all are (a 160-bit digest of the three)."""
-    return _joint_digest(key, key.digest)
-
-
 def scope_id(key: pb.EntryKey, scope: bytes, fingerprint: str) -> str:
     """The id of the questions of one tenant and namespace that differ in their words only, as one embedder sees them."""
-    return _joint_digest(key, scope + fingerprint.encode())
-
-
-def _joint_digest(key: pb.EntryKey, rest: bytes) -> str:
-    tenant, namespace = key.tenant.encode(), key.namespace.encode()
-    # Lengths in front, so that no two triples run together into the same bytes.
-    text = b"%d,%d,%b%b%b" % (len(tenant), len(namespace), tenant, namespace, rest)
-    return blake2b(text, digest_size=ENTRY_ID_LENGTH // 2).hexdigest()
+    return entry_id(pb.EntryKey(tenant=key.tenant, namespace=key.namespace, digest=scope + fingerprint.encode()))
 
 
 @lru_cache(maxsize=4096)

@@ -21,7 +21,7 @@ from services.router.intake import Intake
 from services.router.near_cache import NearCache
 from services.router.openai_servicer import OpenAIServicer
 from services.router.ops_servicer import OpsServicer
-from services.router.pipeline import Pipeline
+from services.router.pipeline import LookupBounds, Pipeline
 from services.router.provider_watch import watch_providers
 from services.router.ranking import STRATEGIES, Ranking
 from services.router.router_servicer import RouterServicer
@@ -44,11 +44,19 @@ async def build(settings: RouterSettings, mesh: Mesh) -> AsyncIterator[None]:
         watch = await stack.enter_async_context(watch_providers(dispatch))
         near_cache = NearCache(settings.near_cache_bytes, settings.near_cache_ttl_s)
         ranking = Ranking(clock.monotonic, random.random)
-        pipeline = Pipeline(watch, ranking, cache, dispatch, books, near_cache, clock, settings.cache_lookup_s, settings.request_timeout_s)
+        lookup_s = LookupBounds(exact=settings.cache_lookup_s, reworded=settings.rewording_s)
+        pipeline = Pipeline(watch, ranking, cache, dispatch, books, near_cache, clock, lookup_s, settings.request_timeout_s)
         stack.push_async_callback(pipeline.close)
         keys, static_key = KeyServiceStub(mesh.channel("ledger")), StaticKey(settings.gateway_api_key)
         callers = await stack.enter_async_context(open_callers(static_key, settings.auth_required, keys, clock, settings.ledger_wait_s))
-        intake = Intake(callers, settings.cache_enabled, settings.request_timeout_s, STRATEGIES[settings.routing_strategy])
+        intake = Intake(
+            callers,
+            settings.cache_enabled,
+            settings.request_timeout_s,
+            STRATEGIES[settings.routing_strategy],
+            settings.cache_mode,
+            settings.public_namespaces,
+        )
         add_OpenAIServiceServicer_to_server(OpenAIServicer(intake, pipeline, watch), mesh.registry)
         add_ChatServiceServicer_to_server(ChatServicer(intake, pipeline), mesh.registry)
         add_RouterServiceServicer_to_server(RouterServicer(intake, watch, ranking), mesh.registry)

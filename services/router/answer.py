@@ -24,6 +24,8 @@ class Source:
     similarity: float | None = None
     # How old a cached answer is, in seconds.
     age_s: int | None = None
+    # Of a cached answer, where it is known.
+    entry_id: str = ""
     failed_attempts: int = 0
     # For humans.
     decision: str = ""

@@ -11,11 +11,18 @@ from services.runtime.errors import GatewayError
 
 HEDGE: Final = "x-joulegate-hedge"
 MAX_NAMESPACE: Final = 128
+MAX_TAGS: Final = 8
+MAX_TAG_BYTES: Final = 128
 _HONOURED: Final = frozenset(
     {"provider", "x-prefer-provider", "x-cache", "skip_cache", "routing_strategy", "x-routing-strategy", "routing"}
 )
 _BOOLEANS: Final = {"true": True, "false": False}
 _SECONDS = re.compile(r"\d{1,9}")
+_DECIMAL = re.compile(r"[01](\.\d{1,9})?")
+OFF: Final = "off"
+EXACT: Final = "exact"
+SEMANTIC: Final = "semantic"
+MODES: Final = (OFF, EXACT, SEMANTIC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,12 @@ class CacheControls:
     max_age_s: int | None = None
     ttl_s: int | None = None
     namespace: str = ""
+    # Whether the answer to other words of the same question will do.
+    may_reword: bool = False
+    # The least likeness of such words, a cosine, where it is above the cache's own.
+    min_similarity: float | None = None
+    # Marks by which a new answer can be removed.
+    tags: tuple[str, ...] = ()
 
     @property
     def may_share(self) -> bool:
@@ -37,10 +50,15 @@ class CacheControls:
         return self.may_read and self.may_write and not self.only_if_cached and self.ttl_s != 0
 
 
-def cache_controls(headers: Mapping[str, str], extensions: Mapping[str, object], cache_enabled: bool) -> CacheControls:
-    """Reads `cache-control`, `x-cache-ttl`, `x-cache-namespace`, and the body fields `x-cache` and `skip_cache`. Raises GatewayError."""
+def cache_controls(
+    headers: Mapping[str, str], extensions: Mapping[str, object], cache_enabled: bool, default_mode: str = EXACT
+) -> CacheControls:
+    """Reads `cache-control`, the headers of `x-cache-`, and the body fields `x-cache` and `skip_cache`. Raises GatewayError."""
+    mode = headers.get("x-cache-mode", default_mode).lower()
+    if mode not in MODES:
+        raise _invalid(f"x-cache-mode must be one of {', '.join(MODES)}, not {mode[:32]!r}", "x-cache-mode")
     directives = _directives(headers.get("cache-control", ""))
-    skips = extensions.get("x-cache") is False or extensions.get("skip_cache") is True
+    skips = mode == OFF or extensions.get("x-cache") is False or extensions.get("skip_cache") is True
     namespace = headers.get("x-cache-namespace", "")
     if len(namespace) > MAX_NAMESPACE:
         raise _invalid(f"x-cache-namespace is longer than {MAX_NAMESPACE} characters", "x-cache-namespace")
@@ -52,6 +70,9 @@ def cache_controls(headers: Mapping[str, str], extensions: Mapping[str, object],
         max_age_s=_seconds(directives["max-age"], "cache-control") if "max-age" in directives else None,
         ttl_s=None if ttl is None else _seconds(ttl, "x-cache-ttl"),
         namespace=namespace,
+        may_reword=mode == SEMANTIC,
+        min_similarity=_threshold(headers.get("x-cache-threshold")),
+        tags=_tags(headers.get("x-cache-tags", "")),
     )
 
 
@@ -117,6 +138,21 @@ def _strategy(extensions: Mapping[str, object]) -> tuple[str, str]:
 def _directives(header: str) -> dict[str, str]:
     pairs = (part.strip().lower().partition("=") for part in header.split(",") if part.strip())
     return {name.strip(): value.strip().strip('"') for name, _, value in pairs}
+
+
+def _threshold(value: str | None) -> float | None:
+    if value is None:
+        return None
+    if not _DECIMAL.fullmatch(value) or float(value) > 1:
+        raise _invalid(f"x-cache-threshold must be a number from 0 to 1, not {value[:32]!r}", "x-cache-threshold")
+    return float(value)
+
+
+def _tags(header: str) -> tuple[str, ...]:
+    tags = tuple(dict.fromkeys(tag for part in header.split(",") if (tag := part.strip())))
+    if len(tags) > MAX_TAGS or any(len(tag.encode()) > MAX_TAG_BYTES for tag in tags):
+        raise _invalid(f"x-cache-tags has at most {MAX_TAGS} tags, of at most {MAX_TAG_BYTES} bytes each", "x-cache-tags")
+    return tags
 
 
 def _seconds(value: str, header: str) -> int:

@@ -1,12 +1,14 @@
 """Turns what arrives on a public method into a Question."""
 
 import time
+from collections.abc import Collection
+from functools import cache, partial
 
 from joulegate.chat.v1 import chat_pb2
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from services.router.callers import Callers
-from services.router.controls import cache_controls, preferred_provider, routing_strategy, unmet_wishes, wants_hedge
-from services.router.question import Question, entry_key, extensions, for_providers
+from services.router.controls import SEMANTIC, cache_controls, preferred_provider, routing_strategy, unmet_wishes, wants_hedge
+from services.router.question import Question, entry_key, extensions, for_providers, wording
 from services.router.ranking import Strategy
 from services.runtime import interceptors
 from services.runtime.errors import GatewayError
@@ -22,12 +24,20 @@ class Intake:
     """Reads requests: who asks, what, and under which conditions."""
 
     def __init__(
-        self, callers: Callers, cache_enabled: bool, request_timeout_s: float, default_strategy: Strategy = Strategy.FALLBACK
+        self,
+        callers: Callers,
+        cache_enabled: bool,
+        request_timeout_s: float,
+        default_strategy: Strategy = Strategy.FALLBACK,
+        cache_mode: str = SEMANTIC,
+        public_namespaces: Collection[str] = (),
     ) -> None:
         self._callers = callers
         self._cache_enabled = cache_enabled
         self._request_timeout_s = request_timeout_s
         self.default_strategy = default_strategy
+        self._cache_mode = cache_mode
+        self._public_namespaces = frozenset(public_namespaces)
 
     async def caller(self, context: Context) -> Caller:
         """Who calls a method that takes no question. Raises GatewayError as Callers does."""
@@ -59,7 +69,7 @@ class Intake:
 
     def _question(self, request: chat_pb2.ChatRequest, caller: Caller, headers: dict[str, str], context: Context) -> Question:
         taken = extensions(request)
-        controls = cache_controls(headers, taken, self._cache_enabled)
+        controls = cache_controls(headers, taken, self._cache_enabled, self._cache_mode)
         strategy = routing_strategy(taken, self.default_strategy)
         remaining = context.time_remaining()
         timeout = self._request_timeout_s if remaining is None else min(remaining, self._request_timeout_s)
@@ -67,7 +77,7 @@ class Intake:
             request_id=interceptors.request_id.get(),
             request=for_providers(request, taken),
             model=request.model,
-            key=entry_key(request, caller, controls),
+            key=entry_key(request, caller, controls, self._public_namespaces),
             caller=caller,
             controls=controls,
             preferred_provider=preferred_provider(taken),
@@ -77,6 +87,7 @@ class Intake:
             arrived_at=time.monotonic(),
             timeout_s=timeout,
             wants_hedge=wants_hedge(headers, strategy),
+            wording=cache(partial(wording, request, controls)),
         )
 
 

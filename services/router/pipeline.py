@@ -30,6 +30,7 @@ from services.router.ranking import Ranking
 from services.runtime.clock import Clock
 from services.runtime.errors import GatewayError
 from services.runtime.identity import Caller
+from services.wire.fingerprint import entry_id
 
 STORE_TIMEOUT_S = 10.0
 # The near-cache bounds an entry's stay itself; the cache service decides how long the stored one lives.
@@ -40,6 +41,14 @@ _STATUS_OF_TIER = {
     cache_pb.TIER_SEMANTIC: receipt_pb2.CACHE_STATUS_HIT_SEMANTIC,
 }
 _COMPLETE = {chat_pb2.FINISH_REASON_STOP, chat_pb2.FINISH_REASON_TOOL_CALLS, chat_pb2.FINISH_REASON_FUNCTION_CALL}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LookupBounds:
+    """After how many seconds a lookup counts as a miss: of the same request, and of its words too."""
+
+    exact: float
+    reworded: float
 
 
 class Pipeline:
@@ -54,7 +63,7 @@ class Pipeline:
         books: Books,
         near_cache: NearCache,
         clock: Clock,
-        cache_lookup_s: float,
+        lookup_s: LookupBounds,
         longest_s: float,
     ) -> None:
         self._watch = watch
@@ -64,7 +73,7 @@ class Pipeline:
         self._books = books
         self._near_cache = near_cache
         self._clock = clock
-        self._cache_lookup_s = cache_lookup_s
+        self._lookup_s = lookup_s
         self._flights = Flights(self._asked, books, longest_s)
         # Tasks that nobody waits for would otherwise be free for the garbage collector.
         self._stores: set[asyncio.Task[None]] = set()
@@ -141,12 +150,12 @@ class Pipeline:
         return self._cached(question, near, receipt_pb2.CACHE_STATUS_HIT_EXACT, 1.0)
 
     async def _look_up(self, question: Question) -> CachedAnswer | None:
-        key, controls = question.key, question.controls
-        request = cache_pb.LookUpRequest(key=key)
+        key, controls, wording = question.key, question.controls, question.wording()
+        request = cache_pb.LookUpRequest(key=key, wording=wording, min_similarity=controls.min_similarity, model=question.model)
         if controls.max_age_s is not None:
             request.max_age.CopyFrom(duration_pb2.Duration(seconds=controls.max_age_s))
         try:
-            found = await self._cache.LookUp(request, timeout=self._cache_lookup_s)
+            found = await self._cache.LookUp(request, timeout=self._lookup_s.exact if wording is None else self._lookup_s.reworded)
         except grpc.aio.AioRpcError:
             metrics.CACHE_FAULTS.labels("LookUp").inc()
             return None
@@ -158,7 +167,9 @@ class Pipeline:
 
     def _cached(self, question: Question, entry: cache_pb.Entry, status: Any, similarity: float) -> CachedAnswer:
         age = max(0, int(self._clock.now() - entry.create_time.seconds))
-        return CachedAnswer(question, entry, Source(entry.provider, entry.model, status, similarity, age, decision="cache"))
+        return CachedAnswer(
+            question, entry, Source(entry.provider, entry.model, status, similarity, age, decision="cache", entry_id=entry.entry_id)
+        )
 
     def _book_hit(self, question: Question, hit: CachedAnswer) -> None:
         """Books without waiting: a hit costs nothing that could be overspent."""
@@ -194,6 +205,7 @@ class Pipeline:
         if ttl_s == 0:
             return
         entry = cache_pb.Entry(
+            entry_id=entry_id(question.key),
             completion=completion,
             provider=source.provider,
             model=source.model,
@@ -203,7 +215,7 @@ class Pipeline:
             energy_microjoules=ack.energy.microjoules,
         )
         self._near_cache.put(question.key, entry, self._clock.monotonic())
-        request = cache_pb.StoreRequest(key=question.key, entry=entry)
+        request = cache_pb.StoreRequest(key=question.key, entry=entry, wording=question.wording(), tags=question.controls.tags)
         if ttl_s is not None:
             request.ttl.CopyFrom(duration_pb2.Duration(seconds=ttl_s))
         task = asyncio.create_task(self._send(request))

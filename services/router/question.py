@@ -1,7 +1,7 @@
 """One request as the pipeline sees it, whichever face it came through."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -11,9 +11,13 @@ from joulegate.chat.v1 import chat_pb2
 from services.router.controls import CacheControls
 from services.router.ranking import Strategy
 from services.runtime.identity import Caller
+from services.wire.eligibility import question_text
 from services.wire.extensions import EXTENSION_FIELDS
 from services.wire.fields import without_extra
-from services.wire.fingerprint import exact_digest
+from services.wire.fingerprint import exact_digest, scope_digest
+
+# Whose answers a public namespace holds. No tenant of a caller has this name.
+PUBLIC_TENANT = "\0public"
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -41,6 +45,8 @@ class Question:
     strategy: Strategy = Strategy.FALLBACK
     # A second provider may be called when the first one's first event is late.
     wants_hedge: bool = False
+    # What the answer can be found by beside the request itself; None where only the request will do. Worked out when first asked for.
+    wording: Callable[[], cache_pb.Wording | None] = lambda: None
 
     @property
     def wants_stream(self) -> bool:
@@ -76,9 +82,18 @@ def for_providers(request: chat_pb2.ChatRequest, taken: Mapping[str, object]) ->
     return stripped
 
 
-def entry_key(request: chat_pb2.ChatRequest, caller: Caller, controls: CacheControls) -> cache_pb.EntryKey:
+def entry_key(
+    request: chat_pb2.ChatRequest, caller: Caller, controls: CacheControls, public_namespaces: Collection[str] = ()
+) -> cache_pb.EntryKey:
     """Where the answer to this request is kept."""
-    return cache_pb.EntryKey(tenant=caller.tenant, namespace=controls.namespace, digest=exact_digest(request))
+    tenant = PUBLIC_TENANT if controls.namespace in public_namespaces else caller.tenant
+    return cache_pb.EntryKey(tenant=tenant, namespace=controls.namespace, digest=exact_digest(request))
+
+
+def wording(request: chat_pb2.ChatRequest, controls: CacheControls) -> cache_pb.Wording | None:
+    """The words of a request whose answer other words may find, and what must be equal beside them."""
+    text = question_text(request) if controls.may_reword else None
+    return None if text is None else cache_pb.Wording(scope=scope_digest(request), text=text)
 
 
 def flight_id(key: cache_pb.EntryKey, caller: Caller) -> bytes:

@@ -35,6 +35,8 @@ def source_headers(question: Question, source: Source) -> Headers:
         headers.append(("x-joulegate-cache-similarity", f"{source.similarity:.3f}"))
     if source.age_s is not None:
         headers.append(("age", str(source.age_s)))
+    if source.entry_id:
+        headers.append(("x-joulegate-cache-entry", source.entry_id))
     if question.warnings or source.warnings:
         headers.append(("x-joulegate-warnings", _header_text(", ".join([*question.warnings, *source.warnings]))))
     return headers

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from services.router.controls import EXACT, SEMANTIC
 from services.router.ranking import STRATEGIES
-from services.runtime.settings import boolean, integer, number, one_of, setting, text
+from services.runtime.settings import boolean, http_address, integer, names, number, one_of, setting, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,6 +12,24 @@ class RouterSettings:
     """See `setting` for the form; docs/configuration.md is generated from it."""
 
     cache_enabled: bool = setting("CACHE_ENABLED", boolean, "true", "Whether answers are looked up and kept.")
+    cache_mode: str = setting(
+        "CACHE_MODE",
+        one_of(EXACT, SEMANTIC),
+        SEMANTIC,
+        "Which answers serve where a request does not say: those to the same request, or also those to other words of the same question.",
+    )
+    public_namespaces: tuple[str, ...] = setting(
+        "CACHE_PUBLIC_NAMESPACES",
+        names,
+        "",
+        "Values of `x-cache-namespace` whose answers all callers share, whoever they are; else none are shared.",
+    )
+    embeddings_url: str | None = setting(
+        "CACHE_EMBEDDINGS_URL", http_address, None, "Where the cache asks for vectors: then lookups by words may take as long as that."
+    )
+    embeddings_timeout_s: float = setting(
+        "CACHE_EMBEDDINGS_TIMEOUT_SECONDS", number(above=0, most=10), "0.1", "What that adds to CACHE_LOOKUP_TIMEOUT_SECONDS."
+    )
     cache_lookup_s: float = setting(
         "CACHE_LOOKUP_TIMEOUT_SECONDS", number(above=0, most=10), "0.05", "After this a lookup counts as a miss."
     )
@@ -37,5 +56,11 @@ class RouterSettings:
     gateway_api_key: str | None = setting(
         "GATEWAY_API_KEY", text, None, "One key that clients may present beside the ledger's. When set, clients must present some key."
     )
+    admin_api_key: str | None = setting("ADMIN_API_KEY", text, None, "Key of the admin endpoints; they answer 403 until it is set.")
     auth_required: bool = setting("AUTH_REQUIRED", boolean, "false", "Whether clients without a known key are refused.")
     environment_name: str = setting("ENVIRONMENT", text, "development", "A name for this installation, shown by `GET /`.")
+
+    @property
+    def rewording_s(self) -> float:
+        """How long a lookup by words may take."""
+        return self.cache_lookup_s + (self.embeddings_timeout_s if self.embeddings_url else 0.0)

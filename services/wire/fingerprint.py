@@ -11,10 +11,13 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from joulegate.cache.v1 import cache_service_pb2 as cache_pb
 from joulegate.chat.v1 import chat_pb2
 from services.wire.extensions import EXTENSION_FIELDS, PINNING_FIELDS
 from services.wire.openai import request_members
 
+# Of an entry, in hexadecimal digits.
+ENTRY_ID_LENGTH = 40
 # Part of the digest: raise it when the canonical form or the deny-list changes.
 _VERSION = b"\x01"
 
@@ -45,6 +48,14 @@ def scope_digest(request: chat_pb2.ChatRequest) -> bytes:
     *earlier, last = members["messages"]
     members["messages"] = [*earlier, {**last, "content": _wordless(last.get("content"))}]
     return _digest(members)
+
+
+def entry_id(key: cache_pb.EntryKey) -> str:
+    """The id of the entry under a key. Ids are equal only where tenant, namespace and digest all are (a 160-bit digest of the three)."""
+    tenant, namespace = key.tenant.encode(), key.namespace.encode()
+    # Lengths in front, so that no two triples run together into the same bytes.
+    text = b"%d,%d,%b%b%b" % (len(tenant), len(namespace), tenant, namespace, key.digest)
+    return hashlib.blake2b(text, digest_size=ENTRY_ID_LENGTH // 2).hexdigest()
 
 
 def _relevant_members(request: chat_pb2.ChatRequest) -> dict[str, Any]:

@@ -240,6 +240,61 @@ async def test_complete_answer_is_stored_with_what_it_took(kind: str) -> None:
     assert (stored.entry.provider, stored.entry.model) == ("lab", "small")
 
 
+async def test_words_travel_with_the_lookup_and_with_the_answer(kind: str) -> None:
+    async with serving(kind) as router:
+        router.dispatch.script = [whole()]
+        await complete(router, ("x-cache-threshold", "0.9"), ("x-cache-tags", "faq, de,faq"))
+        stored = await asyncio.wait_for(router.cache.stores.get(), PATIENCE_S)
+        [asked] = router.cache.lookups
+    assert (asked.wording.text, len(asked.wording.scope), asked.min_similarity, asked.model) == ("What is a joule?", 32, 0.9, "small")
+    assert stored.wording == asked.wording
+    assert list(stored.tags) == ["faq", "de"]
+    assert not asked.HasField("request") and not stored.HasField("request")
+
+
+@pytest.mark.parametrize(("mode", "default"), [("exact", "semantic"), (None, "exact")])
+async def test_words_stay_where_only_the_same_request_will_do(kind: str, mode: str | None, default: str) -> None:
+    async with serving(kind, CACHE_MODE=default) as router:
+        router.dispatch.script = [whole()]
+        await complete(router, *([("x-cache-mode", mode)] if mode else []))
+        stored = await asyncio.wait_for(router.cache.stores.get(), PATIENCE_S)
+        [asked] = router.cache.lookups
+    assert not asked.HasField("wording") and not stored.HasField("wording")
+
+
+async def test_mode_off_neither_reads_nor_keeps(kind: str) -> None:
+    async with serving(kind) as router:
+        router.dispatch.script = [whole()]
+        answered = await complete(router, ("x-cache-mode", "off"))
+        await complete(router)
+        await asyncio.wait_for(router.cache.stores.get(), PATIENCE_S)
+        assert (len(router.cache.lookups), router.cache.stores.qsize()) == (1, 0)
+    assert answered.receipt.cache_status == receipt_pb2.CACHE_STATUS_BYPASS
+
+
+async def test_callers_share_a_namespace_that_is_declared_public_and_no_other(kind: str) -> None:
+    async with serving(kind, CACHE_PUBLIC_NAMESPACES="faq, press") as router:
+        for namespace, key in (("faq", "a"), ("faq", "b"), ("own", "a"), ("own", "b")):
+            router.dispatch.script = [whole()]
+            cached = ("x-cache-namespace", namespace), ("authorization", f"Bearer {key}"), ("cache-control", "no-cache")
+            await complete(router, *cached)
+        keys = [(await asyncio.wait_for(router.cache.stores.get(), PATIENCE_S)).key for _ in range(4)]
+    assert keys[0] == keys[1]
+    assert len({key.tenant for key in keys}) == 3
+
+
+async def test_answer_to_other_words_is_told_as_such_and_not_kept_near(kind: str) -> None:
+    async with serving(kind) as router:
+        entry = cache_pb.Entry(entry_id="e1", completion=completion(), provider="lab", model="small", expire_time=Timestamp(seconds=2**33))
+        router.cache.found = cache_pb.LookUpResponse(entry=entry, tier=cache_pb.TIER_SEMANTIC, similarity=0.8125)
+        for _ in range(2):
+            answered = await router.ask()
+            router.ledger.acknowledge(await router.ledger.heard())
+            assert answered.receipt.cache_status == receipt_pb2.CACHE_STATUS_HIT_SEMANTIC
+            assert answered.receipt.cache_similarity == 0.8125
+        assert len(router.cache.lookups) == 2
+
+
 @pytest.mark.parametrize("finish", [chat_pb2.FINISH_REASON_LENGTH, chat_pb2.FINISH_REASON_CONTENT_FILTER])
 async def test_incomplete_answer_is_not_even_offered(kind: str, finish: chat_pb2.FinishReason.ValueType) -> None:
     async with serving(kind) as router:

@@ -6,9 +6,10 @@ import numpy as np
 
 from joulegate.cache.v1 import cache_service_pb2 as pb
 from joulegate.chat.v1 import chat_pb2
-from services.cache.kept_entry import KeptEntry, KeptWording, entry_id, mark
+from services.cache.kept_entry import KeptEntry, KeptWording, mark
 from services.cache.settings import CacheSettings
 from services.runtime import settings
+from services.wire.fingerprint import entry_id
 
 SECOND_US = 1_000_000
 

@@ -16,6 +16,11 @@ from services.runtime.errors import GatewayError
         ({}, {"x-cache": False}, CacheControls(may_read=False, may_write=False)),
         ({}, {"skip_cache": True}, CacheControls(may_read=False, may_write=False)),
         ({}, {"x-cache": True, "skip_cache": False}, CacheControls()),
+        ({"x-cache-mode": "OFF"}, {}, CacheControls(may_read=False, may_write=False)),
+        ({"x-cache-mode": "exact"}, {}, CacheControls()),
+        ({"x-cache-mode": "semantic"}, {}, CacheControls(may_reword=True)),
+        ({"x-cache-mode": "semantic", "x-cache-threshold": "0.975"}, {}, CacheControls(may_reword=True, min_similarity=0.975)),
+        ({"x-cache-tags": " faq,, de ,faq"}, {}, CacheControls(tags=("faq", "de"))),
     ],
 )
 def test_controls_are_read(headers: dict[str, str], extensions: dict[str, object], expected: CacheControls) -> None:
@@ -34,6 +39,14 @@ def test_a_switched_off_cache_is_neither_read_nor_written() -> None:
         ({"cache-control": "max-age=-1"}, "cache-control"),
         ({"x-cache-ttl": "1.5"}, "x-cache-ttl"),
         ({"x-cache-namespace": "n" * 129}, "x-cache-namespace"),
+        ({"x-cache-mode": "fuzzy"}, "x-cache-mode"),
+        ({"x-cache-mode": ""}, "x-cache-mode"),
+        ({"x-cache-threshold": "1.01"}, "x-cache-threshold"),
+        ({"x-cache-threshold": "-0.5"}, "x-cache-threshold"),
+        ({"x-cache-threshold": "high"}, "x-cache-threshold"),
+        ({"x-cache-threshold": "nan"}, "x-cache-threshold"),
+        ({"x-cache-tags": "t" * 129}, "x-cache-tags"),
+        ({"x-cache-tags": ",".join(map(str, range(9)))}, "x-cache-tags"),
     ],
 )
 def test_nonsense_is_refused_by_name(headers: dict[str, str], param: str) -> None:

@@ -1,0 +1,173 @@
+"""Other words of the same question, through the whole gateway: who may have whose answer, how it is told, and what keeps words apart."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from tests.fakes.openai_upstream import OpenAIUpstream, completion
+from tests.mesh.asking import CHAT, assert_openai_error, chunks_of, question, text_of
+from tests.mesh.gateway import ONE_PROCESS, PATIENCE_S, PROCESSES, Gateway, provider_table, running
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+# The second differs in nothing but spaces and capitals at the beginning: any gate lets it pass.
+ASKED, REWORDED = "What is the boiling point of water?", "What is the  boiling point of water?"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session", params=[PROCESSES, ONE_PROCESS])
+async def caching(
+    request: pytest.FixtureRequest, upstreams: tuple[OpenAIUpstream, OpenAIUpstream], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Gateway]:
+    tables = provider_table("lab", upstreams[0].base_url, ["small", "other"]) + "[retry]\nattempts = 1\n"
+    folder: Path = tmp_path_factory.mktemp("semantic")
+    # A lookup that is slow on a busy machine is still a lookup.
+    patience = {"CACHE_LOOKUP_TIMEOUT_SECONDS": "10", "CACHE_PUBLIC_NAMESPACES": "faq"}
+    async with running(folder, request.param, tables, **patience) as gateway:
+        yield gateway
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def http(caching: Gateway) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=caching.url, timeout=30, headers={"authorization": "Bearer tenant-one"}) as client:
+        yield client
+
+
+async def if_cached(http: httpx.AsyncClient, body: dict[str, Any], **headers: str) -> httpx.Response:
+    return await http.post(CHAT, json=body, headers=headers | {"cache-control": "only-if-cached"})
+
+
+async def keep(http: httpx.AsyncClient, lab: OpenAIUpstream, body: dict[str, Any], text: str, **headers: str) -> None:
+    """Brings an answer into the cache service: not only the router knows it, so that its words are found."""
+    lab.script(completion(text))
+    await http.post(CHAT, json=body, headers=headers)
+    async with asyncio.timeout(PATIENCE_S):
+        while (await if_cached(http, _reworded(body), **headers)).status_code != 200:
+            await asyncio.sleep(0.01)
+
+
+def _reworded(body: dict[str, Any]) -> dict[str, Any]:
+    *earlier, last = body["messages"]
+    return body | {"messages": [*earlier, last | {"content": last["content"].replace("the ", "the  ")}]}
+
+
+def said(response: httpx.Response) -> str:
+    return str(response.json()["choices"][0]["message"]["content"])
+
+
+async def test_other_words_get_the_answer_and_are_told_how_near_they_are(
+    http: httpx.AsyncClient, lab: OpenAIUpstream, caching: Gateway
+) -> None:
+    await keep(http, lab, question(ASKED), "100 degrees")
+    hit = await if_cached(http, question(REWORDED))
+    assert said(hit) == "100 degrees"
+    assert hit.headers["x-joulegate-cache"] == "hit-semantic"
+    assert 0.6 <= float(hit.headers["x-joulegate-cache-similarity"]) <= 1
+    assert int(hit.headers["age"]) >= 0
+    assert hit.headers["x-joulegate-cost-usd"] == "0.000000000"
+    exact = await if_cached(http, question(ASKED))
+    assert exact.headers["x-joulegate-cache"] == "hit-exact"
+    assert exact.headers["x-joulegate-cache-entry"] == hit.headers["x-joulegate-cache-entry"]
+    streamed = await if_cached(http, question(REWORDED, stream=True))
+    assert streamed.headers["x-joulegate-cache"] == "hit-semantic"
+    assert text_of(chunks_of(streamed.content)) == "100 degrees"
+    [row] = await caching.settled_entries(hit.headers["x-request-id"])
+    assert (row["cache_status"], row["cost_nano_usd"]) == ("CACHE_STATUS_HIT_SEMANTIC", 0)
+    assert row["saved_energy_microjoules"] > 0
+
+
+# The same words in another setting, each of which can change the answer.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "model": {"model": "other"},
+    "system": {"messages": [{"role": "system", "content": "Answer in Kelvin."}, *question(REWORDED)["messages"]]},
+    "history": {
+        "messages": [
+            {"role": "user", "content": "Let us talk of Denver."},
+            {"role": "assistant", "content": "Gladly."},
+            *question(REWORDED)["messages"],
+        ]
+    },
+    "max_tokens": {"max_tokens": 5},
+    "response_format": {"response_format": {"type": "json_object"}},
+    "tools": {"tools": [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]},
+    "unknown": {"never_heard_of": 1},
+    "temperature": {"temperature": 0.7},
+    "several": {"n": 2},
+    "seed": {"seed": 3},
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+async def test_same_words_in_another_setting_are_another_question(http: httpx.AsyncClient, lab: OpenAIUpstream, setting: str) -> None:
+    await keep_once(http, lab)
+    assert (await if_cached(http, question(REWORDED) | SETTINGS[setting])).status_code == 504
+
+
+async def keep_once(http: httpx.AsyncClient, lab: OpenAIUpstream) -> None:
+    if (await if_cached(http, question(REWORDED))).status_code != 200:
+        await keep(http, lab, question(ASKED), "100 degrees")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"authorization": "Bearer tenant-two"},
+        {"authorization": ""},
+        {"x-cache-namespace": "other"},
+        {"x-cache-mode": "exact"},
+        {"x-cache-mode": "off"},
+    ],
+    ids=str,
+)
+async def test_other_words_find_nothing_of_another_tenant_or_namespace_nor_where_they_are_not_wanted(
+    http: httpx.AsyncClient, lab: OpenAIUpstream, headers: dict[str, str]
+) -> None:
+    await keep_once(http, lab)
+    assert (await if_cached(http, question(REWORDED), **headers)).status_code == 504
+    assert (await if_cached(http, question(REWORDED))).status_code == 200
+
+
+async def test_threshold_of_a_request_only_tightens(http: httpx.AsyncClient, lab: OpenAIUpstream) -> None:
+    await keep_once(http, lab)
+    similarity = float((await if_cached(http, question(REWORDED))).headers["x-joulegate-cache-similarity"])
+    if similarity < 1:
+        assert (await if_cached(http, question(REWORDED), **{"x-cache-threshold": "1"})).status_code == 504
+    assert (await if_cached(http, question(REWORDED), **{"x-cache-threshold": "0"})).status_code == 200
+    assert (await if_cached(http, question("Who painted the ceiling?"), **{"x-cache-threshold": "0"})).status_code == 504
+
+
+async def test_public_namespace_is_shared_by_all(http: httpx.AsyncClient, lab: OpenAIUpstream) -> None:
+    body = question("How high is the Grossglockner?")
+    await keep(http, lab, body, "3798 m", **{"x-cache-namespace": "faq"})
+    other = {"authorization": "Bearer tenant-two", "x-cache-namespace": "faq"}
+    assert said(await if_cached(http, _reworded(body), **other)) == "3798 m"
+    assert (await if_cached(http, body)).status_code == 504
+
+
+@pytest.mark.parametrize(
+    ("header", "value"), [("x-cache-mode", "fuzzy"), ("x-cache-threshold", "2"), ("x-cache-tags", "a,b,c,d,e,f,g,h,i")]
+)
+async def test_wish_that_makes_no_sense_is_refused(http: httpx.AsyncClient, lab: OpenAIUpstream, header: str, value: str) -> None:
+    refused = await http.post(CHAT, json=question(), headers={header: value})
+    assert_openai_error(refused, 400, "invalid_request_error", None, header)
+
+
+async def test_no_tenant_ever_sees_what_was_said_to_another(http: httpx.AsyncClient, lab: OpenAIUpstream) -> None:
+    """Canaries: each tenant's answers hold its own, and the same questions in the same words are asked by all."""
+    tenants = [f"canary-tenant-{number}" for number in range(6)]
+    texts = [f"What is the secret of the house number {number}?" for number in range(4)]
+    for tenant in tenants:
+        for number, text in enumerate(texts):
+            await keep(http, lab, question(text), f"secret-{tenant}-{number}", authorization=f"Bearer {tenant}")
+    for tenant in tenants:
+        for number, text in enumerate(texts):
+            for body in (question(text), _reworded(question(text)), question(text, stream=True)):
+                hit = await if_cached(http, body, authorization=f"Bearer {tenant}")
+                everything = hit.text if not body.get("stream") else text_of(chunks_of(hit.content))
+                assert f"secret-{tenant}-{number}" in everything
+                seen = everything + str(hit.headers)
+                assert not [other for other in tenants if other != tenant and other in seen]
