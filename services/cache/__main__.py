@@ -10,6 +10,7 @@ from functools import lru_cache
 from joulegate.cache.v1 import cache_service_pb2_grpc as pb_grpc
 from services.cache import gate, settings
 from services.cache.answer_cache import AnswerCache
+from services.cache.brake import Brake
 from services.cache.counts import Counts
 from services.cache.embedders.base import Embedder, EmbeddingError
 from services.cache.embedders.endpoint import EndpointEmbedder
@@ -18,6 +19,7 @@ from services.cache.embedders.hashing import HashEmbedder
 from services.cache.embedders.wordllama import WordllamaEmbedder
 from services.cache.embedding_queue import EmbeddingQueue
 from services.cache.hot_index import HotIndex
+from services.cache.lessons import Lessons
 from services.cache.lite_server import StoreInUseError, check_unowned
 from services.cache.milvus_store import MilvusStore
 from services.cache.mirror import Mirror
@@ -42,19 +44,24 @@ async def build(own: CacheSettings, mesh: Mesh) -> AsyncIterator[None]:
     clock, counts = SystemClock(), Counts()
     index = HotIndex(own.max_entries, own.max_bytes, own.tenant_max_bytes)
     async with AsyncExitStack() as stack:
-        semantic = None
-        store = MilvusStore(own.store_path, own.milvus_uri, own.milvus_token)
         embedder = await _embedder(own, counts)
+        mirror = await stack.enter_async_context(Mirror(_store(own, embedder), index, counts, clock, is_warming=own.is_enabled))
+        lessons = Lessons(index, mirror, Brake(own.max_wrong_share), clock)
+        semantic = None
         if embedder is not None:
-            store = MilvusStore(own.store_path, own.milvus_uri, own.milvus_token, embedder.fingerprint, embedder.dimension)
             queue = EmbeddingQueue(embedder, own.embeddings_timeout_s, counts, clock)
             stack.push_async_callback(queue.close)
             floor = embedder.floor if own.similarity_threshold is None else own.similarity_threshold
-            semantic = SemanticTier(queue, embedder.fingerprint, index, refusing_rule, floor, own.top_k, counts)
-        mirror = await stack.enter_async_context(Mirror(store, index, counts, clock, is_warming=own.is_enabled))
+            semantic = SemanticTier(queue, embedder.fingerprint, index, refusing_rule, lessons, floor, own.top_k, counts)
         cache = AnswerCache(own, index, mirror, counts, clock, random.random, semantic)
-        pb_grpc.add_CacheServiceServicer_to_server(CacheServicer(cache), mesh.registry)
+        pb_grpc.add_CacheServiceServicer_to_server(CacheServicer(cache, lessons), mesh.registry)
         yield
+
+
+def _store(own: CacheSettings, embedder: Embedder | None) -> MilvusStore:
+    if embedder is None:
+        return MilvusStore(own.store_path, own.milvus_uri, own.milvus_token)
+    return MilvusStore(own.store_path, own.milvus_uri, own.milvus_token, embedder.fingerprint, embedder.dimension)
 
 
 def refusing_rule(asked: str, kept: str) -> str | None:

@@ -1,8 +1,8 @@
 """The cache itself: which answer serves when, and what is kept for how long."""
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from joulegate.cache.v1 import cache_service_pb2 as pb
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
@@ -14,7 +14,7 @@ from services.cache.hot_index import HotIndex
 from services.cache.kept_entry import DIGEST_BYTES, KeptEntry, mark
 from services.cache.milvus_store import MAX_TAGS
 from services.cache.mirror import Mirror
-from services.cache.semantic_tier import SemanticTier
+from services.cache.semantic_tier import Bounds, SemanticTier
 from services.cache.settings import LONGEST_TTL_S, CacheSettings
 from services.runtime.clock import Clock
 from services.runtime.errors import GatewayError
@@ -35,8 +35,8 @@ class Question:
     wording: pb.Wording | None = None
     # The oldest answer that will do; None: any.
     max_age_us: int | None = None
-    # The least cosine that will do, where it is above the floor.
-    min_similarity: float = 0.0
+    # What will do of other words.
+    bounds: Bounds = field(default_factory=Bounds)
     # For counts.
     model: str = ""
 
@@ -48,6 +48,13 @@ class Hit:
     data: bytes
     tier: pb.Tier.ValueType
     similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """No entry serves. `neighbours` are to be compared with the answer that is made instead."""
+
+    neighbours: Sequence[pb.Neighbour] = ()
 
 
 class AnswerCache:
@@ -75,19 +82,18 @@ class AnswerCache:
         self._semantic = semantic
         self._tenants_shown_at = -math.inf
 
-    async def look_up(self, question: Question) -> Hit | None:
-        """The answer to a question. None on a miss."""
+    async def look_up(self, question: Question) -> Hit | Miss:
+        """The answer to a question."""
         _check(question.key, question.wording)
-        if not 0 <= question.min_similarity <= 1:
-            raise _invalid("min_similarity must be between 0 and 1")
+        _check_bounds(question.bounds)
         started = self._clock.monotonic()
-        hit = await self._find(question) if self._settings.is_enabled else None
-        if hit is None:
+        found = await self._find(question) if self._settings.is_enabled else Miss()
+        if isinstance(found, Miss):
             self._counts.miss(question.model)
         else:
-            self._counts.hit(hit.tier, question.model)
+            self._counts.hit(found.tier, question.model)
         metrics.LOOK_UP_SECONDS.observe(self._clock.monotonic() - started)
-        return hit
+        return found
 
     async def store(
         self, key: pb.EntryKey, entry: pb.Entry, ttl_us: int | None, wording: pb.Wording | None = None, tags: Iterable[str] = ()
@@ -140,14 +146,14 @@ class AnswerCache:
         """Microseconds since 1970-01-01 UTC."""
         return int(self._clock.now() * 1e6)
 
-    async def _find(self, question: Question) -> Hit | None:
+    async def _find(self, question: Question) -> Hit | Miss:
         kept = self._index.get(entry_id(question.key), self.now_us(), question.max_age_us)
         if kept is not None:
             return Hit(kept.data, pb.TIER_EXACT, 1.0)
         if self._semantic is None or question.wording is None:
-            return None
-        found = await self._semantic.find(question.key, question.wording, self.now_us, question.max_age_us, question.min_similarity)
-        return None if found is None else Hit(found[0].data, pb.TIER_SEMANTIC, found[1])
+            return Miss()
+        found = await self._semantic.find(question.key, question.wording, self.now_us, question.max_age_us, question.bounds)
+        return Miss(found.neighbours) if found.kept is None else Hit(found.kept.data, pb.TIER_SEMANTIC, found.similarity)
 
     async def _kept(
         self, key: pb.EntryKey, entry: pb.Entry, ttl_us: int | None, wording: pb.Wording | None, tags: tuple[str, ...]
@@ -201,6 +207,13 @@ def _check(key: pb.EntryKey, wording: pb.Wording | None) -> None:
     for digest in [key.digest] if wording is None else [key.digest, wording.scope]:
         if len(digest) != DIGEST_BYTES:
             raise _invalid(f"a digest has {DIGEST_BYTES} bytes, not {len(digest)}")
+
+
+def _check_bounds(bounds: Bounds) -> None:
+    if not 0 <= bounds.min_similarity <= 1:
+        raise _invalid("min_similarity must be between 0 and 1")
+    if bounds.max_error is not None and not 0 < bounds.max_error < 1:
+        raise _invalid("max_error must be above 0 and below 1")
 
 
 def _marks(tags: Iterable[str]) -> tuple[str, ...]:

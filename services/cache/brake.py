@@ -52,9 +52,9 @@ class Brake:
     def __init__(self, limit: float, capacity: int = MAX_SCOPES) -> None:
         self._limit = limit
         self._capacity = capacity
-        self._tallies: OrderedDict[bytes, _Tally] = OrderedDict()
+        self._tallies: OrderedDict[str, _Tally] = OrderedDict()
 
-    def note(self, scope: bytes, now: float, *, is_wrong: bool) -> None:
+    def note(self, scope: str, now: float, *, is_wrong: bool) -> None:
         """Counts a hit whose truth is known."""
         tally = self._tallies.get(scope)
         if tally is None:
@@ -66,7 +66,7 @@ class Brake:
         tally.verified += 1
         tally.wrong += is_wrong
 
-    def holds(self, scope: bytes, now: float) -> bool:
+    def holds(self, scope: str, now: float) -> bool:
         """Whether the scope may give no semantic hits."""
         tally = self._tallies.get(scope)
         if tally is None or tally.wrong == 0:

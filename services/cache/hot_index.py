@@ -70,6 +70,10 @@ class HotIndex:
         self.use(kept)
         return kept
 
+    def peek(self, entry_id: str) -> KeptEntry | None:
+        """The entry, whether or not it may still serve. Not a use of it."""
+        return self._entries.get(entry_id)
+
     def near(
         self, scope: str, vector: Vectors, floor: float, count: int, now_us: int, max_age_us: int | None = None
     ) -> Iterator[tuple[KeptEntry, float]]:

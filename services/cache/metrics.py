@@ -31,6 +31,10 @@ SEMANTIC_ENTRIES = Gauge("joulegate_cache_semantic_entries", "Entries in memory 
 SIZE_BYTES = Gauge("joulegate_cache_size_bytes", "The size of all entries: answers as serialized, words, vectors.")
 TENANT_ENTRIES = Gauge("joulegate_cache_tenant_entries", "Entries by tenant, the largest ones. The label is a digest.", ["tenant"])
 TENANT_BYTES = Gauge("joulegate_cache_tenant_size_bytes", "Size of entries by tenant, the largest ones. The label is a digest.", ["tenant"])
+COMPARISONS = Counter("joulegate_cache_comparisons", "New answers held against kept ones, by what came out.", ["of", "verdict"])
+REPORTS = Counter("joulegate_cache_reports", "What callers said of answers that were served.", ["verdict"])
+QUARANTINES = Counter("joulegate_cache_quarantines", "Entries that serve no other words any more, because they were wrong for some.")
+BRAKED_SCOPES = Gauge("joulegate_cache_braked_scopes", "Scopes that give no semantic hits for a while.")
 QUEUE_LENGTH = Gauge("joulegate_cache_store_queue_length", "Changes that the durable store has yet to be told.")
 
 

@@ -4,28 +4,62 @@ How near two texts are says little: "turn it on" and "turn it off" are nearer th
 look at, nearest first, and a neighbour that is refused does not hide the next.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from joulegate.cache.v1 import cache_service_pb2 as pb
 from services.cache.counts import Counts
 from services.cache.embedding_queue import EmbeddingQueue
 from services.cache.hot_index import HotIndex
 from services.cache.kept_entry import KeptEntry, KeptWording, scope_id
+from services.cache.lessons import Lessons
 
 # Why the answer to the second text must not serve the first; None when it may.
 Gate = Callable[[str, str], str | None]
+
+
+# Counted like a rule of the gate.
+BRAKED = "braked"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a caller accepts of other words."""
+
+    # The least cosine that will do, where it is above the floor.
+    min_similarity: float = 0.0
+    # The share of wrong answers, among those that the gate refuses; None: none of those.
+    max_error: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """An entry that serves, with its cosine; or those whose answers are to be compared with the new one."""
+
+    kept: KeptEntry | None = None
+    similarity: float = 0.0
+    neighbours: Sequence[pb.Neighbour] = ()
 
 
 class SemanticTier:
     """Searches one space of vectors. `floor` is the least cosine of a candidate, `top_k` how many are looked at."""
 
     def __init__(
-        self, queue: EmbeddingQueue, fingerprint: str, index: HotIndex, gate: Gate, floor: float, top_k: int, counts: Counts
+        self,
+        queue: EmbeddingQueue,
+        fingerprint: str,
+        index: HotIndex,
+        gate: Gate,
+        lessons: Lessons,
+        floor: float,
+        top_k: int,
+        counts: Counts,
     ) -> None:
         self._queue = queue
         self._fingerprint = fingerprint
         self._index = index
         self._gate = gate
+        self._lessons = lessons
         self._floor = floor
         self._top_k = top_k
         self._counts = counts
@@ -37,20 +71,26 @@ class SemanticTier:
             return None
         return KeptWording.of(scope_id(key, wording.scope, self._fingerprint), wording.text, vector.astype("<f4").tobytes())
 
-    async def find(
-        self, key: pb.EntryKey, wording: pb.Wording, now: Callable[[], int], max_age_us: int | None, least: float
-    ) -> tuple[KeptEntry, float] | None:
-        """The nearest entry that may serve these words, with its cosine, which is at least `least` and the floor. `now` is read once."""
+    async def find(self, key: pb.EntryKey, wording: pb.Wording, now: Callable[[], int], max_age_us: int | None, bounds: Bounds) -> Finding:
+        """The nearest entry that may serve these words, with its cosine, which is at least the floor. `now` is read once."""
+        scope = scope_id(key, wording.scope, self._fingerprint)
+        if self._lessons.is_braked(scope):
+            self._counts.rejected(BRAKED)
+            return Finding()
         vector = await self._queue.vector(wording.text)
         if vector is None:
-            return None
-        scope = scope_id(key, wording.scope, self._fingerprint)
-        floor = max(self._floor, least)
+            return Finding()
+        floor = max(self._floor, bounds.min_similarity)
+        neighbours: list[pb.Neighbour] = []
         for kept, similarity in self._index.near(scope, vector, floor, self._top_k, now(), max_age_us):
             assert kept.wording is not None
             rule = self._gate(wording.text, kept.wording.text)
+            if rule is not None and bounds.max_error is not None and self._lessons.may_serve(kept, similarity, bounds.max_error):
+                rule = None
             if rule is None:
                 self._index.use(kept)
-                return kept, similarity
+                return Finding(kept, similarity)
             self._counts.rejected(rule)
-        return None
+            if bounds.max_error is not None:
+                neighbours.append(pb.Neighbour(entry_id=kept.entry_id, similarity=similarity))
+        return Finding(neighbours=neighbours)

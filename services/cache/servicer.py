@@ -8,8 +8,10 @@ from google.protobuf.duration_pb2 import Duration
 from joulegate.cache.v1 import cache_service_pb2 as pb
 from joulegate.cache.v1 import cache_service_pb2_grpc as pb_grpc
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
-from services.cache.answer_cache import AnswerCache, Question
+from services.cache.answer_cache import AnswerCache, Miss, Question
 from services.cache.entry_filter import EntryFilter
+from services.cache.lessons import Lessons
+from services.cache.semantic_tier import Bounds
 from services.runtime.errors import GatewayError
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -17,28 +19,37 @@ _MISS = pb.LookUpResponse()
 
 
 class CacheServicer(pb_grpc.CacheServiceServicer):
-    def __init__(self, cache: AnswerCache) -> None:
+    """See cache_service.proto."""
+
+    def __init__(self, cache: AnswerCache, lessons: Lessons) -> None:
         self._cache = cache
+        self._lessons = lessons
 
     async def LookUp(self, request: pb.LookUpRequest, context: Context) -> pb.LookUpResponse:
         question = Question(
             key=request.key,
             wording=request.wording if request.wording.text else None,
             max_age_us=_microseconds(request.max_age) if request.HasField("max_age") else None,
-            min_similarity=request.min_similarity,
+            bounds=Bounds(request.min_similarity, request.max_error if request.HasField("max_error") else None),
             model=request.model,
         )
-        hit = await self._cache.look_up(question)
-        if hit is None:
-            return _MISS
-        response = pb.LookUpResponse(tier=hit.tier, similarity=hit.similarity)
-        response.entry.ParseFromString(hit.data)
+        found = await self._cache.look_up(question)
+        if isinstance(found, Miss):
+            return pb.LookUpResponse(neighbours=found.neighbours) if found.neighbours else _MISS
+        response = pb.LookUpResponse(tier=found.tier, similarity=found.similarity)
+        response.entry.ParseFromString(found.data)
         return response
 
     async def Store(self, request: pb.StoreRequest, context: Context) -> pb.StoreResponse:
         ttl_us = _microseconds(request.ttl) if request.HasField("ttl") else None
         wording = request.wording if request.wording.text else None
-        return pb.StoreResponse(entry_id=await self._cache.store(request.key, request.entry, ttl_us, wording, request.tags))
+        stored = await self._cache.store(request.key, request.entry, ttl_us, wording, request.tags)
+        self._lessons.compare(request.key, request.entry.completion, request.neighbours)
+        return pb.StoreResponse(entry_id=stored)
+
+    async def ReportEntry(self, request: pb.ReportEntryRequest, context: Context) -> pb.ReportEntryResponse:
+        await self._lessons.report(request.tenant, request.entry_id, request.tier, is_right=request.is_right)
+        return pb.ReportEntryResponse()
 
     async def InvalidateEntries(self, request: pb.InvalidateEntriesRequest, context: Context) -> pb.InvalidateEntriesResponse:
         if request.min_age.seconds < 0 or request.min_age.nanos < 0:

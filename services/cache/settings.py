@@ -39,6 +39,12 @@ class CacheSettings:
         "Cosine that another wording must reach to be looked at; whether it serves, the gate says. Unset: what suits the embedder.",
     )
     top_k: int = setting("CACHE_TOP_K", integer(least=1, most=100), "8", "How many of the nearest wordings are looked at.")
+    max_wrong_share: float = setting(
+        "CACHE_MAX_WRONG_SHARE",
+        number(above=0, most=1),
+        "0.02",
+        "Share of wrong answers among verified answers to other wordings, above which a scope gives none for a while.",
+    )
     embedder_name: str | None = setting(
         "CACHE_EMBEDDER",
         one_of(NONE, WORDLLAMA, OPENAI, FASTEMBED, HASH),

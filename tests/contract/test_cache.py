@@ -12,11 +12,13 @@ from google.protobuf.duration_pb2 import Duration
 from joulegate.cache.v1 import cache_service_pb2 as pb
 from joulegate.cache.v1 import cache_service_pb2_grpc as pb_grpc
 from joulegate.chat.v1 import chat_pb2
-from services.cache.answer_cache import AnswerCache, Question
+from services.cache.answer_cache import AnswerCache, Hit, Question
+from services.cache.brake import Brake
 from services.cache.counts import Counts
 from services.cache.embedders.hashing import HashEmbedder
 from services.cache.embedding_queue import EmbeddingQueue
 from services.cache.hot_index import HotIndex
+from services.cache.lessons import Lessons
 from services.cache.mirror import Mirror, Pace
 from services.cache.semantic_tier import SemanticTier
 from services.cache.servicer import CacheServicer
@@ -91,11 +93,12 @@ async def serving(kind: str = "grpc", **environment: str) -> AsyncIterator[Harne
     pace = Pace(window_s=0.001, retry_s=(0.001, 0.01), removal_s=1)
     embedder = HashEmbedder()
     queue = EmbeddingQueue(embedder, 10, counts, clock)
-    semantic = SemanticTier(queue, embedder.fingerprint, index, refuses_not, embedder.floor, settings.top_k, counts)
     async with Mirror(store, index, counts, clock, pace, settings.is_enabled) as mirror:
         mesh = channels.new_mesh()
+        lessons = Lessons(index, mirror, Brake(settings.max_wrong_share), clock)
+        semantic = SemanticTier(queue, embedder.fingerprint, index, refuses_not, lessons, embedder.floor, settings.top_k, counts)
         cache = AnswerCache(settings, index, mirror, counts, clock, lambda: 0.0, semantic)
-        pb_grpc.add_CacheServiceServicer_to_server(CacheServicer(cache), mesh.registry)
+        pb_grpc.add_CacheServiceServicer_to_server(CacheServicer(cache, lessons), mesh.registry)
         async with channels.serve(mesh, kind) as channel:
             yield Harness(pb_grpc.CacheServiceStub(channel), clock, store)
 
@@ -435,7 +438,7 @@ async def test_answer_lives_shorter_by_jitter_but_never_longer() -> None:
             cache = AnswerCache(settings, index, mirror, counts, clock, lambda draw=draw: draw)  # type: ignore[misc]
             await cache.store(key(), answer(), 100_000_000)
             hit = await cache.look_up(Question(key()))
-            assert hit is not None
+            assert isinstance(hit, Hit)
             entry = pb.Entry.FromString(hit.data)
             lifetimes.append(entry.expire_time.ToMicroseconds() - entry.create_time.ToMicroseconds())
     assert lifetimes == [100_000_000, 97_500_000, 95_005_000]

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from services.cache.brake import HALF_LIFE_S, Brake, wilson_upper
 
-SCOPE, OTHER = b"a" * 32, b"b" * 32
+SCOPE, OTHER = "a" * 40, "b" * 40
 
 
 def test_one_wrong_hit_of_few_brakes_its_scope_only() -> None:
@@ -39,7 +39,7 @@ def test_flood_of_scopes_does_not_free_a_braked_one() -> None:
     brake = Brake(limit=0.02, capacity=8)
     brake.note(SCOPE, 0.0, is_wrong=True)
     for number in range(100):
-        brake.note(b"%032d" % number, 0.0, is_wrong=False)
+        brake.note(f"{number:040d}", 0.0, is_wrong=False)
     assert brake.holds(SCOPE, 0.0)
 
 

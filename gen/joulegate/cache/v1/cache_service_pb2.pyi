@@ -117,10 +117,15 @@ class LookUpRequest(_message.Message):
     WORDING_FIELD_NUMBER: _builtins.int
     MIN_SIMILARITY_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    MAX_ERROR_FIELD_NUMBER: _builtins.int
     min_similarity: _builtins.float
     """Cosine that a semantic hit must reach; counts only where it is above the cache's own floor. At most 1."""
     model: _builtins.str
     """The model asked for; for counts only."""
+    max_error: _builtins.float
+    """Share of answers in other words that may be wrong. Set: an entry that the gate refuses may serve if what was learned of it bears that out.
+    Above 0 and below 1.
+    """
     @_builtins.property
     def key(self) -> Global___EntryKey: ...
     @_builtins.property
@@ -145,13 +150,19 @@ class LookUpRequest(_message.Message):
         wording: Global___Wording | None = ...,
         min_similarity: _builtins.float | None = ...,
         model: _builtins.str = ...,
+        max_error: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_similarity", b"_min_similarity", "key", b"key", "max_age", b"max_age", "min_similarity", b"min_similarity", "request", b"request", "wording", b"wording"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_error", b"_max_error", "_min_similarity", b"_min_similarity", "key", b"key", "max_age", b"max_age", "max_error", b"max_error", "min_similarity", b"min_similarity", "request", b"request", "wording", b"wording"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_similarity", b"_min_similarity", "key", b"key", "max_age", b"max_age", "min_similarity", b"min_similarity", "model", b"model", "request", b"request", "wording", b"wording"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_error", b"_max_error", "_min_similarity", b"_min_similarity", "key", b"key", "max_age", b"max_age", "max_error", b"max_error", "min_similarity", b"min_similarity", "model", b"model", "request", b"request", "wording", b"wording"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_error: _TypeAlias = _typing.Literal["max_error"]  # noqa: Y015
+    _WhichOneofArgType__max_error: _TypeAlias = _typing.Literal["_max_error", b"_max_error"]  # noqa: Y015
     _WhichOneofReturnType__min_similarity: _TypeAlias = _typing.Literal["min_similarity"]  # noqa: Y015
     _WhichOneofArgType__min_similarity: _TypeAlias = _typing.Literal["_min_similarity", b"_min_similarity"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_error) -> _WhichOneofReturnType__max_error | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_similarity) -> _WhichOneofReturnType__min_similarity | None: ...
 
 Global___LookUpRequest: _TypeAlias = LookUpRequest  # noqa: Y015
@@ -165,25 +176,60 @@ class LookUpResponse(_message.Message):
     ENTRY_FIELD_NUMBER: _builtins.int
     TIER_FIELD_NUMBER: _builtins.int
     SIMILARITY_FIELD_NUMBER: _builtins.int
+    NEIGHBOURS_FIELD_NUMBER: _builtins.int
     tier: Global___Tier.ValueType
     similarity: _builtins.float
     """1 for TIER_EXACT; the cosine for TIER_SEMANTIC."""
     @_builtins.property
     def entry(self) -> Global___Entry: ...
+    @_builtins.property
+    def neighbours(self) -> _containers.RepeatedCompositeFieldContainer[Global___Neighbour]:
+        """On a miss of a request with `max_error`: entries whose answers are to be compared with the new one."""
+
     def __init__(
         self,
         *,
         entry: Global___Entry | None = ...,
         tier: Global___Tier.ValueType = ...,
         similarity: _builtins.float = ...,
+        neighbours: _abc.Iterable[Global___Neighbour] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "similarity", b"similarity", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "neighbours", b"neighbours", "similarity", b"similarity", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LookUpResponse: _TypeAlias = LookUpResponse  # noqa: Y015
+
+@_typing.final
+class Neighbour(_message.Message):
+    """Neighbour is an entry with other words."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRY_ID_FIELD_NUMBER: _builtins.int
+    SIMILARITY_FIELD_NUMBER: _builtins.int
+    SERVED_FIELD_NUMBER: _builtins.int
+    entry_id: _builtins.str
+    similarity: _builtins.float
+    """Cosine between the words."""
+    served: _builtins.bool
+    """Its answer was served for these words: what the comparison says counts for its scope, too."""
+    def __init__(
+        self,
+        *,
+        entry_id: _builtins.str = ...,
+        similarity: _builtins.float = ...,
+        served: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry_id", b"entry_id", "served", b"served", "similarity", b"similarity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Neighbour: _TypeAlias = Neighbour  # noqa: Y015
 
 @_typing.final
 class Entry(_message.Message):
@@ -246,6 +292,7 @@ class StoreRequest(_message.Message):
     TTL_FIELD_NUMBER: _builtins.int
     WORDING_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    NEIGHBOURS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def key(self) -> Global___EntryKey: ...
     @_builtins.property
@@ -269,6 +316,10 @@ class StoreRequest(_message.Message):
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Marks for invalidation, chosen by the caller. At most 8, of at most 128 bytes each."""
 
+    @_builtins.property
+    def neighbours(self) -> _containers.RepeatedCompositeFieldContainer[Global___Neighbour]:
+        """Entries of the same tenant and namespace to compare this answer with: what comes out is learned. At most 8."""
+
     def __init__(
         self,
         *,
@@ -278,10 +329,11 @@ class StoreRequest(_message.Message):
         ttl: _duration_pb2.Duration | None = ...,
         wording: Global___Wording | None = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
+        neighbours: _abc.Iterable[Global___Neighbour] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "key", b"key", "request", b"request", "ttl", b"ttl", "wording", b"wording"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "key", b"key", "request", b"request", "tags", b"tags", "ttl", b"ttl", "wording", b"wording"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "key", b"key", "neighbours", b"neighbours", "request", b"request", "tags", b"tags", "ttl", b"ttl", "wording", b"wording"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -391,6 +443,55 @@ class InvalidateEntriesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InvalidateEntriesResponse: _TypeAlias = InvalidateEntriesResponse  # noqa: Y015
+
+@_typing.final
+class ReportEntryRequest(_message.Message):
+    """ReportEntryRequest of ReportEntry."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    ENTRY_ID_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    IS_RIGHT_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    entry_id: _builtins.str
+    tier: Global___Tier.ValueType
+    """Where it served from."""
+    is_right: _builtins.bool
+    """A wrong entry that served other words serves only its own from now on; one that served its own is removed."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        entry_id: _builtins.str = ...,
+        tier: Global___Tier.ValueType = ...,
+        is_right: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry_id", b"entry_id", "is_right", b"is_right", "tenant", b"tenant", "tier", b"tier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportEntryRequest: _TypeAlias = ReportEntryRequest  # noqa: Y015
+
+@_typing.final
+class ReportEntryResponse(_message.Message):
+    """ReportEntryResponse of ReportEntry."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportEntryResponse: _TypeAlias = ReportEntryResponse  # noqa: Y015
 
 @_typing.final
 class GetCacheStatsRequest(_message.Message):

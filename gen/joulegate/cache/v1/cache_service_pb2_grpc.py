@@ -50,6 +50,11 @@ class CacheServiceStub:
                 request_serializer=joulegate_dot_cache_dot_v1_dot_cache__service__pb2.InvalidateEntriesRequest.SerializeToString,
                 response_deserializer=joulegate_dot_cache_dot_v1_dot_cache__service__pb2.InvalidateEntriesResponse.FromString,
                 _registered_method=True)
+        self.ReportEntry = channel.unary_unary(
+                '/joulegate.cache.v1.CacheService/ReportEntry',
+                request_serializer=joulegate_dot_cache_dot_v1_dot_cache__service__pb2.ReportEntryRequest.SerializeToString,
+                response_deserializer=joulegate_dot_cache_dot_v1_dot_cache__service__pb2.ReportEntryResponse.FromString,
+                _registered_method=True)
         self.GetCacheStats = channel.unary_unary(
                 '/joulegate.cache.v1.CacheService/GetCacheStats',
                 request_serializer=joulegate_dot_cache_dot_v1_dot_cache__service__pb2.GetCacheStatsRequest.SerializeToString,
@@ -82,6 +87,13 @@ class CacheServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportEntry(self, request, context):
+        """ReportEntry says whether an answer that was served was right. Idempotent. NOT_FOUND when the tenant has no such entry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetCacheStats(self, request, context):
         """GetCacheStats gives counters since start and present sizes. No side effect.
         """
@@ -106,6 +118,11 @@ def add_CacheServiceServicer_to_server(servicer, server):
                     servicer.InvalidateEntries,
                     request_deserializer=joulegate_dot_cache_dot_v1_dot_cache__service__pb2.InvalidateEntriesRequest.FromString,
                     response_serializer=joulegate_dot_cache_dot_v1_dot_cache__service__pb2.InvalidateEntriesResponse.SerializeToString,
+            ),
+            'ReportEntry': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportEntry,
+                    request_deserializer=joulegate_dot_cache_dot_v1_dot_cache__service__pb2.ReportEntryRequest.FromString,
+                    response_serializer=joulegate_dot_cache_dot_v1_dot_cache__service__pb2.ReportEntryResponse.SerializeToString,
             ),
             'GetCacheStats': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCacheStats,
@@ -195,6 +212,33 @@ class CacheService:
             '/joulegate.cache.v1.CacheService/InvalidateEntries',
             joulegate_dot_cache_dot_v1_dot_cache__service__pb2.InvalidateEntriesRequest.SerializeToString,
             joulegate_dot_cache_dot_v1_dot_cache__service__pb2.InvalidateEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportEntry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joulegate.cache.v1.CacheService/ReportEntry',
+            joulegate_dot_cache_dot_v1_dot_cache__service__pb2.ReportEntryRequest.SerializeToString,
+            joulegate_dot_cache_dot_v1_dot_cache__service__pb2.ReportEntryResponse.FromString,
             options,
             channel_credentials,
             insecure,

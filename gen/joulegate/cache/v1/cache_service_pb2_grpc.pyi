@@ -22,6 +22,8 @@ class CacheServiceStub:
     """Store keeps an answer. Idempotent per tenant, namespace and key: the newest wins. INVALID_ARGUMENT for an answer that is not complete."""
     InvalidateEntries: _aio.UnaryUnaryMultiCallable[_cache_service_pb2.InvalidateEntriesRequest, _cache_service_pb2.InvalidateEntriesResponse]
     """InvalidateEntries removes entries. Idempotent. INVALID_ARGUMENT when no filter is given and `all` is false."""
+    ReportEntry: _aio.UnaryUnaryMultiCallable[_cache_service_pb2.ReportEntryRequest, _cache_service_pb2.ReportEntryResponse]
+    """ReportEntry says whether an answer that was served was right. Idempotent. NOT_FOUND when the tenant has no such entry."""
     GetCacheStats: _aio.UnaryUnaryMultiCallable[_cache_service_pb2.GetCacheStatsRequest, _cache_service_pb2.GetCacheStatsResponse]
     """GetCacheStats gives counters since start and present sizes. No side effect."""
 
@@ -51,6 +53,14 @@ class CacheServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_cache_service_pb2.InvalidateEntriesRequest, _abc.Awaitable[_cache_service_pb2.InvalidateEntriesResponse]],
     ) -> _abc.Awaitable[_cache_service_pb2.InvalidateEntriesResponse]:
         """InvalidateEntries removes entries. Idempotent. INVALID_ARGUMENT when no filter is given and `all` is false."""
+
+    @_abc_1.abstractmethod
+    def ReportEntry(
+        self,
+        request: _cache_service_pb2.ReportEntryRequest,
+        context: _aio.ServicerContext[_cache_service_pb2.ReportEntryRequest, _abc.Awaitable[_cache_service_pb2.ReportEntryResponse]],
+    ) -> _abc.Awaitable[_cache_service_pb2.ReportEntryResponse]:
+        """ReportEntry says whether an answer that was served was right. Idempotent. NOT_FOUND when the tenant has no such entry."""
 
     @_abc_1.abstractmethod
     def GetCacheStats(
