@@ -18,19 +18,24 @@ _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 _FUNCTION_WORDS = frozenset(
     word
     for line in (
-        "a an the of to in on at by for from with into onto about as and or but if then than that this these those there here it its is are",
-        "was were be been being am do does did done has have had can could will would shall should may might must not no nor so too very i me",
+        "a an the of to in on at by for from with into onto about as and or but if then than that this these those there here"
+        " it its is are",
+        "was were be been being am do does did done has have had can could will would shall should may might must not no nor"
+        " so too very i me",
         "my we us our you your he him his she her they them their who whom whose which what when where why how please",
-        "der die das den dem des ein eine einen einem einer und oder ist sind war mit von zu im am auf für nicht ich mir mein du sie wir wie",
+        "der die das den dem des ein eine einen einem einer und oder ist sind war mit von zu im am auf für nicht ich mir mein"
+        " du sie wir wie",
         "le la les un une des du de et ou est sont en dans sur pour avec ne pas je me mon ma mes tu vous nous que qui comment",
-        "el los las una unos y o es son con por para no yo mi mis tu su se como lo il gli uno e che per non io mio mia o os as um uma com não",
+        "el los las una unos y o es son con por para no yo mi mis tu su se como lo il gli uno e che per non io mio mia o os"
+        " as um uma com não",
         "eu meu minha het een en van met voor niet ik mijn je hoe",
     )
     for word in line.split()
 )
 # The answer changes with the clock.
 _TIME = re.compile(
-    r"\b(?:today|tonight|tomorrow|yesterday|now|nowadays|currently|current|latest|newest|recent|recently|at the moment|so far|ago|upcoming"
+    r"\b(?:today|tonight|tomorrow|yesterday|now|nowadays|currently|current|latest|newest|recent|recently|at the moment|so far"
+    r"|ago|upcoming"
     r"|(?:this|next|last|past|coming) (?:second|minute|hour|day|morning|afternoon|evening|night|week|weekend|month|quarter|year|season"
     r"|monday|tuesday|wednesday|thursday|friday|saturday|sunday)"
     r"|(?:what|which) (?:time|day|date|year|month) is it|what(?: is|'s) the (?:time|date)"

@@ -1,20 +1,186 @@
-"""What the gate knows of a text."""
+"""What the gate knows of a text: taken apart once, compared many times."""
 
-import re
-import unicodedata
 from dataclasses import dataclass
 
-_SPACE = re.compile(r"\s+")
+from services.cache.gate import payload
+from services.cache.gate.clauses import STATEMENT, Clause, clauses
+from services.cache.gate.content import ADVICE, AGENTS, VERDICTS, Item, content
+from services.cache.gate.conversion import conversion
+from services.cache.gate.grammar import Grammar
+from services.cache.gate.language import grammar_of
+from services.cache.gate.scanning import Kind, clean, scan
+from services.cache.gate.structure import TOPIC, Segment, segments
+from services.cache.gate.wording import normalise
+
+# A longer text is compared as it stands: its analysis would cost more than it could save.
+MAX_CHARS = 4000
+# Of more sentences or words than a question has only equal order passes.
+_LONGEST_QUESTION = 14
 
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """A text, taken apart once. Built from the text alone, so it need not be stored."""
+    """A text in the terms of the rules. Built from the text alone, so it need not be stored."""
 
-    # The text without differences of spacing: equal ones are the same request.
+    # The text without differences of spacing.
     plain: str
+    # Of the language whose tables were used; empty when the text is only compared as it stands.
+    language: str = ""
+    # The text that an instruction is about.
+    payload: str = ""
+    # Kinds of answer wanted, one for each sentence.
+    questions: tuple[str, ...] = ()
+    tense: str = ""
+    literals: tuple[str, ...] = ()
+    # In order of size, not of place.
+    numbers: tuple[str, ...] = ()
+    negations: tuple[str, ...] = ()
+    persons: tuple[str, ...] = ()
+    # Content words in their base form, sorted.
+    words: tuple[str, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    # A noun alone, so that to explain it and to say what it is are one.
+    is_concept: bool = False
+    # Long or of many sentences: nothing may move.
+    is_long: bool = False
 
 
 def analyse(text: str) -> Analysis:
     """Takes a text apart. Never fails; costs time linear in its length."""
-    return Analysis(_SPACE.sub(" ", unicodedata.normalize("NFC", text)).strip())
+    if len(text) > MAX_CHARS:
+        return Analysis(text)
+    plain = payload.plain(clean(text))
+    request = payload.split(plain)
+    tokens = scan(request.instruction)
+    grammar = grammar_of(tokens)
+    if grammar is None:
+        return Analysis(payload.without_last_mark(plain))
+    words = normalise(tokens, grammar)
+    found = clauses(words, grammar)
+    if not found:
+        return Analysis(payload.without_last_mark(plain))
+    if any(token.kind is Kind.OPERATOR for token in tokens):
+        return _of_code(plain, request.payload, found, grammar)
+    return _of_prose(plain, request.payload, found, grammar)
+
+
+def _of_code(plain: str, about: str, found: list[Clause], grammar: Grammar) -> Analysis:
+    """A text with code or a formula in it: beyond the way it asks, everything must be equal as written."""
+    rest = [word for clause in found for word in (*clause.front, *clause.words)]
+    is_value = not any(word.kind is Kind.WORD for word in rest)
+    question = "value" if is_value and len(found) == 1 else ""
+    if question and rest[-1].form == "=":
+        rest.pop()
+    return Analysis(
+        plain,
+        grammar.code,
+        about,
+        questions=(question,) if question else tuple(clause.question for clause in found),
+        literals=tuple(word.raw for word in rest if word.raw),
+    )
+
+
+def _of_prose(plain: str, about: str, found: list[Clause], grammar: Grammar) -> Analysis:
+    questions: list[str] = []
+    parts: list[Segment] = []
+    literals: list[str] = []
+    tense = ""
+    is_concept = False
+    for clause in found:
+        converted = conversion(clause)
+        if converted is not None:
+            questions.append("convert")
+            parts += converted
+            continue
+        items = content(clause, clause.words, grammar, has_payload=bool(about))
+        question, items = _question(clause, items, grammar)
+        questions.append(question)
+        tense = tense or _tense(clause, question, grammar)
+        front = content(clause, clause.front, grammar) if clause.front else []
+        literals += [item.form for item in (*items, *front) if item.kind is Kind.LITERAL]
+        own = segments(items, question, grammar)
+        is_concept = (
+            len(found) == 1
+            and len(own) == 1
+            and not front
+            and not any(item.starts_noun for item in items[:1] if "the " in f" {clause.head} ")
+        )
+        if front:
+            moved = segments(front, question, grammar)
+            own += [(TOPIC if clause.is_topic and link == "" else link, forms) for link, forms in moved]
+            own = [
+                (("@" if link == TOPIC and len(forms) == 1 and forms[0] in grammar.technologies else link), forms) for link, forms in own
+            ]
+        parts += own
+    forms = [form for _, part in parts for form in part]
+    return Analysis(
+        plain,
+        grammar.code,
+        about,
+        questions=tuple(questions),
+        tense=tense,
+        literals=tuple(literals),
+        numbers=tuple(sorted(form for form in forms if any(map(str.isdigit, form)))),
+        negations=_negations(forms, grammar),
+        persons=tuple(sorted(_person(form, grammar) for form in forms if form in grammar.first_person or form in grammar.second_person)),
+        words=tuple(sorted(forms)),
+        segments=tuple(parts),
+        is_concept=is_concept,
+        is_long=len(found) > 2 or len(forms) > _LONGEST_QUESTION,
+    )
+
+
+def _question(clause: Clause, items: list[Item], grammar: Grammar) -> tuple[str, list[Item]]:
+    """The question, made finer by the content."""
+    question = clause.question
+    if question in ("who", "what", STATEMENT) and len(items) > 2 and items[0].form in AGENTS and items[1].form == "of":
+        return "who", [Item(AGENTS[items[0].form], Kind.WORD), *items[2:]]
+    if (
+        question in ("what", "calculate", "how-much", STATEMENT)
+        and items
+        and all(item.kind is Kind.NUMBER or item.form in ("of", "percent") for item in items)
+    ):
+        return "value", items
+    if question == STATEMENT and items and len(items) < 8 and (items[0].form not in grammar.verbs or items[0].is_gerund):
+        question = "fragment"
+    if question in ("fragment", "what") and len(items) > 3 and [item.form for item in items[1:3]] == ["translation", "of"]:
+        return "translate", [*items[3:], Item("to", Kind.WORD), items[0]]
+    if question == "whether":
+        return question, _verdict_last(items)
+    return question, items
+
+
+def _verdict_last(items: list[Item]) -> list[Item]:
+    """Puts "is it safe to use it" and "is using it safe" in one order."""
+    if len(items) > 3 and items[0].form == "it" and items[1].form in VERDICTS and items[2].form == "to":
+        return [*items[3:], Item(",", Kind.COMMA), items[1]]
+    if len(items) > 2 and items[0].is_gerund and items[-1].form in VERDICTS:
+        return [*items[:-1], Item(",", Kind.COMMA), items[-1]]
+    return items
+
+
+def _tense(clause: Clause, question: str, grammar: Grammar) -> str:
+    if question in ADVICE:
+        return ""
+    said = clause.head.split()
+    said += [word.form for word in clause.words]
+    if not grammar.future.isdisjoint(said):
+        return "future"
+    if not grammar.past.isdisjoint(said):
+        return "past"
+    # Without an auxiliary the verb itself tells it: "who wrote it", but not "how are eggs boiled".
+    return "past" if grammar.present.isdisjoint(said) and any(grammar.is_past(form) for form in said) else ""
+
+
+def _negations(forms: list[str], grammar: Grammar) -> tuple[str, ...]:
+    """Each negation with the word it stands before: what is denied matters as much as that something is."""
+    found = []
+    for index, form in enumerate(forms):
+        if form in grammar.negations:
+            following = next((other for other in forms[index + 1 :] if other not in grammar.negations), "")
+            found.append(f"{grammar.negations[form]} {following}")
+    return tuple(sorted(found))
+
+
+def _person(form: str, grammar: Grammar) -> str:
+    return "1" if form in grammar.first_person else "2"

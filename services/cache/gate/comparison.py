@@ -1,11 +1,141 @@
 """Whether every difference between two texts is explained."""
 
+from collections import Counter
+
 from services.cache.gate.analysis import Analysis
 from services.cache.gate.rule import Rule
+from services.cache.gate.structure import TECHNOLOGY, TOPIC, Segment
+
+# Questions that one answer fits, though neither is the other.
+_SAME_ANSWER = frozenset(
+    frozenset(pair)
+    for pair in (
+        ("can", "possible"), ("can", "permitted"), ("can", "okay"), ("permitted", "okay"),
+        ("what", "fragment"), ("like", "fragment"), ("when", "when:year"), ("when", "when:month"), ("when", "when:day"),
+        ("when", "when:time"),
+        ("translate", "fragment"), ("what", "value"), ("meaning", "fragment"),
+    )
+)  # fmt: skip
+# Ways to ask what something is, when it is no more than a name.
+_CONCEPT = frozenset(("what", "explain", "meaning", "fragment"))
+# Where a noun behind the preposition may as well stand before the other noun: a list in Python, a Python list.
+_ATTRIBUTIVE = frozenset(("in", "for", "on", "about", TOPIC, TECHNOLOGY))
+# What a topic in front of a question may be related to it by.
+_TOPICAL = frozenset(("in", "on", "with", "for", "using", "at", "about", TECHNOLOGY))
+# Where "on" and "about" name the same subject.
+_ABOUT = frozenset(("compose", "explain", "summarize"))
+_ORDER_FREE = frozenset(("howto", "can", "possible", "permitted", "okay", "need", "should"))
 
 
 def compare(asked: Analysis, kept: Analysis) -> Rule | None:
     """None when the answer to `kept` may serve `asked`, else the first rule that refuses. Symmetric; every text passes against itself."""
     if asked.plain == kept.plain:
         return None
-    return Rule.WORDS
+    if asked.language != kept.language or not asked.language:
+        return Rule.LANGUAGE if asked.language != kept.language else Rule.WORDS
+    if asked.payload != kept.payload or asked.literals != kept.literals:
+        return Rule.LITERAL
+    if asked.numbers != kept.numbers:
+        return Rule.NUMBER
+    if asked.negations != kept.negations:
+        return Rule.NEGATION
+    if asked.words != kept.words:
+        return Rule.CASE if _fold(asked.words) == _fold(kept.words) else Rule.WORDS
+    if asked.questions != kept.questions and not _have_same_answer(asked, kept):
+        return Rule.QUESTION
+    if asked.tense != kept.tense and not _is_dated_fragment(asked, kept):
+        return Rule.TENSE
+    if asked.persons != kept.persons:
+        return Rule.PERSON
+    return _structure(asked, kept)
+
+
+def _fold(forms: tuple[str, ...]) -> list[str]:
+    return sorted(form.casefold() for form in forms)
+
+
+def _have_same_answer(asked: Analysis, kept: Analysis) -> bool:
+    if len(asked.questions) != len(kept.questions):
+        return False
+    for one, other in zip(asked.questions, kept.questions, strict=True):
+        if one == other or frozenset((one, other)) in _SAME_ANSWER:
+            continue
+        if not (asked.is_concept and kept.is_concept and one in _CONCEPT and other in _CONCEPT):
+            return False
+    return True
+
+
+def _is_dated_fragment(asked: Analysis, kept: Analysis) -> bool:
+    """Whether one has no verb to tell the time by, but a number that does."""
+    return bool(asked.numbers) and "fragment" in (*asked.questions, *kept.questions)
+
+
+def _structure(asked: Analysis, kept: Analysis) -> Rule | None:
+    one, other = asked.segments, kept.segments
+    if one == other or _flat(one) == _flat(other):
+        return None
+    if asked.is_long or kept.is_long or len(asked.questions) > 1:
+        return None if _is_front_moved(one, other) else Rule.ORDER
+    left, right = _unmatched(one, other)
+    if not left and not right:
+        return None if _moves_safely(one) else Rule.ORDER
+    if len(left) == 1 and len(right) == 1:
+        return _one_differs(left[0], right[0], frozenset((asked.questions[0], kept.questions[0])))
+    if len(left) + len(right) == 3 and (_is_attribute(left, right) or _is_attribute(right, left)):
+        return None
+    return Rule.ORDER if Counter(link for link, _ in left) == Counter(link for link, _ in right) else Rule.DIRECTION
+
+
+def _flat(parts: tuple[Segment, ...]) -> list[str]:
+    return [form for link, forms in parts for form in ((link, *forms) if link not in ("", ",") else forms)]
+
+
+def _unmatched(one: tuple[Segment, ...], other: tuple[Segment, ...]) -> tuple[list[Segment], list[Segment]]:
+    right = [(link if link != "," else "", forms) for link, forms in other]
+    left = []
+    for link, forms in one:
+        part = (link if link != "," else "", forms)
+        if part in right:
+            right.remove(part)
+        else:
+            left.append(part)
+    return left, right
+
+
+def _moves_safely(parts: tuple[Segment, ...]) -> bool:
+    """Whether each preposition is there once: then a segment that moved still says the same."""
+    links = [link for link, _ in parts if link]
+    return len(links) == len(set(links))
+
+
+def _is_front_moved(one: tuple[Segment, ...], other: tuple[Segment, ...]) -> bool:
+    """Whether one segment with a preposition changed its end of the text, and nothing else."""
+    return len(one) == len(other) > 1 and (
+        (one[0][0] != "" and one[1:] + one[:1] == other) or (other[0][0] != "" and other[1:] + other[:1] == one)
+    )
+
+
+def _one_differs(one: Segment, other: Segment, questions: frozenset[str]) -> Rule | None:
+    links = {one[0], other[0]}
+    if one[1] == other[1]:
+        if TOPIC in links and links <= _TOPICAL | {TOPIC}:
+            return None
+        return None if links == {"on", "about"} and questions <= _ABOUT else Rule.DIRECTION
+    if one[0] != other[0]:
+        return Rule.DIRECTION
+    is_free = questions <= _ORDER_FREE and not one[0] and len(one[1]) == 2 and sorted(one[1]) == sorted(other[1])
+    return None if is_free and not any(any(map(str.isdigit, form)) for form in one[1]) else Rule.ORDER
+
+
+def _is_attribute(apart: list[Segment], joined: list[Segment]) -> bool:
+    """Whether a noun behind a preposition on one side stands before another noun on the other."""
+    if len(apart) != 2 or len(joined) != 1:
+        return False
+    link, forms = joined[0]
+    for (head_link, head), (link_behind, behind) in (apart, apart[::-1]):
+        if head_link != link or link_behind not in _ATTRIBUTIVE:
+            continue
+        last = len(head) + (link_behind in (TOPIC, TECHNOLOGY))
+        if any(head[:at] + behind + head[at:] == forms for at in range(last)):
+            return True
+    return False

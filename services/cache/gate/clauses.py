@@ -1,0 +1,137 @@
+"""From words to clauses: sentences without their politeness, each with the kind of answer it wants."""
+
+from typing import NamedTuple
+
+from services.cache.gate.grammar import Grammar
+from services.cache.gate.scanning import Kind
+from services.cache.gate.wording import Word
+
+STATEMENT = "statement"
+# How far from the start a question may begin behind a topic or a circumstance.
+_LONGEST_FRONT = 9
+_LONGEST_TOPIC = 4
+# Of so few words what follows a topic may be a fragment too: "nuclear power: pros and cons".
+_SHORT = 9
+_QUESTION_WORDS = frozenset(("how", "what", "which", "who", "whom", "wie", "was", "comment", "cómo", "como", "come", "hoe", "wat"))
+
+
+class Clause(NamedTuple):
+    """A sentence: what it wants, its content, what stood in front of it, and whether "you" in it means anyone."""
+
+    question: str
+    # The words that told the question, as text.
+    head: str
+    words: list[Word]
+    front: list[Word]
+    is_topic: bool
+    is_generic: bool
+
+
+def clauses(words: list[Word], grammar: Grammar) -> list[Clause]:
+    """The sentences of a text that ask or tell something."""
+    found: list[list[Word]] = []
+    for sentence in _sentences(words):
+        rest = _bare(sentence, grammar)
+        if not rest:
+            continue
+        if found and grammar.back_references.match(_text(rest)):
+            found[-1] += [Word(",", ",", Kind.COMMA), *rest]
+            continue
+        found.append(rest)
+    return [_clause(sentence, grammar) for sentence in found]
+
+
+def _sentences(words: list[Word]) -> list[list[Word]]:
+    sentences: list[list[Word]] = [[]]
+    for word in words:
+        if word.kind is Kind.STOP:
+            sentences.append([])
+        else:
+            sentences[-1].append(word)
+    return [sentence for sentence in sentences if sentence]
+
+
+def _text(words: list[Word]) -> str:
+    return " ".join([word.form for word in words])
+
+
+def _bare(words: list[Word], grammar: Grammar) -> list[Word]:
+    """A sentence without polite words at its ends."""
+    openers, closers = grammar.openers, grammar.closers
+    text = _text(words)
+    for _ in range(12):
+        match = openers.match(text)
+        if match is None or match.end() == 0:
+            break
+        count = match.group().rstrip().count(" ") + 1
+        words = words[count:]
+        text = _text(words)
+    for _ in range(6):
+        match = closers.search(text)
+        if match is None:
+            break
+        words = words[: len(words) - match.group().count(" ") - 1]
+        text = _text(words)
+    return words
+
+
+def _clause(words: list[Word], grammar: Grammar) -> Clause:
+    question, head, rest = _framed(words, grammar)
+    front: list[Word] = []
+    is_topic = False
+    split = _front(rest if rest and head and words[0] is rest[0] else words, grammar)
+    if split is not None:
+        before, behind, is_bare = split
+        if question == STATEMENT or words[0] is before[0]:
+            inner = _framed(_bare(behind, grammar), grammar)
+            if head and rest and words[0] is rest[0]:
+                inner = question, head, behind
+            if inner[0] != STATEMENT or (is_bare and len(words) < _SHORT):
+                front, is_topic = before, is_bare
+                question, head, rest = inner
+    return Clause(question, head, rest, front, is_topic, not grammar.anyone.isdisjoint(head.split()))
+
+
+def _front(words: list[Word], grammar: Grammar) -> tuple[list[Word], list[Word], bool] | None:
+    """What stands in front of a question, the question, and whether it is a bare topic: "In Python, how", "git: how"."""
+    if not words:
+        return None
+    starts_with_link = words[0].form in grammar.links
+    if starts_with_link and len(words) > 1 and words[1].form in _QUESTION_WORDS:
+        return None
+    for index, word in enumerate(words[:_LONGEST_FRONT]):
+        if word.kind is Kind.COLON and 0 < index <= _LONGEST_TOPIC:
+            return words[:index], words[index + 1 :], True
+        if word.kind is Kind.COMMA and index and (starts_with_link or index <= 2):
+            return words[:index], words[index + 1 :], not starts_with_link
+    if starts_with_link:
+        for index in range(2, min(_LONGEST_FRONT, len(words))):
+            if words[index].form in _QUESTION_WORDS:
+                return words[:index], words[index:], False
+    return None
+
+
+def _framed(words: list[Word], grammar: Grammar) -> tuple[str, str, list[Word]]:
+    """The question of a clause, the words that tell it, and the rest."""
+    text = _text(words)
+    for frame in grammar.tails:
+        match = frame.shape.search(text)
+        if match is not None and match.start() > 0:
+            rest = words[: len(words) - _word_count(match.group())]
+            while rest and rest[-1].kind is Kind.COMMA:
+                rest = rest[:-1]
+            wish = grammar.wishes.match(_text(rest))
+            return frame.question, match.group(), rest[_word_count(wish.group()) :] if wish is not None else rest
+    for frame in grammar.frames:
+        match = frame.shape.match(text)
+        if match is not None:
+            head = match.group()
+            rest = words[_word_count(head) :]
+            if frame.question == "explain" and len(rest) > 2 and rest[-1].form in ("me", "us") and rest[-2].form in ("to", "for"):
+                rest = rest[:-2]
+            return frame.question, head, rest
+    return STATEMENT, "", words
+
+
+def _word_count(text: str) -> int:
+    return len(text.split())

@@ -1,0 +1,169 @@
+"""From a clause to its content: base forms, one word for each meaning, without what the question already says."""
+
+from typing import NamedTuple
+
+from services.cache.gate.clauses import Clause
+from services.cache.gate.english_words import IRREGULAR
+from services.cache.gate.grammar import Grammar
+from services.cache.gate.scanning import Kind
+from services.cache.gate.tables import words
+from services.cache.gate.wording import Word
+
+# Questions about a way to act: the asker, and when they ask, carry nothing.
+ADVICE = frozenset(("howto", "can", "possible", "permitted", "okay", "need", "should"))
+# What a question already says.
+_SAID = {
+    "difference": words("difference differ different distinction"),
+    "meaning": words("mean meaning stand definition define"),
+    "cost": words("cost price much"),
+    "how-long": words("take long duration"),
+    "how-far": words("distance away far"),
+    "how-heavy": words("weigh weight"),
+    "where": words("locate situated location"),
+    "translate": words("translate translation say"),
+    "like": words("like"),
+    "how-many": words("there"),
+    "when": words("year"),
+    "summarize": words("summary"),
+}  # fmt: skip
+# Point at the text that follows, and say nothing when there is one.
+_POINTERS = words("this following below")
+# Verdicts on what someone does: "is it safe to do it", "is doing it safe".
+VERDICTS = words(
+    "safe unsafe dangerous legal illegal healthy unhealthy good bad okay normal common rare hard easy expensive cheap useful"
+    " useless harmful",
+    "risky rude ethical wise worth possible impossible necessary haram halal sinful wrong polite acceptable",
+)
+_MODALS = words("should can could would will must may might")
+_PRONOUNS = words("i we you he she it they one")
+_ANY = words("any some")
+_ANY_QUESTIONS = frozenset(("whether", "howto", "how-many"))
+# Nouns for who does it, that ask for the same as the verb.
+AGENTS = {
+    "author": "write", "writer": "write", "inventor": "invent", "founder": "found", "director": "direct", "composer": "compose",
+    "painter": "paint", "creator": "create", "discoverer": "discover", "owner": "own", "winner": "win", "designer": "design",
+    "architect": "design", "producer": "produce", "developer": "develop", "singer": "sing", "builder": "build",
+}  # fmt: skip
+
+
+class Item(NamedTuple):
+    """A word of the content. `starts_noun`: an article stood before it; `follows_be`: a form of "be" did."""
+
+    form: str
+    kind: Kind
+    starts_noun: bool = False
+    # Written with -ing.
+    is_gerund: bool = False
+    follows_be: bool = False
+    is_participle: bool = False
+
+
+def content(clause: Clause, source: list[Word], grammar: Grammar, has_payload: bool = False) -> list[Item]:
+    """The content of a clause, or of what stood in front of it."""
+    found = _particles(_base_items(source, grammar), grammar)
+    found = _uninverted(_phrased(found, grammar), clause.question)
+    said = _SAID.get(clause.question.partition(":")[0], frozenset())
+    is_advice = clause.question in ADVICE
+    kept: list[Item] = []
+    starts_noun = follows_be = False
+    for item in found:
+        form = item.form
+        if item.kind is not Kind.WORD:
+            kept.append(item._replace(starts_noun=starts_noun or item.starts_noun))
+            starts_noun = follows_be = False
+            continue
+        if form in grammar.articles:
+            starts_noun = True
+            continue
+        if form in grammar.first_person and (is_advice or clause.is_generic):
+            starts_noun = True
+            continue
+        if form in grammar.second_person and clause.is_generic:
+            starts_noun = True
+            continue
+        if form in grammar.empty or form in said:
+            follows_be = follows_be or form in ("be", "get", "is", "are", "was", "were", "been", "being")
+            continue
+        if has_payload and form in _POINTERS:
+            continue
+        if form in _ANY and clause.question in _ANY_QUESTIONS:
+            continue
+        kept.append(item._replace(form=grammar.synonyms.get(form, form), starts_noun=starts_noun, follows_be=follows_be or item.follows_be))
+        starts_noun = follows_be = False
+    return kept
+
+
+def _uninverted(items: list[Item], question: str) -> list[Item]:
+    """The order of an embedded question: "I should wear" for "should I wear". Of a measure, what I should do is what I do."""
+    for index, item in enumerate(items[:-1]):
+        if item.form in _MODALS and items[index + 1].form in _PRONOUNS:
+            is_idle = item.form == "should" and question.startswith("how-")
+            return [*items[:index], items[index + 1], *([] if is_idle else [item]), *items[index + 2 :]]
+    return items
+
+
+def _base_items(source: list[Word], grammar: Grammar) -> list[Item]:
+    items = []
+    base = grammar.base
+    for word in source:
+        if word.kind is Kind.WORD:
+            form = word.form
+            if form in grammar.empty or form in grammar.articles or form in grammar.links:
+                items.append(Item(form, Kind.WORD))
+                continue
+            lemma = base(form) if form.islower() else form
+            items.append(
+                Item(
+                    lemma,
+                    Kind.WORD,
+                    is_gerund=form.endswith("ing"),
+                    is_participle=form.endswith("ed") or (form != lemma and form in IRREGULAR),
+                )
+            )
+        elif word.kind is Kind.LITERAL:
+            items.append(Item(word.raw, Kind.LITERAL))
+        else:
+            items.append(Item(word.form, word.kind))
+    return items
+
+
+def _particles(items: list[Item], grammar: Grammar) -> list[Item]:
+    """Puts a particle that stands behind the object next to its verb: "turn it on"."""
+    if not grammar.particle_verbs:
+        return items
+    for index, item in enumerate(items):
+        if item.form not in grammar.particle_verbs or item.kind is not Kind.WORD:
+            continue
+        for position in range(index + 2, min(index + 7, len(items))):
+            form = items[position].form
+            if form in grammar.particles and (
+                position + 1 == len(items) or items[position + 1].form in grammar.links or items[position + 1].kind is Kind.COMMA
+            ):
+                return [*items[: index + 1], items[position], *items[index + 1 : position], *items[position + 1 :]]
+            if form in grammar.links:
+                break
+    return items
+
+
+def _phrased(items: list[Item], grammar: Grammar) -> list[Item]:
+    """One word for each phrase that means one."""
+    table = grammar.phrases
+    found: list[Item] = []
+    index = 0
+    while index < len(items):
+        item = items[index]
+        choices = table.get(item.form)
+        if choices is not None:
+            for phrase, meaning in choices.items():
+                length = len(phrase)
+                if length <= len(items) - index and all(items[index + offset].form == part for offset, part in enumerate(phrase)):
+                    found.extend(Item(part, Kind.WORD, is_participle=item.is_participle) for part in meaning.split())
+                    index += length
+                    break
+            else:
+                found.append(item)
+                index += 1
+            continue
+        found.append(item)
+        index += 1
+    return found

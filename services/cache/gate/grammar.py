@@ -1,0 +1,78 @@
+"""What the gate must know of a language; the tables of each are in modules of their own."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A way to put a question. `shape` matches at one end of a clause; what it leaves is the content."""
+
+    question: str
+    shape: re.Pattern[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grammar:
+    """Tables of one language. Patterns match lower-case words with one space between them; a comma is a word."""
+
+    code: str
+    # Words that tell the language.
+    marks: frozenset[str]
+    # What is said for politeness or to open a question, at the start and at the end of a sentence.
+    openers: re.Pattern[str]
+    closers: re.Pattern[str]
+    frames: tuple[Frame, ...]
+    # `X, how?`: at the end of a clause that says what is wanted.
+    tails: tuple[Frame, ...]
+    # What stands before X in `I want to X, how?`.
+    wishes: re.Pattern[str]
+    # A second sentence that asks for nothing but the first: "How do I do that?"
+    back_references: re.Pattern[str]
+    articles: frozenset[str]
+    # Words without content of their own: the sense of the clause is in its question and tense.
+    empty: frozenset[str]
+    # Prepositions and conjunctions, by one name for each meaning.
+    links: dict[str, str]
+    negations: dict[str, str]
+    # The asker: without weight in "how do I", with it elsewhere.
+    first_person: frozenset[str]
+    second_person: frozenset[str]
+    # Subjects of a question that mean anyone: "how do you", "wie macht man".
+    anyone: frozenset[str]
+    past: frozenset[str]
+    present: frozenset[str]
+    future: frozenset[str]
+    # Whether a verb form tells the past without an auxiliary.
+    is_past: Callable[[str], bool]
+    # The base form of an inflected word.
+    base: Callable[[str], str]
+    # The words that a contraction stands for.
+    expand: Callable[[str], list[str]]
+    # One spelling of a word.
+    normal: Callable[[str], str]
+    numbers: dict[str, int]
+    ordinals: dict[str, int]
+    words: dict[str, str] = field(default_factory=dict)
+    synonyms: dict[str, str] = field(default_factory=dict)
+    phrases: dict[str, dict[tuple[str, ...], str]] = field(default_factory=dict)
+    particles: frozenset[str] = frozenset()
+    particle_verbs: frozenset[str] = frozenset()
+    capitonyms: frozenset[str] = frozenset()
+    technologies: frozenset[str] = frozenset()
+    verbs: frozenset[str] = frozenset()
+    # Whether "A of B" is said as "B A" too.
+    inverts_of: bool = False
+    # Whether a verb may stand at the end of its clause, its prefix apart.
+    is_verb_final: bool = False
+
+
+def pattern(*alternatives: str) -> re.Pattern[str]:
+    """Matches whole words at the start of a clause."""
+    return re.compile(rf"(?:{'|'.join(alternatives)})(?:(?= |\Z)|(?<= ))")
+
+
+def ending(*alternatives: str) -> re.Pattern[str]:
+    """Matches whole words at the end of a clause."""
+    return re.compile(rf"(?:\A|(?<= ))(?:{'|'.join(alternatives)})\Z")

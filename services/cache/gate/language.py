@@ -1,0 +1,29 @@
+"""Which language a text is in, by its function words."""
+
+from services.cache.gate.english import ENGLISH
+from services.cache.gate.grammar import Grammar
+from services.cache.gate.scanning import Kind, Token
+
+GRAMMARS: tuple[Grammar, ...] = (ENGLISH,)
+# Of the letters of a text; above it no table here fits.
+_FOREIGN_SHARE = 0.3
+
+
+def grammar_of(tokens: list[Token]) -> Grammar | None:
+    """The grammar of a text; None when it is in no language known here, so that it is only compared as it stands."""
+    found = [token.form for token in tokens if token.kind is Kind.WORD]
+    if not found:
+        return ENGLISH if tokens else None
+    if all(form.isascii() for form in found) and len(found) == 1:
+        return ENGLISH
+    if sum(not _is_latin(form) for form in found) > _FOREIGN_SHARE * len(found):
+        return None
+    counts = [sum(form in grammar.marks for form in found) for grammar in GRAMMARS]
+    best = max(counts)
+    if best == 0:
+        return ENGLISH if all(form.isascii() for form in found) else None
+    return GRAMMARS[counts.index(best)]
+
+
+def _is_latin(form: str) -> bool:
+    return all(letter < "\u0250" or "\u1e00" <= letter < "\u1f00" or not letter.isalpha() for letter in form)

@@ -1,0 +1,25 @@
+"""Tables of words as text, since that is how they are read and reviewed."""
+
+
+def words(*lines: str) -> frozenset[str]:
+    """A set of words."""
+    return frozenset(word for line in lines for word in line.split())
+
+
+def pairs(*lines: str) -> dict[str, str]:
+    """`word=meaning` pairs as a mapping; `_` stands for a space in the meaning."""
+    return {word: meaning.replace("_", " ") for line in lines for word, meaning in (pair.split("=") for pair in line.split())}
+
+
+def groups(*lines: str) -> dict[str, str]:
+    """Lines of interchangeable words as a mapping of each to the first of its line."""
+    return {word: line.split()[0] for line in lines for word in line.split()[1:]}
+
+
+def phrases(*lines: str) -> dict[str, dict[tuple[str, ...], str]]:
+    """Lines `meaning: phrase, phrase` as a mapping by first word, longest phrase first."""
+    table: dict[str, dict[tuple[str, ...], str]] = {}
+    found = [(tuple(phrase.split()), line.partition(":")[0].strip()) for line in lines for phrase in line.partition(":")[2].split(",")]
+    for phrase, meaning in sorted(found, key=lambda entry: -len(entry[0])):
+        table.setdefault(phrase[0], {})[phrase] = meaning
+    return table
