@@ -45,7 +45,9 @@ async def build(settings: RouterSettings, mesh: Mesh) -> AsyncIterator[None]:
         near_cache = NearCache(settings.near_cache_bytes, settings.near_cache_ttl_s)
         ranking = Ranking(clock.monotonic, random.random)
         lookup_s = LookupBounds(exact=settings.cache_lookup_s, reworded=settings.rewording_s)
-        pipeline = Pipeline(watch, ranking, cache, dispatch, books, near_cache, clock, lookup_s, settings.request_timeout_s)
+        pipeline = Pipeline(
+            watch, ranking, cache, dispatch, books, near_cache, clock, lookup_s, settings.request_timeout_s, settings.verified_share
+        )
         stack.push_async_callback(pipeline.close)
         keys, static_key = KeyServiceStub(mesh.channel("ledger")), StaticKey(settings.gateway_api_key)
         callers = await stack.enter_async_context(open_callers(static_key, settings.auth_required, keys, clock, settings.ledger_wait_s))

@@ -11,6 +11,8 @@ from services.runtime.errors import GatewayError
 
 HEDGE: Final = "x-joulegate-hedge"
 MAX_NAMESPACE: Final = 128
+# Who accepts more wrong answers than that is better off without them.
+MAX_ERROR: Final = 0.5
 MAX_TAGS: Final = 8
 MAX_TAG_BYTES: Final = 128
 _HONOURED: Final = frozenset(
@@ -41,6 +43,8 @@ class CacheControls:
     may_reword: bool = False
     # The least likeness of such words, a cosine, where it is above the cache's own.
     min_similarity: float | None = None
+    # The share of wrong answers that is accepted of what the cache would refuse; None: none of that.
+    max_error: float | None = None
     # Marks by which a new answer can be removed.
     tags: tuple[str, ...] = ()
 
@@ -71,7 +75,8 @@ def cache_controls(
         ttl_s=None if ttl is None else _seconds(ttl, "x-cache-ttl"),
         namespace=namespace,
         may_reword=mode == SEMANTIC,
-        min_similarity=_threshold(headers.get("x-cache-threshold")),
+        min_similarity=_share(headers, "x-cache-threshold", 1.0),
+        max_error=_share(headers, "x-cache-max-error", MAX_ERROR) or None,
         tags=_tags(headers.get("x-cache-tags", "")),
     )
 
@@ -140,11 +145,12 @@ def _directives(header: str) -> dict[str, str]:
     return {name.strip(): value.strip().strip('"') for name, _, value in pairs}
 
 
-def _threshold(value: str | None) -> float | None:
+def _share(headers: Mapping[str, str], header: str, most: float) -> float | None:
+    value = headers.get(header)
     if value is None:
         return None
-    if not _DECIMAL.fullmatch(value) or float(value) > 1:
-        raise _invalid(f"x-cache-threshold must be a number from 0 to 1, not {value[:32]!r}", "x-cache-threshold")
+    if not _DECIMAL.fullmatch(value) or float(value) > most:
+        raise _invalid(f"{header} must be a number from 0 to {most:g}, not {value[:32]!r}", header)
     return float(value)
 
 

@@ -18,6 +18,7 @@ FLIGHTS = Gauge("joulegate_router_flights", "Calls that identical requests can s
 FLIGHT_LISTENERS = Gauge("joulegate_router_flight_listeners", "Requests that these calls are made for.")
 FLIGHT_PROMOTIONS = Counter("joulegate_router_flight_promotions", "Times a follower took over from a leader that failed.")
 CACHE_FAULTS = Counter("joulegate_router_cache_faults", "Calls of the cache that failed and were taken as misses.", ["call"])
+VERIFICATIONS = Counter("joulegate_router_verifications", "Answers to other words that were asked anew for comparison.", ["result"])
 KEY_QUESTIONS = Counter("joulegate_router_key_questions", "Keys that were not known and asked of the ledger, by result.", ["result"])
 BOOK_BREAKS = Counter("joulegate_router_book_breaks", "Times the stream to the ledger broke.")
 

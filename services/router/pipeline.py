@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -27,6 +28,7 @@ from services.router.provider_answer import ProviderAnswer
 from services.router.provider_watch import ProviderWatch
 from services.router.question import Question, flight_id
 from services.router.ranking import Ranking
+from services.router.verification import Verifier
 from services.runtime.clock import Clock
 from services.runtime.errors import GatewayError
 from services.runtime.identity import Caller
@@ -65,6 +67,7 @@ class Pipeline:
         clock: Clock,
         lookup_s: LookupBounds,
         longest_s: float,
+        verified_share: float = 0.0,
     ) -> None:
         self._watch = watch
         self._ranking = ranking
@@ -75,11 +78,13 @@ class Pipeline:
         self._clock = clock
         self._lookup_s = lookup_s
         self._flights = Flights(self._asked, books, longest_s)
+        self._verifier = Verifier(verified_share, random.random, self.answer)
         # Tasks that nobody waits for would otherwise be free for the garbage collector.
         self._stores: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         """Ends the calls that are still made for somebody."""
+        await self._verifier.close()
         await self._flights.close()
 
     @asynccontextmanager
@@ -96,13 +101,18 @@ class Pipeline:
         controls = question.controls
         flight = flight_id(question.key, question.caller) if controls.may_share else None
         if controls.may_read and not (flight and self._flights.is_open(flight)):
-            hit = self._near(question) or await self._look_up(question)
+            hit = self._near(question)
+            if hit is None:
+                hit, neighbours = await self._look_up(question)
+                question = dataclasses.replace(question, neighbours=neighbours) if neighbours else question
             if hit is None and not (flight and self._flights.is_open(flight)):
                 # An identical request may have been answered meanwhile.
                 hit = self._near(question)
             # Keys that share answers need not be allowed the same models.
             if hit is not None and question.caller.may_use(hit.source.provider, hit.source.model):
                 self._book_hit(question, hit)
+                if hit.source.cache_status == receipt_pb2.CACHE_STATUS_HIT_SEMANTIC:
+                    self._verifier.served(question, hit.source)
                 yield hit
                 return
         if controls.only_if_cached:
@@ -149,21 +159,24 @@ class Pipeline:
             return None
         return self._cached(question, near, receipt_pb2.CACHE_STATUS_HIT_EXACT, 1.0)
 
-    async def _look_up(self, question: Question) -> CachedAnswer | None:
+    async def _look_up(self, question: Question) -> tuple[CachedAnswer | None, tuple[cache_pb.Neighbour, ...]]:
+        """The kept answer; None on a miss, with the entries whose answers are to be compared with the one that is made."""
         key, controls, wording = question.key, question.controls, question.wording()
-        request = cache_pb.LookUpRequest(key=key, wording=wording, min_similarity=controls.min_similarity, model=question.model)
+        request = cache_pb.LookUpRequest(
+            key=key, wording=wording, min_similarity=controls.min_similarity, max_error=controls.max_error, model=question.model
+        )
         if controls.max_age_s is not None:
             request.max_age.CopyFrom(duration_pb2.Duration(seconds=controls.max_age_s))
         try:
             found = await self._cache.LookUp(request, timeout=self._lookup_s.exact if wording is None else self._lookup_s.reworded)
         except grpc.aio.AioRpcError:
             metrics.CACHE_FAULTS.labels("LookUp").inc()
-            return None
+            return None, ()
         if not found.HasField("entry"):
-            return None
+            return None, tuple(found.neighbours)
         if found.tier == cache_pb.TIER_EXACT:
             self._near_cache.put(key, found.entry, self._clock.monotonic())
-        return self._cached(question, found.entry, _STATUS_OF_TIER[found.tier], found.similarity)
+        return self._cached(question, found.entry, _STATUS_OF_TIER[found.tier], found.similarity), ()
 
     def _cached(self, question: Question, entry: cache_pb.Entry, status: Any, similarity: float) -> CachedAnswer:
         age = max(0, int(self._clock.now() - entry.create_time.seconds))
@@ -215,7 +228,9 @@ class Pipeline:
             energy_microjoules=ack.energy.microjoules,
         )
         self._near_cache.put(question.key, entry, self._clock.monotonic())
-        request = cache_pb.StoreRequest(key=question.key, entry=entry, wording=question.wording(), tags=question.controls.tags)
+        request = cache_pb.StoreRequest(
+            key=question.key, entry=entry, wording=question.wording(), tags=question.controls.tags, neighbours=question.neighbours
+        )
         if ttl_s is not None:
             request.ttl.CopyFrom(duration_pb2.Duration(seconds=ttl_s))
         task = asyncio.create_task(self._send(request))

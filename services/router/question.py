@@ -43,6 +43,8 @@ class Question:
     arrived_at: float
     timeout_s: float
     strategy: Strategy = Strategy.FALLBACK
+    # Cached answers to other words that a new answer is to be compared with.
+    neighbours: tuple[cache_pb.Neighbour, ...] = ()
     # A second provider may be called when the first one's first event is late.
     wants_hedge: bool = False
     # What the answer can be found by beside the request itself; None where only the request will do. Worked out when first asked for.

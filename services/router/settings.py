@@ -18,6 +18,12 @@ class RouterSettings:
         SEMANTIC,
         "Which answers serve where a request does not say: those to the same request, or also those to other words of the same question.",
     )
+    verified_share: float = setting(
+        "CACHE_VERIFY_SHARE",
+        number(least=0, most=1),
+        "0",
+        "Share of answers to other words that are asked anew of a provider, in the background at the caller's cost, to find wrong ones.",
+    )
     public_namespaces: tuple[str, ...] = setting(
         "CACHE_PUBLIC_NAMESPACES",
         names,

@@ -171,3 +171,28 @@ async def test_no_tenant_ever_sees_what_was_said_to_another(http: httpx.AsyncCli
                 assert f"secret-{tenant}-{number}" in everything
                 seen = everything + str(hit.headers)
                 assert not [other for other in tenants if other != tenant and other in seen]
+
+
+async def test_answer_that_a_provider_gives_otherwise_serves_other_words_no_more(
+    upstreams: tuple[OpenAIUpstream, OpenAIUpstream], lab: OpenAIUpstream, tmp_path: Path
+) -> None:
+    tables = provider_table("lab", upstreams[0].base_url, ["small"])
+    settings = {"CACHE_LOOKUP_TIMEOUT_SECONDS": "10", "CACHE_VERIFY_SHARE": "1"}
+    async with running(tmp_path, ONE_PROCESS, tables, **settings) as gateway, httpx.AsyncClient(base_url=gateway.url, timeout=30) as http:
+        lab.always = lambda _: completion("90 degrees")
+        await http.post(CHAT, json=question(ASKED))
+        # Each look by other words that finds the answer has it asked anew, until the first comparison bars it from them.
+        lab.always = lambda _: completion("100 degrees")
+        async with asyncio.timeout(PATIENCE_S):
+            while (await if_cached(http, question(REWORDED))).status_code != 200:
+                await asyncio.sleep(0.01)
+            hit = await http.post(CHAT, json=question(REWORDED))
+            assert (hit.headers["x-joulegate-cache"], said(hit)) == ("hit-semantic", "90 degrees")
+            # The new answer is kept under the words that it was given to.
+            while said(hit) != "100 degrees":
+                hit = await if_cached(http, question(REWORDED))
+        assert hit.headers["x-joulegate-cache"] == "hit-exact"
+        other = question(REWORDED.replace("the  ", "the   "))
+        assert (await if_cached(http, other)).status_code == 504
+        assert said(await if_cached(http, question(ASKED))) == "90 degrees"
+        assert len(lab.calls) == 2

@@ -203,7 +203,7 @@ async def test_ledger_that_is_away_is_done_without_for_a_known_key_and_said_for_
 
 
 async def test_flood_of_made_up_keys_is_bounded_and_stops_no_known_one() -> None:
-    async with case() as it:
+    async with case(wait_s=PATIENCE_S) as it:
         await it.watch()
         it.keys.give(TEXT)
         await it.of(TEXT)

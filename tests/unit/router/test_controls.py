@@ -20,6 +20,8 @@ from services.runtime.errors import GatewayError
         ({"x-cache-mode": "exact"}, {}, CacheControls()),
         ({"x-cache-mode": "semantic"}, {}, CacheControls(may_reword=True)),
         ({"x-cache-mode": "semantic", "x-cache-threshold": "0.975"}, {}, CacheControls(may_reword=True, min_similarity=0.975)),
+        ({"x-cache-max-error": "0.02"}, {}, CacheControls(max_error=0.02)),
+        ({"x-cache-max-error": "0"}, {}, CacheControls()),
         ({"x-cache-tags": " faq,, de ,faq"}, {}, CacheControls(tags=("faq", "de"))),
     ],
 )
@@ -42,6 +44,7 @@ def test_a_switched_off_cache_is_neither_read_nor_written() -> None:
         ({"x-cache-mode": "fuzzy"}, "x-cache-mode"),
         ({"x-cache-mode": ""}, "x-cache-mode"),
         ({"x-cache-threshold": "1.01"}, "x-cache-threshold"),
+        ({"x-cache-max-error": "0.6"}, "x-cache-max-error"),
         ({"x-cache-threshold": "-0.5"}, "x-cache-threshold"),
         ({"x-cache-threshold": "high"}, "x-cache-threshold"),
         ({"x-cache-threshold": "nan"}, "x-cache-threshold"),
