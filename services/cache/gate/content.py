@@ -34,6 +34,7 @@ VERDICTS = words(
     " useless harmful",
     "risky rude ethical wise worth possible impossible necessary haram halal sinful wrong polite acceptable",
 )
+_FINAL_MODALS = words("kann können könnte soll sollte muss müssen darf kan kunnen moet moeten mag")
 _MODALS = words("should can could would will must may might")
 _PRONOUNS = words("i we you he she it they one")
 _ANY = words("any some")
@@ -52,6 +53,8 @@ class Item(NamedTuple):
     form: str
     kind: Kind
     starts_noun: bool = False
+    # Written without a capital.
+    is_lower: bool = False
     # Written with -ing.
     is_gerund: bool = False
     follows_be: bool = False
@@ -90,7 +93,24 @@ def content(clause: Clause, source: list[Word], grammar: Grammar, has_payload: b
             continue
         kept.append(item._replace(form=grammar.synonyms.get(form, form), starts_noun=starts_noun, follows_be=follows_be or item.follows_be))
         starts_noun = follows_be = False
-    return kept
+    return _verb_led(kept, grammar) if is_advice and kept and grammar.code != "en" else kept
+
+
+def _verb_led(items: list[Item], grammar: Grammar) -> list[Item]:
+    """Puts the verb that is asked about first, as its stem: "Passwort ändern", "ändere Passwort"."""
+    if not grammar.is_verb_final:
+        return [items[0]._replace(form=grammar.verb(items[0].form)), *items[1:]] if items[0].kind is Kind.WORD else items
+    while len(items) > 1 and items[-1].form in _FINAL_MODALS:
+        items = items[:-1]
+    if len(items) > 2 and items[-2].form in _FINAL_MODALS:
+        items = [*items[:-2], items[-1]]
+    last = items[-1]
+    if len(items) > 1 and last.form in grammar.verb_prefixes and items[0].is_lower:
+        verb = last.form + grammar.verb(items[0].form)
+        return [items[0]._replace(form=verb), *items[1:-1]]
+    if len(items) > 1 and last.is_lower and last.kind is Kind.WORD and (last.form.endswith("n") or not items[0].is_lower):
+        items = [last, *items[:-1]]
+    return [items[0]._replace(form=grammar.verb(items[0].form)), *items[1:]]
 
 
 def _uninverted(items: list[Item], question: str) -> list[Item]:
@@ -109,13 +129,14 @@ def _base_items(source: list[Word], grammar: Grammar) -> list[Item]:
         if word.kind is Kind.WORD:
             form = word.form
             if form in grammar.empty or form in grammar.articles or form in grammar.links:
-                items.append(Item(form, Kind.WORD))
+                items.append(Item(form, Kind.WORD, is_lower=True))
                 continue
             lemma = base(form) if form.islower() else form
             items.append(
                 Item(
                     lemma,
                     Kind.WORD,
+                    is_lower=word.raw.islower(),
                     is_gerund=form.endswith("ing"),
                     is_participle=form.endswith("ed") or (form != lemma and form in IRREGULAR),
                 )

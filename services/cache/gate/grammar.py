@@ -64,6 +64,10 @@ class Grammar:
     verbs: frozenset[str] = frozenset()
     # Whether "A of B" is said as "B A" too.
     inverts_of: bool = False
+    # The stem of the verb that a question about a way to act starts with.
+    verb: Callable[[str], str] = str
+    # What a verb may part with: "setze ... zurück".
+    verb_prefixes: frozenset[str] = frozenset()
     # Whether a verb may stand at the end of its clause, its prefix apart.
     is_verb_final: bool = False
 

@@ -1,10 +1,16 @@
 """Which language a text is in, by its function words."""
 
+from services.cache.gate.dutch import DUTCH
 from services.cache.gate.english import ENGLISH
+from services.cache.gate.french import FRENCH
+from services.cache.gate.german import GERMAN
 from services.cache.gate.grammar import Grammar
+from services.cache.gate.italian import ITALIAN
+from services.cache.gate.portuguese import PORTUGUESE
 from services.cache.gate.scanning import Kind, Token
+from services.cache.gate.spanish import SPANISH
 
-GRAMMARS: tuple[Grammar, ...] = (ENGLISH,)
+GRAMMARS: tuple[Grammar, ...] = (ENGLISH, GERMAN, FRENCH, SPANISH, ITALIAN, PORTUGUESE, DUTCH)
 # Of the letters of a text; above it no table here fits.
 _FOREIGN_SHARE = 0.3
 

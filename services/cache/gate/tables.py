@@ -23,3 +23,8 @@ def phrases(*lines: str) -> dict[str, dict[tuple[str, ...], str]]:
     for phrase, meaning in sorted(found, key=lambda entry: -len(entry[0])):
         table.setdefault(phrase[0], {})[phrase] = meaning
     return table
+
+
+def numerals(line: str) -> dict[str, int]:
+    """Number words from zero upwards."""
+    return {word: number for number, word in enumerate(line.split())}
