@@ -12,9 +12,11 @@ from joulegate.dispatch.v1.dispatch_service_pb2_grpc import DispatchServiceStub
 from joulegate.ledger.v1.key_service_pb2_grpc import KeyServiceStub
 from joulegate.ledger.v1.ledger_service_pb2_grpc import LedgerServiceStub
 from joulegate.openai.v1.openai_service_pb2_grpc import add_OpenAIServiceServicer_to_server
+from joulegate.ops.v1.cache_ops_service_pb2_grpc import add_CacheOpsServiceServicer_to_server
 from joulegate.ops.v1.ops_service_pb2_grpc import add_OpsServiceServicer_to_server
 from joulegate.router.v1.router_service_pb2_grpc import add_RouterServiceServicer_to_server
 from services.router.books import open_books
+from services.router.cache_ops_servicer import CacheOpsServicer
 from services.router.callers import open_callers
 from services.router.chat_servicer import ChatServicer
 from services.router.intake import Intake
@@ -27,6 +29,7 @@ from services.router.ranking import STRATEGIES, Ranking
 from services.router.router_servicer import RouterServicer
 from services.router.settings import RouterSettings
 from services.runtime import app
+from services.runtime.admin_key import AdminKey
 from services.runtime.clock import SystemClock
 from services.runtime.identity import StaticKey
 from services.runtime.mesh import Mesh
@@ -62,6 +65,8 @@ async def build(settings: RouterSettings, mesh: Mesh) -> AsyncIterator[None]:
         add_OpenAIServiceServicer_to_server(OpenAIServicer(intake, pipeline, watch), mesh.registry)
         add_ChatServiceServicer_to_server(ChatServicer(intake, pipeline), mesh.registry)
         add_RouterServiceServicer_to_server(RouterServicer(intake, watch, ranking), mesh.registry)
+        cache_ops = CacheOpsServicer(intake, watch, cache, ledger, near_cache, AdminKey(settings.admin_api_key))
+        add_CacheOpsServiceServicer_to_server(cache_ops, mesh.registry)
         ops = OpsServicer(intake, watch, books, ledger, clock, settings.environment_name, settings.cache_enabled)
         add_OpsServiceServicer_to_server(ops, mesh.registry)
         yield

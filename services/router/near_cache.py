@@ -1,11 +1,15 @@
 """A small copy of recent answers in the router itself: the cheapest hit is the call that is not made."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 
 from joulegate.cache.v1 import cache_service_pb2 as cache_pb
 
 Address = tuple[str, str, bytes]
+
+# Callers choose the names of models: beyond so many they are counted together.
+MAX_MODELS = 256
+OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,17 @@ class NearCache:
         self._ttl_s = ttl_s
         self._entries: OrderedDict[Address, _Kept] = OrderedDict()
         self._bytes = 0
+        # Answers given, by the model asked for.
+        self.hits: Counter[str] = Counter()
+
+    def count(self, model: str) -> None:
+        """Notes that an entry served a request for this model."""
+        self.hits[model if model in self.hits or len(self.hits) < MAX_MODELS else OTHER] += 1
+
+    def forget(self, tenant: str | None) -> None:
+        """Drops what is kept for a tenant; of all tenants where none is named. It may still be right, but is only a copy."""
+        for address in [address for address in self._entries if tenant is None or address[0] == tenant]:
+            self._remove(address)
 
     def get(self, key: cache_pb.EntryKey, monotonic: float, now: float) -> cache_pb.Entry | None:
         """The entry at `monotonic` seconds, `now` on the wall clock; None when absent, stale or expired."""

@@ -157,6 +157,7 @@ class Pipeline:
         near = self._near_cache.get(question.key, self._clock.monotonic(), now)
         if near is None or (max_age_s is not None and now - near.create_time.seconds > max_age_s):
             return None
+        self._near_cache.count(question.model)
         return self._cached(question, near, receipt_pb2.CACHE_STATUS_HIT_EXACT, 1.0)
 
     async def _look_up(self, question: Question) -> tuple[CachedAnswer | None, tuple[cache_pb.Neighbour, ...]]:

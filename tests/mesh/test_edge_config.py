@@ -243,6 +243,10 @@ async def test_unknown_path_is_not_found(gateway: RunningEdge, path: str) -> Non
         ("POST", "/api/circuit-breakers", "GET"),
         ("DELETE", "/admin/providers/lab/circuit-breaker", "GET"),
         ("GET", "/admin/providers/lab/circuit-breaker/reset", "POST"),
+        ("POST", "/api/cache/stats", "GET"),
+        ("DELETE", "/v1/cache/stats", "GET"),
+        ("GET", "/api/cache/invalidate", "POST"),
+        ("GET", "/v1/cache", "DELETE"),
     ],
 )
 async def test_wrong_method_says_which_is_right(gateway: RunningEdge, method: str, path: str, allow: str) -> None:

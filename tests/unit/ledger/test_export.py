@@ -93,7 +93,11 @@ def test_parquet_is_the_rows_with_their_types(place: Place, rows: list[Row]) -> 
     assert tuple(table.column_names) == NAMES
     types = {name: str(table.schema.field(name).type) for name in ("create_time", "cost_nano_usd", "streamed", "outcome", "link")}
     assert types == {
-        "create_time": "timestamp[ns, tz=UTC]", "cost_nano_usd": "int64", "streamed": "bool", "outcome": "string", "link": "int64"
+        "create_time": "timestamp[ns, tz=UTC]",
+        "cost_nano_usd": "int64",
+        "streamed": "bool",
+        "outcome": "string",
+        "link": "int64",
     }
     created = table.column("create_time").cast(pa.int64()).to_pylist()
     assert created == [row.created_ns for row in rows]
