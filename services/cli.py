@@ -31,6 +31,8 @@ def main() -> int:
             return int(importlib.import_module(MAINS[options.name]).main())
         case "ledger":
             return _look_after_books(options)
+        case "warm":
+            return _warm(options)
         case "envoy-config":
             return _write_envoy_config(options.clusters, options.listen, options.out)
         case _:
@@ -51,6 +53,13 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("name", choices=MAINS)
 
     _add_ledger(commands.add_parser("ledger", help="look after the books").add_subparsers(dest="work", required=True))
+
+    warm = commands.add_parser("warm", help="put answers into the cache of a running gateway before anybody asks")
+    warm.add_argument("file", type=Path, help="JSON lines: docs/cache.md says what they hold")
+    warm.add_argument("--url", default="http://127.0.0.1:8000", help="the gateway (default: %(default)s); its ADMIN_API_KEY is needed")
+    warm.add_argument("--model", default="", help="for lines that name none")
+    warm.add_argument("--tenant", default="", help="whose answers they are, `team:red` say (default: anonymous callers)")
+    warm.add_argument("--namespace", default="", help="as in x-cache-namespace")
 
     config = commands.add_parser("envoy-config", help="write Envoy's configuration into a folder")
     config.add_argument("--clusters", choices=["compose"], default="compose", help="where the services are (default: %(default)s)")
@@ -90,6 +99,13 @@ def _look_after_books(options: argparse.Namespace) -> int:
             return commands.export(options.format, options.since, options.until, options.out)
         case _:
             return commands.verify(options.anchor)
+
+
+def _warm(options: argparse.Namespace) -> int:
+    from services import warm
+
+    admin_key = read_environment(os.environ).get("ADMIN_API_KEY", "")
+    return warm.main(options.file, warm.Destination(options.url, admin_key, options.tenant, options.namespace, options.model))
 
 
 def _write_envoy_config(clusters: str, listen: str, folder: Path) -> int:

@@ -15,10 +15,11 @@ from joulegate.ledger.v1 import ledger_service_pb2 as ledger_pb
 from joulegate.ledger.v1 import ledger_service_pb2_grpc as ledger_grpc
 from joulegate.ops.v1 import cache_ops_service_pb2 as pb
 from joulegate.ops.v1 import cache_ops_service_pb2_grpc as pb_grpc
-from services.router import cache_removal
+from services.router import cache_removal, warming
 from services.router.intake import Intake
 from services.router.near_cache import NearCache
 from services.router.provider_watch import ProviderWatch
+from services.router.question import PUBLIC_TENANT
 from services.runtime import logs
 from services.runtime.admin_key import AdminKey
 from services.runtime.errors import GatewayError
@@ -31,6 +32,7 @@ T = TypeVar("T")
 STATS_TIMEOUT_S = 5.0
 # The cache waits for its store, so that no crash undoes a removal.
 REMOVAL_TIMEOUT_S = 10.0
+STORE_TIMEOUT_S = 10.0
 
 
 class CacheUnavailableError(GatewayError):
@@ -125,6 +127,30 @@ class CacheOpsServicer(pb_grpc.CacheOpsServiceServicer):
         tenant = await self._tenant(context)
         await self._remove(cache_removal.from_query(request, metadata_value(context, "x-envoy-original-path")), tenant)
         return _json({"status": "ok", "message": "Cache cleared"})
+
+    async def WarmCache(self, request: pb.WarmCacheRequest, context: Context) -> HttpBody:
+        self._admin_key.check(metadata_value(context, "authorization"))
+        stored, refused = 0, []
+        tenant = PUBLIC_TENANT if request.namespace in self._intake.public_namespaces else request.tenant
+        for line in warming.read(request.body.data, tenant, request.namespace, request.model):
+            reason = line.reason if isinstance(line, warming.Refused) else await _available(self._keep(line.store))
+            if reason:
+                refused.append({"line": line.number, "reason": reason})
+            else:
+                stored += 1
+        log.info("cache_warmed", stored=stored, refused=len(refused))
+        return _json({"stored": stored, "refused": refused})
+
+    async def _keep(self, store: cache_pb.StoreRequest) -> str:
+        """Why the cache does not keep an answer; empty when it does."""
+        try:
+            stored = await self._cache.Store(store, timeout=STORE_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            refusal = GatewayError.from_rpc(error)
+            if refusal.reason != ErrorReason.ERROR_REASON_INVALID_REQUEST:
+                raise
+            return refusal.message
+        return "" if stored.entry_id else "the cache is off"
 
     async def _tenant(self, context: Context) -> str | None:
         """Whose entries the caller may remove; None for an operator, who may remove everybody's. Raises GatewayError as chat does."""

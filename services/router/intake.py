@@ -37,7 +37,7 @@ class Intake:
         self._request_timeout_s = request_timeout_s
         self.default_strategy = default_strategy
         self._cache_mode = cache_mode
-        self._public_namespaces = frozenset(public_namespaces)
+        self.public_namespaces = frozenset(public_namespaces)
 
     async def caller(self, context: Context) -> Caller:
         """Who calls a method that takes no question. Raises GatewayError as Callers does."""
@@ -77,7 +77,7 @@ class Intake:
             request_id=interceptors.request_id.get(),
             request=for_providers(request, taken),
             model=request.model,
-            key=entry_key(request, caller, controls, self._public_namespaces),
+            key=entry_key(request, caller, controls, self.public_namespaces),
             caller=caller,
             controls=controls,
             preferred_provider=preferred_provider(taken),

@@ -29,20 +29,27 @@ _encode = msgspec.json.Encoder().encode
 class Refused(NamedTuple):
     """A line that makes no entry, counted from 1, and why."""
 
-    line: int
+    number: int
     reason: str
+
+
+class Known(NamedTuple):
+    """A line, counted from 1, and the entry that it makes."""
+
+    number: int
+    store: cache_pb.StoreRequest
 
 
 class _LineError(Exception):
     """What is wrong with a line, for whoever wrote it."""
 
 
-def read(body: bytes, tenant: str, namespace: str, model: str) -> Iterator[cache_pb.StoreRequest | Refused]:
+def read(body: bytes, tenant: str, namespace: str, model: str) -> Iterator[Known | Refused]:
     """What each line asks for; empty lines ask for nothing. `model` is for lines that name none."""
     for number, line in enumerate(body.splitlines(), 1):
         if line.strip():
             try:
-                yield _entry(line, tenant, namespace, model)
+                yield Known(number, _entry(line, tenant, namespace, model))
             except (_LineError, InvalidRequest) as error:
                 yield Refused(number, str(error))
 

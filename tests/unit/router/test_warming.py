@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from joulegate.cache.v1 import cache_service_pb2 as cache_pb
-from services.router.warming import Refused, read
+from services.router.warming import Known, Refused, read
 from services.wire import openai
 from services.wire.fingerprint import exact_digest
 
@@ -18,9 +18,9 @@ def lines(*members: Any) -> bytes:
 
 
 def only(*members: Any) -> cache_pb.StoreRequest:
-    [entry] = read(lines(*members), "team:red", "faq", "small")
-    assert isinstance(entry, cache_pb.StoreRequest)
-    return entry
+    [known] = read(lines(*members), "team:red", "faq", "small")
+    assert isinstance(known, Known)
+    return known.store
 
 
 def test_question_and_answer_are_found_by_the_request_that_asks_it() -> None:
@@ -66,9 +66,10 @@ def test_whole_requests_and_completions_are_taken_as_they_are() -> None:
 def test_line_that_makes_no_entry_says_why_and_spoils_no_other(line: bytes, reason: str) -> None:
     good = lines({"question": "x", "answer": "y"})
     first, refused, last = read(good + b"\n" + line + b"\n\n" + good, "", "", "small")
-    assert isinstance(first, cache_pb.StoreRequest) and isinstance(last, cache_pb.StoreRequest)
+    assert isinstance(first, Known) and isinstance(last, Known)
     assert isinstance(refused, Refused)
-    assert refused.line == 2 and reason in refused.reason
+    assert (first.number, refused.number, last.number) == (1, 2, 4)
+    assert reason in refused.reason
 
 
 def test_line_without_a_model_needs_one_from_the_caller() -> None:

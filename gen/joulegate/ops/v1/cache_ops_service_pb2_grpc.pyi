@@ -39,6 +39,10 @@ class CacheOpsServiceStub:
     """
     ClearCache: _aio.UnaryUnaryMultiCallable[_cache_ops_service_pb2.ClearCacheRequest, _httpbody_pb2.HttpBody]
     """ClearCache removes what its query names; without one, everything that the caller may remove."""
+    WarmCache: _aio.UnaryUnaryMultiCallable[_cache_ops_service_pb2.WarmCacheRequest, _httpbody_pb2.HttpBody]
+    """WarmCache keeps answers before anybody asks: lines of JSON, as docs/cache.md says. Gives the number of those that are kept and the lines that
+    are not, with the reason. Idempotent. For operators.
+    """
 
 class CacheOpsServiceServicer(metaclass=_abc_1.ABCMeta):
     """CacheOpsService shows what the cache does and removes what it holds. The router implements it, since it keeps copies of its own: they go with
@@ -100,5 +104,15 @@ class CacheOpsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_cache_ops_service_pb2.ClearCacheRequest, _abc.Awaitable[_httpbody_pb2.HttpBody]],
     ) -> _abc.Awaitable[_httpbody_pb2.HttpBody]:
         """ClearCache removes what its query names; without one, everything that the caller may remove."""
+
+    @_abc_1.abstractmethod
+    def WarmCache(
+        self,
+        request: _cache_ops_service_pb2.WarmCacheRequest,
+        context: _aio.ServicerContext[_cache_ops_service_pb2.WarmCacheRequest, _abc.Awaitable[_httpbody_pb2.HttpBody]],
+    ) -> _abc.Awaitable[_httpbody_pb2.HttpBody]:
+        """WarmCache keeps answers before anybody asks: lines of JSON, as docs/cache.md says. Gives the number of those that are kept and the lines that
+        are not, with the reason. Idempotent. For operators.
+        """
 
 def add_CacheOpsServiceServicer_to_server(servicer: CacheOpsServiceServicer, server: _aio.Server) -> None: ...
