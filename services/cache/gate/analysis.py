@@ -145,9 +145,21 @@ def _question(clause: Clause, items: list[Item], grammar: Grammar) -> tuple[str,
         question = "fragment"
     if question in ("fragment", "what") and len(items) > 3 and [item.form for item in items[1:3]] == ["translation", "of"]:
         return "translate", [*items[3:], Item("to", Kind.WORD), items[0]]
+    if question == "what":
+        return question, _possessed(items, grammar)
     if question == "whether":
         return question, _verdict_last(items)
     return question, items
+
+
+def _possessed(items: list[Item], grammar: Grammar) -> list[Item]:
+    """Puts "what effects does it have" as "what are the effects of it"."""
+    for index, item in enumerate(items):
+        if item.form in grammar.links or item.kind is Kind.COMMA:
+            break
+        if item.form == "have" and index > 1:
+            return [items[0], Item("of", Kind.WORD), *items[1:index], *items[index + 1 :]]
+    return items
 
 
 def _verdict_last(items: list[Item]) -> list[Item]:

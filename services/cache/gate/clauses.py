@@ -96,7 +96,7 @@ def _front(words: list[Word], grammar: Grammar) -> tuple[list[Word], list[Word],
     """What stands in front of a question, the question, and whether it is a bare topic: "In Python, how", "git: how"."""
     if not words:
         return None
-    starts_with_link = words[0].form in grammar.links
+    starts_with_link = words[0].form in grammar.links and words[0].form not in _QUESTION_WORDS
     if starts_with_link and len(words) > 1 and words[1].form in _QUESTION_WORDS:
         return None
     for index, word in enumerate(words[:_LONGEST_FRONT]):
@@ -106,7 +106,7 @@ def _front(words: list[Word], grammar: Grammar) -> tuple[list[Word], list[Word],
             return words[:index], words[index + 1 :], not starts_with_link
     if starts_with_link:
         for index in range(2, min(_LONGEST_FRONT, len(words))):
-            if words[index].form in _QUESTION_WORDS:
+            if words[index].form in _QUESTION_WORDS and words[index].form not in grammar.past:
                 return words[:index], words[index:], False
     return None
 

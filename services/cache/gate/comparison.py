@@ -11,8 +11,8 @@ _SAME_ANSWER = frozenset(
     frozenset(pair)
     for pair in (
         ("can", "possible"), ("can", "permitted"), ("can", "okay"), ("permitted", "okay"),
-        ("what", "fragment"), ("like", "fragment"), ("when", "when:year"), ("when", "when:month"), ("when", "when:day"),
-        ("when", "when:time"),
+        ("what", "fragment"), ("like", "fragment"), ("when", "when:year"), 
+        ("when", "when:time"), ("when", "when:date"),
         ("translate", "fragment"), ("what", "value"), ("meaning", "fragment"),
     )
 )  # fmt: skip

@@ -99,18 +99,24 @@ def content(clause: Clause, source: list[Word], grammar: Grammar, has_payload: b
 def _verb_led(items: list[Item], grammar: Grammar) -> list[Item]:
     """Puts the verb that is asked about first, as its stem: "Passwort ändern", "ändere Passwort"."""
     if not grammar.is_verb_final:
-        return [items[0]._replace(form=grammar.verb(items[0].form)), *items[1:]] if items[0].kind is Kind.WORD else items
+        return [_stem(items[0], grammar), *items[1:]]
     while len(items) > 1 and items[-1].form in _FINAL_MODALS:
         items = items[:-1]
     if len(items) > 2 and items[-2].form in _FINAL_MODALS:
         items = [*items[:-2], items[-1]]
     last = items[-1]
     if len(items) > 1 and last.form in grammar.verb_prefixes and items[0].is_lower:
-        verb = last.form + grammar.verb(items[0].form)
-        return [items[0]._replace(form=verb), *items[1:-1]]
+        return [items[0]._replace(form=last.form + grammar.verb(items[0].form)), *items[1:-1]]
     if len(items) > 1 and last.is_lower and last.kind is Kind.WORD and (last.form.endswith("n") or not items[0].is_lower):
         items = [last, *items[:-1]]
-    return [items[0]._replace(form=grammar.verb(items[0].form)), *items[1:]]
+    return [_stem(items[0], grammar), *items[1:]]
+
+
+def _stem(item: Item, grammar: Grammar) -> Item:
+    if item.kind is not Kind.WORD:
+        return item
+    stem = grammar.verb(item.form)
+    return item._replace(form=grammar.verb_synonyms.get(stem, stem))
 
 
 def _uninverted(items: list[Item], question: str) -> list[Item]:
@@ -118,7 +124,9 @@ def _uninverted(items: list[Item], question: str) -> list[Item]:
     for index, item in enumerate(items[:-1]):
         if item.form in _MODALS and items[index + 1].form in _PRONOUNS:
             is_idle = item.form == "should" and question.startswith("how-")
-            return [*items[:index], items[index + 1], *([] if is_idle else [item]), *items[index + 2 :]]
+            subject = items[index + 1]
+            subject = subject._replace(form="i") if subject.form == "one" else subject
+            return [*items[:index], subject, *([] if is_idle else [item]), *items[index + 2 :]]
     return items
 
 

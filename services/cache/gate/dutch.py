@@ -2,11 +2,14 @@
 
 from services.cache.gate.grammar import Frame, Grammar, ending, pattern
 from services.cache.gate.romance import stem_of
-from services.cache.gate.tables import groups, numerals, pairs, words
+from services.cache.gate.tables import groups, numerals, pairs, stemmed, words
 
 _ASKING = r"(?=(?:hoe|wat|welke?|wanneer|waar|waarom|wie|hoeveel|of)(?: |\Z))"
 _IK = r"(?:ik|je|men|we|u)"
 _DO_IT = r"(?:doe ik dat|moet dat|doe je dat|kan ik dat doen|werkt dat|gaat dat)"
+
+_verb = stem_of(("en", "t", "n"))
+_SYNONYMS = groups("verwijderen wissen", "kopen aanschaffen", "beginnen starten", "auto wagen", "repareren herstellen")
 
 DUTCH = Grammar(
     code="nl",
@@ -92,12 +95,13 @@ DUTCH = Grammar(
     is_past=lambda word: False,
     future=words("zal zullen"),
     base=str,
-    verb=stem_of(("en", "t", "n")),
+    verb=_verb,
     is_verb_final=True,
     expand=lambda word: [word.replace("'", "")],
     normal=str,
     numbers=numerals("nul een_ twee drie vier vijf zes zeven acht negen tien elf twaalf"),
     ordinals={},
     words=pairs("mail=e-mail email=e-mail app=app"),
-    synonyms=groups("verwijderen wissen", "kopen aanschaffen", "beginnen starten", "auto wagen", "repareren herstellen"),
+    synonyms=_SYNONYMS,
+    verb_synonyms=stemmed(_SYNONYMS, _verb),
 )

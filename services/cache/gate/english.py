@@ -1,5 +1,7 @@
 """The English grammar of the gate."""
 
+from functools import lru_cache
+
 from services.cache.gate.english_frames import BACK_REFERENCES, CLOSERS, FRAMES, OPENERS, TAILS, WISHES
 from services.cache.gate.english_words import (
     CAPITONYMS,
@@ -22,6 +24,8 @@ from services.cache.gate.english_words import (
 from services.cache.gate.grammar import Grammar
 from services.cache.gate.tables import pairs, words
 
+# Words whose forms are remembered: a language uses few words often.
+_REMEMBERED = 8192
 _ISE_STEMS = ("al", "an", "on", "or", "er", "im", "in", "om", "ar", "at", "ic", "it", "og", "gn", "th", "ph", "yl", "ol", "iv", "id")
 _ISE_ENDINGS = ("ise", "ised", "ises", "ising", "iser", "isers", "isation", "isations")
 _VOWELS = frozenset("aeiou")
@@ -54,6 +58,7 @@ def expand(word: str) -> list[str]:
     return [head, "did" if clitic == "d" and head in ("how", "where", "why", "when") else meaning]
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def american(word: str) -> str:
     """The American spelling of a British word, by rule."""
     if "our" in word:
@@ -70,6 +75,7 @@ def american(word: str) -> str:
     return word
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def base(word: str) -> str:
     """The base form of an inflected word; the word itself when no rule is certain."""
     known = IRREGULAR.get(word)

@@ -125,7 +125,8 @@ FRAMES = (
     ),
     Frame("when:year", pattern(r"(?:in |during )?(?:what|which) (?:is the )?year", r"the year when")),
     Frame("when:month", pattern(r"(?:in |during )?(?:what|which) month")),
-    Frame("when:day", pattern(r"(?:on )?(?:what|which) (?:day|date)", r"(?:what|which) (?:is|was) the date (?:of|when|on which)")),
+    Frame("when:day", pattern(r"(?:on )?(?:what|which) day")),
+    Frame("when:date", pattern(r"(?:on )?(?:what|which) date", r"(?:what|which) (?:is|was) the date (?:when|on which)")),
     Frame("when:time", pattern(r"(?:at )?(?:what|which) time", r"at what (?:hour|point)")),
     Frame("when", pattern(r"when(?: exactly)?")),
     Frame(

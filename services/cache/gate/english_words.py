@@ -40,7 +40,7 @@ SPELLINGS = pairs(
     "ChatGPT=chatgpt OpenAI=openai MongoDB=mongodb NumPy=numpy PyTorch=pytorch TensorFlow=tensorflow WiFi=wifi GraphQL=graphql",
     "PowerPoint=powerpoint OneDrive=onedrive AirPods=airpods FastAPI=fastapi McDonald=mcdonald TikTok=tiktok DevOps=devops LaTeX=latex",
     "NoSQL=nosql SaaS=saas VPNs=vpn PDFs=pdf URLs=url APIs=api IDs=id",
-    "ok=okay alright=okay grey=gray programme=program aluminium=aluminum jewellery=jewelry pyjamas=pajamas mum=mother"
+    "ok=okay alright=okay grey=gray tyre=tire tyres=tire programme=program aluminium=aluminum jewellery=jewelry pyjamas=pajamas mum=mother"
     " mums=mother mom=mother",
     "moms=mother dad=father dads=father grandma=grandmother grandpa=grandfather kid=child kids=child till=until whilst=while amongst=among",
     "towards=toward upon=on versus=vs v=vs learnt=learned burnt=burned dreamt=dreamed spelt=spelled per_cent=percent centre=center",

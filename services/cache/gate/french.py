@@ -2,7 +2,7 @@
 
 from services.cache.gate.grammar import Frame, Grammar, ending, pattern
 from services.cache.gate.romance import elided, singular, stem_of
-from services.cache.gate.tables import groups, numerals, pairs, phrases, words
+from services.cache.gate.tables import groups, numerals, pairs, phrases, stemmed, words
 
 _ASKING = (
     r"(?=(?:comment|quel|quelle|quels|quelles|quand|où|ou|pourquoi|combien|qui|que|ce que|si|à quelle|à quoi|dans quel\w*|en quelle)"
@@ -14,6 +14,11 @@ _DO_IT = (
     r"|(?:est ce que )?je peux faire)(?: ça| cela)?"
 )
 _STEPS = r"(?:la (?:meilleure |bonne )?(?:manière|façon|méthode|procédure)|le (?:meilleur )?moyen|les étapes|des étapes)"
+
+_verb = stem_of(("issons", "ions", "ons", "ez", "es", "er", "ir", "is", "it", "re", "e", "s"))
+_SYNONYMS = groups(
+    "supprimer effacer", "acheter acquérir", "voiture automobile", "commencer débuter", "réparer rafistoler", "film long-métrage"
+)
 
 FRENCH = Grammar(
     code="fr",
@@ -158,14 +163,13 @@ FRENCH = Grammar(
     is_past=lambda word: False,
     future=words("sera seront"),
     base=singular,
-    verb=stem_of(("issons", "ions", "ons", "ez", "es", "er", "ir", "is", "it", "re", "e", "s")),
+    verb=_verb,
     expand=elided(pairs("l=le d=de qu=que j=je n=ne c=ce s=se m=me t=te jusqu=jusque lorsqu=lorsque puisqu=puisque")),
     normal=str,
     numbers=numerals("zéro un_ deux trois quatre cinq six sept huit neuf dix onze douze"),
     ordinals={},
     words=pairs("s'il=s'il email=e-mail mail=e-mail courriel=e-mail"),
-    synonyms=groups(
-        "supprimer effacer", "acheter acquérir", "voiture automobile", "commencer débuter", "réparer rafistoler", "film long-métrage"
-    ),
+    synonyms=_SYNONYMS,
+    verb_synonyms=stemmed(_SYNONYMS, _verb),
     phrases=phrases("e-mail: e mail, adresse électronique"),
 )

@@ -1,7 +1,7 @@
 """The German grammar of the gate."""
 
 from services.cache.gate.grammar import Frame, Grammar, ending, pattern
-from services.cache.gate.tables import groups, numerals, pairs, phrases, words
+from services.cache.gate.tables import groups, numerals, pairs, phrases, stemmed, words
 
 _ICH = r"(?:ich|man|wir|du|ihr|sie)"
 _ASKING = r"(?=(?:wie|was|wann|wo|warum|weshalb|wieso|wer|wen|wem|welche\w*|ob|wieviel|wohin|woher|worin)(?: |\Z))"
@@ -53,6 +53,10 @@ def _expand(word: str) -> list[str]:
     head, mark, tail = word.partition("'")
     return [head, "es"] if mark and tail == "s" and head in ("geht", "gibt", "wie", "was", "ist") else [head + tail]
 
+
+_SYNONYMS = groups(
+    "löschen entfernen", "kaufen erwerben", "anfangen beginnen", "reparieren richten", "erstellen anlegen", "telefon fernsprecher"
+)
 
 GERMAN = Grammar(
     code="de",
@@ -202,8 +206,7 @@ GERMAN = Grammar(
         "handys=handy mobiltelefon=handy smartphone=smartphone email=e-mail mail=e-mail app=app wieviel=wie_viel wieviele=wie_viele",
         "e-mails=e-mail passwörter=passwort kennwort=passwort pkw=auto kfz=auto tv=fernseher rechner=computer pc=computer",
     ),
-    synonyms=groups(
-        "löschen entfernen", "kaufen erwerben", "anfangen beginnen", "reparieren richten", "erstellen anlegen", "telefon fernsprecher"
-    ),
+    synonyms=_SYNONYMS,
+    verb_synonyms=stemmed(_SYNONYMS, _verb),
     phrases=phrases("e-mail: e mail", "zusammenfassen: fass zusammen"),
 )

@@ -56,6 +56,8 @@ class Grammar:
     ordinals: dict[str, int]
     words: dict[str, str] = field(default_factory=dict)
     synonyms: dict[str, str] = field(default_factory=dict)
+    # The same for the stems of verbs.
+    verb_synonyms: dict[str, str] = field(default_factory=dict)
     phrases: dict[str, dict[tuple[str, ...], str]] = field(default_factory=dict)
     particles: frozenset[str] = frozenset()
     particle_verbs: frozenset[str] = frozenset()

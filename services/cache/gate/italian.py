@@ -2,7 +2,7 @@
 
 from services.cache.gate.grammar import Frame, Grammar, ending, pattern
 from services.cache.gate.romance import elided, stem_of
-from services.cache.gate.tables import groups, numerals, pairs, words
+from services.cache.gate.tables import groups, numerals, pairs, stemmed, words
 
 _ASKING = (
     r"(?=(?:come|che|cosa|che cosa|qual|quale|quali|quando|dove|perché|perche|quanto|quanta|quanti|quante|chi|se|a che|in che)(?: |\Z))"
@@ -10,6 +10,11 @@ _ASKING = (
 _TELL = r"(?:dimmi|mi dica|spiegami|mi spieghi|mostrami|indicami|insegnami|spiega)"
 _DO_IT = r"(?:faccio|si fa|posso fare|devo fare|posso farlo|lo faccio|fare)"
 _STEPS = r"(?:il modo(?: migliore)?|la procedura|il metodo|i passaggi|la maniera|il miglior modo)"
+
+_verb = stem_of(("iamo", "armi", "ermi", "irmi", "are", "ere", "ire", "ano", "ono", "ate", "ete", "ite", "o", "i", "a", "e"))
+_SYNONYMS = groups(
+    "cancellare eliminare rimuovere", "comprare acquistare", "iniziare cominciare", "macchina auto automobile", "riparare aggiustare"
+)
 
 ITALIAN = Grammar(
     code="it",
@@ -117,13 +122,12 @@ ITALIAN = Grammar(
     is_past=lambda word: False,
     future=words("sarà saranno"),
     base=str,
-    verb=stem_of(("iamo", "armi", "ermi", "irmi", "are", "ere", "ire", "ano", "ono", "ate", "ete", "ite", "o", "i", "a", "e")),
+    verb=_verb,
     expand=elided(pairs("l=il d=di un=una dell=di nell=in all=a dall=da sull=su quest=questa c=c' cos=cosa dov=dove com=come qual=quale")),
     normal=str,
     numbers=numerals("zero un_ due tre quattro cinque sei sette otto nove dieci undici dodici"),
     ordinals={},
     words=pairs("mail=email e-mail=email app=app"),
-    synonyms=groups(
-        "cancellare eliminare rimuovere", "comprare acquistare", "iniziare cominciare", "macchina auto automobile", "riparare aggiustare"
-    ),
+    synonyms=_SYNONYMS,
+    verb_synonyms=stemmed(_SYNONYMS, _verb),
 )

@@ -11,6 +11,11 @@ from services.cache.gate.scanning import Kind, Token
 from services.cache.gate.spanish import SPANISH
 
 GRAMMARS: tuple[Grammar, ...] = (ENGLISH, GERMAN, FRENCH, SPANISH, ITALIAN, PORTUGUESE, DUTCH)
+# Which of them a word speaks for.
+_MARKED = {
+    word: tuple(number for number, grammar in enumerate(GRAMMARS) if word in grammar.marks)
+    for word in frozenset().union(*(grammar.marks for grammar in GRAMMARS))
+}
 # Of the letters of a text; above it no table here fits.
 _FOREIGN_SHARE = 0.3
 
@@ -22,9 +27,12 @@ def grammar_of(tokens: list[Token]) -> Grammar | None:
         return ENGLISH if tokens else None
     if all(form.isascii() for form in found) and len(found) == 1:
         return ENGLISH
-    if sum(not _is_latin(form) for form in found) > _FOREIGN_SHARE * len(found):
+    if sum(not form.isascii() and not _is_latin(form) for form in found) > _FOREIGN_SHARE * len(found):
         return None
-    counts = [sum(form in grammar.marks for form in found) for grammar in GRAMMARS]
+    counts = [0] * len(GRAMMARS)
+    for form in found:
+        for number in _MARKED.get(form, ()):
+            counts[number] += 1
     best = max(counts)
     if best == 0:
         return ENGLISH if all(form.isascii() for form in found) else None

@@ -2,12 +2,15 @@
 
 from services.cache.gate.grammar import Frame, Grammar, ending, pattern
 from services.cache.gate.romance import singular, stem_of
-from services.cache.gate.tables import groups, numerals, pairs, words
+from services.cache.gate.tables import groups, numerals, pairs, stemmed, words
 
 _ASKING = r"(?=(?:como|que|o que|qual|quais|quando|onde|por que|porque|quanto|quanta|quantos|quantas|quem|se|a que|em que)(?: |\Z))"
 _TELL = r"(?:me diga|diga me|diz me|me diz|me fala|me explique|explique me|explique|explica|me mostre|mostre me|me ensine|ensine me)"
 _DO_IT = r"(?:faço|se faz|posso fazer|devo fazer|posso fazer isso|faço isso|fazer|fazer isso|eu faço(?: isso)?)"
 _STEPS = r"(?:a (?:melhor )?(?:maneira|forma)|o (?:melhor )?(?:modo|método|procedimento)|os passos|o jeito)"
+
+_verb = stem_of(("amos", "emos", "imos", "ar", "er", "ir", "am", "em", "o", "a", "e"))
+_SYNONYMS = groups("apagar excluir deletar eliminar", "comprar adquirir", "começar iniciar", "carro automóvel", "consertar reparar")
 
 PORTUGUESE = Grammar(
     code="pt",
@@ -111,11 +114,12 @@ PORTUGUESE = Grammar(
     is_past=lambda word: False,
     future=words("será serão"),
     base=singular,
-    verb=stem_of(("amos", "emos", "imos", "ar", "er", "ir", "am", "em", "o", "a", "e")),
+    verb=_verb,
     expand=lambda word: [word.replace("'", "")],
     normal=str,
     numbers=numerals("zero um_ dois três quatro cinco seis sete oito nove dez onze doze"),
     ordinals={},
     words=pairs("mail=email e-mail=email"),
-    synonyms=groups("apagar excluir deletar eliminar", "comprar adquirir", "começar iniciar", "carro automóvel", "consertar reparar"),
+    synonyms=_SYNONYMS,
+    verb_synonyms=stemmed(_SYNONYMS, _verb),
 )

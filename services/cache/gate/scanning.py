@@ -104,7 +104,7 @@ _LITERAL_GROUPS = frozenset(("span", "address", "path", "flag", "call", "identif
 
 
 def _word(raw: str) -> Token:
-    if raw.islower() or not _CAMEL.search(raw) or _PLURAL_ABBREVIATION.match(raw):
+    if raw[1:].islower() or raw.islower() or not _CAMEL.search(raw) or _PLURAL_ABBREVIATION.match(raw):
         return Token(Kind.WORD, raw.lower(), raw)
     # Case inside a word is spelling, not style.
     return Token(Kind.WORD, raw, raw)

@@ -2,7 +2,7 @@
 
 from services.cache.gate.grammar import Frame, Grammar, ending, pattern
 from services.cache.gate.romance import singular, spelled, stem_of
-from services.cache.gate.tables import groups, numerals, pairs, phrases, words
+from services.cache.gate.tables import groups, numerals, pairs, phrases, stemmed, words
 
 _ASKING = r"(?=(?:c[oó]mo|qu[eé]|cu[aá]l|cu[aá]les|cu[aá]ndo|d[oó]nde|por qu[eé]|cu[aá]nt[oa]s?|qui[eé]n|si|a qu[eé]|en qu[eé])(?: |\Z))"
 _TELL = (
@@ -11,6 +11,19 @@ _TELL = (
 )
 _DO_IT = r"(?:(?:lo |se )?(?:hago|hace|puedo hacer(?:lo)?|puedo hacer eso)|lo puedo hacer|hacerlo)"
 _STEPS = r"(?:la (?:mejor )?(?:manera|forma|manera correcta)|el (?:mejor )?(?:modo|método|procedimiento)|los pasos|las instrucciones)"
+
+_verb = stem_of(
+    ("amos", "emos", "imos", "arme", "erme", "irme", "arse", "erse", "irse", "ar", "er", "ir", "as", "es", "an", "en", "o", "a", "e")
+)
+_SYNONYMS = groups(
+    "borrar eliminar suprimir",
+    "comprar adquirir",
+    "empezar comenzar",
+    "coche auto carro automóvil",
+    "reparar arreglar",
+    "película filme",
+    "ordenador computadora computador",
+)
 
 SPANISH = Grammar(
     code="es",
@@ -125,22 +138,13 @@ SPANISH = Grammar(
     is_past=lambda word: False,
     future=words("será serán va"),
     base=singular,
-    verb=stem_of(
-        ("amos", "emos", "imos", "arme", "erme", "irme", "arse", "erse", "irse", "ar", "er", "ir", "as", "es", "an", "en", "o", "a", "e")
-    ),
+    verb=_verb,
     expand=lambda word: [word.replace("'", "")],
     normal=spelled,
     numbers=numerals("cero un_ dos tres cuatro cinco seis siete ocho nueve diez once doce"),
     ordinals={},
     words=pairs("email=correo mail=correo e-mail=correo clave=contraseña app=aplicación apps=aplicación contrasena=contraseña"),
-    synonyms=groups(
-        "borrar eliminar suprimir",
-        "comprar adquirir",
-        "empezar comenzar",
-        "coche auto carro automóvil",
-        "reparar arreglar",
-        "película filme",
-        "ordenador computadora computador",
-    ),
+    synonyms=_SYNONYMS,
+    verb_synonyms=stemmed(_SYNONYMS, _verb),
     phrases=phrases("correo: correo electrónico, correo electronico"),
 )

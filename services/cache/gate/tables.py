@@ -1,5 +1,7 @@
 """Tables of words as text, since that is how they are read and reviewed."""
 
+from collections.abc import Callable
+
 
 def words(*lines: str) -> frozenset[str]:
     """A set of words."""
@@ -28,3 +30,8 @@ def phrases(*lines: str) -> dict[str, dict[tuple[str, ...], str]]:
 def numerals(line: str) -> dict[str, int]:
     """Number words from zero upwards."""
     return {word: number for number, word in enumerate(line.split())}
+
+
+def stemmed(synonyms: dict[str, str], verb: Callable[[str], str]) -> dict[str, str]:
+    """Synonyms by the stems of their words."""
+    return {verb(word): verb(meaning) for word, meaning in synonyms.items()}

@@ -60,7 +60,7 @@ def is_styled(tokens: list[Token]) -> bool:
     found = [token.raw for token in tokens if token.kind is Kind.WORD and len(token.raw) > 2]
     if len(found) < 3:
         return False
-    return all(word.isupper() for word in found) or (len(found) > 3 and all(word[0].isupper() for word in found))
+    return all(word.isupper() for word in found) or all(word[0].isupper() for word in found)
 
 
 def normalise(tokens: list[Token], grammar: Grammar) -> list[Word]:
