@@ -20,12 +20,14 @@ from services.router.cache_ops_servicer import CacheOpsServicer
 from services.router.callers import open_callers
 from services.router.chat_servicer import ChatServicer
 from services.router.intake import Intake
+from services.router.leases import Accounts
 from services.router.near_cache import NearCache
 from services.router.openai_servicer import OpenAIServicer
 from services.router.ops_servicer import OpsServicer
 from services.router.pipeline import LookupBounds, Pipeline
 from services.router.provider_watch import watch_providers
 from services.router.ranking import STRATEGIES, Ranking
+from services.router.reservations import open_reservations
 from services.router.router_servicer import RouterServicer
 from services.router.settings import RouterSettings
 from services.runtime import app
@@ -43,13 +45,25 @@ async def build(settings: RouterSettings, mesh: Mesh) -> AsyncIterator[None]:
         ledger = LedgerServiceStub(mesh.channel("ledger"))
         dispatch = DispatchServiceStub(mesh.channel("dispatch"))
         cache = CacheServiceStub(mesh.channel("cache"))
-        books = await stack.enter_async_context(open_books(ledger, str(uuid.uuid4()), settings.ledger_wait_s))
+        accounts = Accounts()
+        books = await stack.enter_async_context(open_books(ledger, str(uuid.uuid4()), settings.ledger_wait_s, accounts.revoke))
+        reservations = await stack.enter_async_context(open_reservations(books, accounts, clock))
         watch = await stack.enter_async_context(watch_providers(dispatch))
         near_cache = NearCache(settings.near_cache_bytes, settings.near_cache_ttl_s)
         ranking = Ranking(clock.monotonic, random.random)
         lookup_s = LookupBounds(exact=settings.cache_lookup_s, reworded=settings.rewording_s)
         pipeline = Pipeline(
-            watch, ranking, cache, dispatch, books, near_cache, clock, lookup_s, settings.request_timeout_s, settings.verified_share
+            watch,
+            ranking,
+            cache,
+            dispatch,
+            books,
+            reservations,
+            near_cache,
+            clock,
+            lookup_s,
+            settings.request_timeout_s,
+            settings.verified_share,
         )
         stack.push_async_callback(pipeline.close)
         keys, static_key = KeyServiceStub(mesh.channel("ledger")), StaticKey(settings.gateway_api_key)

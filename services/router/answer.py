@@ -29,8 +29,10 @@ class Source:
     failed_attempts: int = 0
     # For humans.
     decision: str = ""
-    # What the provider's dialect could not be told.
+    # What the provider's dialect could not be told, and what limits and budgets do not leave.
     warnings: Sequence[str] = ()
+    # The model that answers because a budget would have it so; empty: the one that was asked for.
+    downgraded_to: str = ""
 
 
 class Answer(Protocol):

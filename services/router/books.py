@@ -1,4 +1,4 @@
-"""The router's end of the books: intents and settlements on one stream to the ledger, each held until it is acknowledged.
+"""The router's end of the books: reservations, intents and settlements on one stream to the ledger, each held until it is acknowledged.
 
 A break loses nothing: whatever was not acknowledged is sent again on the next stream, and the ledger books it once.
 """
@@ -6,7 +6,7 @@ A break loses nothing: whatever was not acknowledged is sent again on the next s
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from grpc.aio import EOF
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from joulegate.ledger.v1 import ledger_service_pb2 as pb
 from joulegate.ledger.v1 import ledger_service_pb2_grpc as pb_grpc
+from joulegate.ledger.v1.reservation_pb2 import Denial, Extension, Grant, Release
 from services.router import metrics
 from services.runtime import logs
 from services.runtime.errors import GatewayError
@@ -29,17 +30,27 @@ COMPANY_S = 0.02
 NOT_BEGUN = "The ledger cannot be written to, so no provider is called."
 # Beyond this many unacknowledged records the ledger has been away for long: take no more work that must be booked.
 MAX_HELD = 100_000
-Record = pb.Intent | pb.Settlement
+# A long request says so often that it still runs, and is looked for so often.
+EXTEND_AFTER_S = 1200.0
+LOOK_S = 30.0
+# Ids of leases that go back are texts.
+Record = pb.Intent | pb.Settlement | Release | Extension | str
+Verdict = Grant | Denial | None
 
 
 class Books:
     """Writes to the ledger. Made by `open_books`."""
 
-    def __init__(self, stub: pb_grpc.LedgerServiceStub, router_id: str, wait_s: float) -> None:
+    def __init__(self, stub: pb_grpc.LedgerServiceStub, router_id: str, wait_s: float, revoke: Callable[[], None] = lambda: None) -> None:
         self._stub = stub
         self._router_id = router_id
         self._wait_s = wait_s
-        self._intents: dict[str, tuple[pb.Intent, asyncio.Future[None]]] = {}
+        # Called when no lease that has come so far may be used any more.
+        self._revoke = revoke
+        self._intents: dict[str, tuple[pb.Intent, asyncio.Future[Verdict]]] = {}
+        self._releases: dict[str, Release] = {}
+        # Requests that run: their intents, and when to say so.
+        self._open: dict[str, tuple[pb.Intent, float]] = {}
         self._settlements: dict[str, tuple[pb.Settlement, asyncio.Future[pb.SettlementAck | None]]] = {}
         # How many hold each id: a request and, maybe for longer, the call that is made in its name.
         self._running: Counter[str] = Counter()
@@ -55,7 +66,7 @@ class Books:
     @contextmanager
     def claimed(self, request_id: str) -> Iterator[str]:
         """Holds an id for a running request. Clients may send one id many times; the books need a different one for each."""
-        if request_id in self._running or request_id in self._settlements:
+        if request_id in self._running or request_id in self._settlements or request_id in self._releases:
             request_id = f"{request_id}~{secrets.token_hex(4)}"
         with self.held(request_id):
             yield request_id
@@ -78,14 +89,48 @@ class Books:
         if not self._connected.is_set():
             await self._within_wait(self._connected.wait())
 
-    def intend(self, intent: pb.Intent) -> asyncio.Future[None]:
-        """Announces that providers will be called. The future is done when the intent is durable."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def intend(self, intent: pb.Intent) -> asyncio.Future[Verdict]:
+        """Announces that providers will be called. The future is done when the intent is durable.
+
+        With wishes it gives what became of them; None: the ledger refused the record.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Verdict] = loop.create_future()
         self._intents[intent.request_id] = (intent, future)
+        self._open[intent.request_id] = (intent, loop.time() + EXTEND_AFTER_S)
         self._send(intent)
         return future
 
-    async def durable(self, intended: asyncio.Future[None]) -> None:
+    def release(self, intent: pb.Intent) -> None:
+        """Takes an intent back: nobody was called."""
+        request_id = intent.request_id
+        self._intents.pop(request_id, None)
+        self._open.pop(request_id, None)
+        self._releases[request_id] = release = Release(request_id=request_id, create_time=intent.create_time)
+        self._emptied.clear()
+        self._send(release)
+
+    def give_back(self, lease_ids: Iterable[str]) -> None:
+        """Returns leases, after the intents that they were used for."""
+        for lease_id in lease_ids:
+            self._send(lease_id)
+
+    def extend(self) -> None:
+        """Says of requests that have run for long that they still do."""
+        now = asyncio.get_running_loop().time()
+        for request_id, (intent, due) in list(self._open.items()):
+            if due <= now:
+                self._open[request_id] = (intent, now + EXTEND_AFTER_S)
+                self._send(Extension(request_id=request_id, create_time=intent.create_time))
+
+    async def answered(self, intended: asyncio.Future[Verdict]) -> Grant | Denial:
+        """Waits for what becomes of wishes. Raises LEDGER_UNAVAILABLE when that takes too long."""
+        verdict = intended.result() if await is_done_within(intended, self._wait_s) else None
+        if verdict is None:
+            raise _unavailable(NOT_BEGUN)
+        return verdict
+
+    async def durable(self, intended: asyncio.Future[Verdict]) -> None:
         """Waits for an intent. Raises LEDGER_UNAVAILABLE when that takes too long."""
         if not await is_done_within(intended, self._wait_s):
             raise _unavailable("The ledger did not confirm this request, so its answer is withheld.")
@@ -105,6 +150,7 @@ class Books:
     def _hold(self, settlement: pb.Settlement) -> asyncio.Future[pb.SettlementAck | None]:
         future: asyncio.Future[pb.SettlementAck | None] = asyncio.get_running_loop().create_future()
         self._settlements[settlement.request_id] = (settlement, future)
+        self._open.pop(settlement.request_id, None)
         self._emptied.clear()
         return future
 
@@ -147,10 +193,18 @@ class Books:
         finally:
             self._connected.clear()
             self._outbox = None
+            self._revoke()
+            self._leave_uncounted()
             stream.cancel()
             if writer is not None:
                 writer.cancel()
         return stood
+
+    def _leave_uncounted(self) -> None:
+        """Gives up wishes for answers that are there already: they are not to wait for the ledger's return."""
+        for intent, future in list(self._intents.values()):
+            if intent.wishes.holds_nothing and not future.done():
+                future.set_result(None)
 
     def _repeat_unacknowledged(self) -> Outbox[Record]:
         outbox: Outbox[Record] = Outbox()
@@ -158,17 +212,32 @@ class Books:
             outbox.put(intent)
         for settlement, _ in self._settlements.values():
             outbox.put(settlement)
+        for release in self._releases.values():
+            outbox.put(release)
         self._outbox = outbox
         self._connected.set()
         return outbox
 
     def _acknowledge(self, response: pb.BookResponse) -> None:
+        if response.leases_revoked:
+            self._revoke()
         for intended in response.intent_acks:
-            held = self._intents.pop(intended.request_id, None)
-            if held is not None and not held[1].done():
-                held[1].set_result(None)
+            self._conclude(intended.request_id, Grant(request_id=intended.request_id))
+        for grant in response.grants:
+            self._conclude(grant.request_id, grant)
+        for denial in response.denials:
+            self._conclude(denial.request_id, denial)
+            self._open.pop(denial.request_id, None)
         for ack in response.settlement_acks:
             self._close(ack.request_id, ack)
+        for released in response.release_acks:
+            self._releases.pop(released.request_id, None)
+        self._note_emptied()
+
+    def _conclude(self, request_id: str, verdict: Verdict) -> None:
+        held = self._intents.pop(request_id, None)
+        if held is not None and not held[1].done():
+            held[1].set_result(verdict)
 
     def _close(self, request_id: str, ack: pb.SettlementAck | None) -> None:
         settled = self._settlements.pop(request_id, None)
@@ -176,7 +245,10 @@ class Books:
         self._intents.pop(request_id, None)
         if settled is not None and not settled[1].done():
             settled[1].set_result(ack)
-        if not self._settlements:
+        self._note_emptied()
+
+    def _note_emptied(self) -> None:
+        if not self._settlements and not self._releases:
             self._emptied.set()
 
     def _note_break(self, error: GatewayError, stood: bool) -> None:
@@ -184,9 +256,15 @@ class Books:
         if error.reason == ErrorReason.ERROR_REASON_INVALID_REQUEST and request_id:
             # Repeating what the ledger will never take would block all that comes after it.
             log.error("record_refused", request_id=request_id, reason=error.message)
-            if error.metadata.get("param", "").startswith("intents"):
+            param = error.metadata.get("param", "")
+            if param.startswith("intents"):
                 # Never durable, so nothing of the answer leaves; what was called is settled as ever.
-                self._intents.pop(request_id, None)
+                held = self._intents.pop(request_id, None)
+                if held is not None and held[0].HasField("wishes") and not held[1].done():
+                    held[1].set_result(None)
+            elif param.startswith("releases"):
+                self._releases.pop(request_id, None)
+                self._note_emptied()
             else:
                 self._close(request_id, None)
         elif stood:
@@ -204,29 +282,49 @@ class Books:
 async def _write(stream: Any, outbox: Outbox[Record]) -> None:
     try:
         while True:
-            request = pb.BookRequest()
-            for record in await outbox.batch():
-                if isinstance(record, pb.Intent):
-                    request.intents.append(record)
-                else:
-                    request.settlements.append(record)
-            await stream.write(request)
+            await stream.write(_message_of(await outbox.batch()))
     except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
         # The reader sees the same break.
         stream.cancel()
 
 
+def _message_of(records: Iterable[Record]) -> pb.BookRequest:
+    request = pb.BookRequest()
+    for record in records:
+        match record:
+            case pb.Intent():
+                request.intents.append(record)
+            case pb.Settlement():
+                request.settlements.append(record)
+            case Release():
+                request.releases.append(record)
+            case Extension():
+                request.extensions.append(record)
+            case str():
+                request.returned_lease_ids.append(record)
+    return request
+
+
 @asynccontextmanager
-async def open_books(stub: pb_grpc.LedgerServiceStub, router_id: str, wait_s: float) -> AsyncIterator[Books]:
+async def open_books(
+    stub: pb_grpc.LedgerServiceStub, router_id: str, wait_s: float, revoke: Callable[[], None] = lambda: None
+) -> AsyncIterator[Books]:
     """Books that connect by themselves. On leaving, waits a little for what is not yet acknowledged."""
-    books = Books(stub, router_id, wait_s)
-    keeper = asyncio.create_task(books.keep_connected())
+    books = Books(stub, router_id, wait_s, revoke)
+    keepers = [asyncio.create_task(books.keep_connected()), asyncio.create_task(_keep_extending(books))]
     try:
         yield books
         await books.flushed(wait_s)
     finally:
-        keeper.cancel()
-        await asyncio.gather(keeper, return_exceptions=True)
+        for keeper in keepers:
+            keeper.cancel()
+        await asyncio.gather(*keepers, return_exceptions=True)
+
+
+async def _keep_extending(books: Books) -> None:
+    while True:
+        await asyncio.sleep(LOOK_S)
+        books.extend()
 
 
 def _unavailable(message: str) -> GatewayError:

@@ -11,6 +11,7 @@ from services.router.answer import Answer
 from services.router.books import Books
 from services.router.flight import Flight
 from services.router.question import Question
+from services.router.reservations import Reservations
 from services.router.shared_answer import SharedAnswer
 from services.runtime import logs
 from services.runtime.errors import GatewayError
@@ -41,9 +42,10 @@ class OpenFlight:
 class Flights:
     """The open flights of a router. `longest_s` bounds a call, whoever's it is."""
 
-    def __init__(self, ask: Ask, books: Books, longest_s: float) -> None:
+    def __init__(self, ask: Ask, books: Books, reservations: Reservations, longest_s: float) -> None:
         self._ask = ask
         self._books = books
+        self._reservations = reservations
         self._longest_s = longest_s
         self._open: dict[bytes, OpenFlight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -54,6 +56,8 @@ class Flights:
     @asynccontextmanager
     async def share(self, flight_id: bytes, question: Question) -> AsyncIterator[Answer]:
         """The answer to a question, begun: that of the open flight, else of a new one. Raises GatewayError when none begins."""
+        if flight_id in self._open:
+            await self._reservations.count(question)
         flown = self._open.get(flight_id) or self._launch(flight_id)
         shared = SharedAnswer(flown.flight, question, self._books, flown.receipt_wanted.set)
         try:

@@ -20,6 +20,12 @@ FLIGHT_PROMOTIONS = Counter("joulegate_router_flight_promotions", "Times a follo
 CACHE_FAULTS = Counter("joulegate_router_cache_faults", "Calls of the cache that failed and were taken as misses.", ["call"])
 VERIFICATIONS = Counter("joulegate_router_verifications", "Answers to other words that were asked anew for comparison.", ["result"])
 KEY_QUESTIONS = Counter("joulegate_router_key_questions", "Keys that were not known and asked of the ledger, by result.", ["result"])
+ADMISSIONS = Counter(
+    "joulegate_router_admissions",
+    "Requests let in or kept out: `lease` by this router alone, `granted` and `denied` by the ledger, `uncounted` hits while it was away.",
+    ["result"],
+)
+ADMITTED_BY_LEASE = ADMISSIONS.labels("lease")
 BOOK_BREAKS = Counter("joulegate_router_book_breaks", "Times the stream to the ledger broke.")
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -28,6 +28,7 @@ from services.router.provider_answer import ProviderAnswer
 from services.router.provider_watch import ProviderWatch
 from services.router.question import Question, flight_id
 from services.router.ranking import Ranking
+from services.router.reservations import Admitted, Downgrade, Reservations
 from services.router.verification import Verifier
 from services.runtime.clock import Clock
 from services.runtime.errors import GatewayError
@@ -63,6 +64,7 @@ class Pipeline:
         cache: cache_grpc.CacheServiceStub,
         dispatch: dispatch_grpc.DispatchServiceStub,
         books: Books,
+        reservations: Reservations,
         near_cache: NearCache,
         clock: Clock,
         lookup_s: LookupBounds,
@@ -74,10 +76,11 @@ class Pipeline:
         self._cache = cache
         self._dispatch = dispatch
         self._books = books
+        self._reservations = reservations
         self._near_cache = near_cache
         self._clock = clock
         self._lookup_s = lookup_s
-        self._flights = Flights(self._asked, books, longest_s)
+        self._flights = Flights(self._asked, books, reservations, longest_s)
         self._verifier = Verifier(verified_share, random.random, self.answer)
         # Tasks that nobody waits for would otherwise be free for the garbage collector.
         self._stores: set[asyncio.Task[None]] = set()
@@ -93,8 +96,13 @@ class Pipeline:
         with self._books.claimed(question.request_id) as request_id:
             if request_id != question.request_id:
                 question = dataclasses.replace(question, request_id=request_id)
-            async with self._answer(question) as answer:
-                yield answer
+            try:
+                async with self._answer(question) as answer:
+                    yield answer
+            except GatewayError as error:
+                if not question.ticket.rate_headers:
+                    raise
+                raise error.with_headers(question.ticket.rate_headers) from None
 
     @asynccontextmanager
     async def _answer(self, question: Question) -> AsyncIterator[Answer]:
@@ -110,6 +118,7 @@ class Pipeline:
                 hit = self._near(question)
             # Keys that share answers need not be allowed the same models.
             if hit is not None and question.caller.may_use(hit.source.provider, hit.source.model):
+                await self._reservations.count(question)
                 self._book_hit(question, hit)
                 if hit.source.cache_status == receipt_pb2.CACHE_STATUS_HIT_SEMANTIC:
                     self._verifier.served(question, hit.source)
@@ -121,25 +130,45 @@ class Pipeline:
             yield answer
 
     @asynccontextmanager
-    async def _asked(self, question: Question) -> AsyncIterator[Answer]:
-        """The answer that a provider gives, begun. Raises GatewayError when nobody gives one."""
-        candidates = usable_candidates(await self._watch.catalogue(), question.model, question.caller)
+    async def _asked(self, question: Question, downgrade: Downgrade | None = None) -> AsyncIterator[Answer]:
+        """The answer that a provider gives, begun: of the model that is asked for, or of the one that a used up budget would rather have.
+
+        Raises GatewayError when nobody gives one.
+        """
+        candidates = await self._candidates(question, downgrade)
         await self._books.ready()
         # With nothing awaited until the call counts: what is chosen by load must be seen by whoever chooses next.
         ranked = self._ranking.rank(candidates, question.strategy, streamed=question.wants_stream, preferred=question.preferred_provider)
         targets = [dispatch_pb.Target(provider=candidate.provider.name, model=candidate.model) for candidate in ranked]
+        decision = self._ranking.explain(ranked, question.strategy)
         with Place(ranked) as place:
-            async with self._dispatched(question, targets, self._ranking.explain(ranked, question.strategy)) as answer:
-                place.move(answer.source.provider, answer.source.model)
-                yield answer
+            admitted = await self._reservations.admit(question, targets, downgrade)
+            if isinstance(admitted, Admitted):
+                # With nothing awaited until it is entered, for it is what settles.
+                async with self._dispatched(question, admitted, decision) as answer:
+                    place.move(answer.source.provider, answer.source.model)
+                    yield answer
+                return
+        async with self._asked(question, admitted) as answer:
+            yield answer
 
-    def _dispatched(self, question: Question, targets: Sequence[dispatch_pb.Target], decision: str) -> ProviderAnswer:
+    async def _candidates(self, question: Question, downgrade: Downgrade | None) -> list[Candidate]:
+        catalogue = await self._watch.catalogue()
+        if downgrade is None:
+            return usable_candidates(catalogue, question.model, question.caller)
+        try:
+            return usable_candidates(catalogue, downgrade.model, question.caller)
+        except GatewayError:
+            raise downgrade.refusal from None
+
+    def _dispatched(self, question: Question, admitted: Admitted, decision: str) -> ProviderAnswer:
         call = self._dispatch.Dispatch(
             dispatch_pb.DispatchRequest(
                 request_id=question.request_id,
-                request=question.request,
-                targets=targets,
+                request=admitted.request,
+                targets=admitted.targets,
                 hedge=dispatch_pb.Hedge() if question.wants_hedge else None,
+                max_calls=admitted.max_calls,
             ),
             timeout=question.timeout_s,
             metadata=question.trace,
@@ -147,10 +176,11 @@ class Pipeline:
         status = receipt_pb2.CACHE_STATUS_MISS if question.controls.may_read else receipt_pb2.CACHE_STATUS_BYPASS
 
         def keep(completion: chat_pb2.ChatCompletion, source: Source, ack: ledger_service_pb2.SettlementAck | None) -> None:
-            if question.controls.may_write and _is_complete(completion):
+            # Another model's answer is not the answer to what was asked.
+            if question.controls.may_write and not admitted.downgraded_to and _is_complete(completion):
                 self._store(question, completion, source, ack or ledger_service_pb2.SettlementAck())
 
-        return ProviderAnswer(question, targets, decision, status, call, self._books, keep)
+        return ProviderAnswer(question, admitted, decision, status, call, self._books, keep)
 
     def _near(self, question: Question) -> CachedAnswer | None:
         max_age_s, now = question.controls.max_age_s, self._clock.now()
@@ -187,9 +217,8 @@ class Pipeline:
 
     def _book_hit(self, question: Question, hit: CachedAnswer) -> None:
         """Books without waiting: a hit costs nothing that could be overspent."""
-        entry = hit.entry
-        create_time = timestamp_pb2.Timestamp()
-        create_time.FromNanoseconds(int(self._clock.now() * 1e9))
+        entry, counted = hit.entry, question.ticket.counted
+        assert counted is not None
         attempt = ledger_service_pb2.Attempt(
             provider=entry.provider,
             model=entry.model,
@@ -202,12 +231,13 @@ class Pipeline:
         self._books.settle_soon(
             ledger_service_pb2.Settlement(
                 request_id=question.request_id,
-                create_time=create_time,
+                create_time=counted.create_time,
                 key_id=question.caller.key_id,
                 requested_model=question.model,
                 streamed=question.wants_stream,
                 cache_status=hit.source.cache_status,
                 attempts=[attempt],
+                lease_id=counted.lease_id,
             )
         )
         metrics.requests(entry.provider, hit.source.cache_status, entry_pb2.OUTCOME_CACHE_HIT).inc()

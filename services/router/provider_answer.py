@@ -2,12 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Any, cast
 
 import grpc
-from google.protobuf import timestamp_pb2
 from google.rpc import code_pb2
 from grpc.aio import EOF
 
@@ -19,6 +18,7 @@ from services.router import metrics, tokens
 from services.router.answer import Events, Source, completion_id, usage_chunk
 from services.router.books import Books
 from services.router.question import Question
+from services.router.reservations import Admitted
 from services.runtime.calls import StreamCall
 from services.runtime.errors import GatewayError
 from services.runtime.waiting import is_done_within
@@ -38,27 +38,28 @@ Keep = Callable[[chat_pb2.ChatCompletion, Source, ledger_service_pb2.SettlementA
 
 
 class ProviderAnswer:
-    """One request at the providers. Entered: dispatched and, on return, its first events are at hand and its intent is durable.
+    """One request at the providers. Entered: on return its first events are at hand and its intent is durable.
 
     Left: the provider's call is over and the end is booked: as finished if `receipt` was called, else as what ended it.
     """
 
-    def __init__(
-        self, question: Question, targets: Sequence[dispatch_pb.Target], decision: str, status: Any, call: Any, books: Books, keep: Keep
-    ) -> None:
+    def __init__(self, question: Question, admitted: Admitted, decision: str, status: Any, call: Any, books: Books, keep: Keep) -> None:
         self._question = question
-        self._targets = targets
+        self._targets = admitted.targets
+        self._create_time = admitted.create_time
+        self._intended = admitted.intended
+        self._max_output_tokens = admitted.max_output_tokens or tokens.MOST_TOKENS
         self._decision = decision
+        if admitted.downgraded_to:
+            self._decision += f"; instead of {question.model}, for a budget is used up"
+        self._warnings, self._downgraded_to = admitted.warnings, admitted.downgraded_to
         self._status = status
         self._call = call
         self._books = books
         self._keep = keep
-        self._create_time = timestamp_pb2.Timestamp()
-        # To the nanosecond: beside the id it tells the books which request this is.
-        self._create_time.FromNanoseconds(time.time_ns())
         self._failed: list[dispatch_pb.FailedAttempt] = []
         # By attempt, until it has failed or is selected. The first goes without saying.
-        self._running = {1: targets[0]}
+        self._running = {1: admitted.targets[0]}
         self._selected: dispatch_pb.SelectedTarget | None = None
         self._pending: dispatch_pb.DispatchResponse | None = None
         self._completion: chat_pb2.ChatCompletion | None = None
@@ -78,14 +79,14 @@ class ProviderAnswer:
             self._status,
             failed_attempts=sum(failed.code != code_pb2.CANCELLED for failed in self._failed),
             decision=self._decision,
-            warnings=self._selected.warnings,
+            warnings=[*self._warnings, *self._selected.warnings],
+            downgraded_to=self._downgraded_to,
         )
 
     async def __aenter__(self) -> "ProviderAnswer":
         try:
-            intended = self._books.intend(self._intent())
             await self._await_selection()
-            await self._books.durable(intended)
+            await self._books.durable(self._intended)
         except BaseException as error:
             try:
                 await self._hear_last_news()
@@ -205,22 +206,6 @@ class ProviderAnswer:
 
     # What is booked.
 
-    def _intent(self) -> ledger_service_pb2.Intent:
-        question, first = self._question, self._targets[0]
-        request = question.request
-        return ledger_service_pb2.Intent(
-            request_id=question.request_id,
-            create_time=self._create_time,
-            key_id=question.caller.key_id,
-            requested_model=question.model,
-            provider=first.provider,
-            model=first.model,
-            streamed=question.wants_stream,
-            estimated_input_tokens=tokens.quick_prompt_estimate(request),
-            # Whether a client's nonsense is refused is the provider's to say; the books take only a bound.
-            max_output_tokens=max(0, request.max_completion_tokens or request.max_tokens),
-        )
-
     def _settle(self, outcome: entry_pb2.Outcome.ValueType) -> asyncio.Future[ledger_service_pb2.SettlementAck | None]:
         self._is_settled = True
         question = self._question
@@ -284,9 +269,9 @@ class ProviderAnswer:
             said = [choice.message for choice in self._completion.choices]
         else:
             said = [choice.delta for chunk in self._chunks for choice in chunk.choices]
-        return entry_pb2.TokenCounts(
-            input_tokens=tokens.count_prompt(self._question.request), output_tokens=tokens.count_answer(said), estimated=True
-        )
+        # Counted in another vocabulary than the provider's, which has kept to its bound.
+        output_tokens = min(tokens.count_answer(said), self._max_output_tokens)
+        return entry_pb2.TokenCounts(input_tokens=tokens.count_prompt(self._question.request), output_tokens=output_tokens, estimated=True)
 
 
 def outcome_of(error: BaseException) -> entry_pb2.Outcome.ValueType:

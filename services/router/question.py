@@ -1,13 +1,16 @@
 """One request as the pipeline sees it, whichever face it came through."""
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
+from google.protobuf import timestamp_pb2
 
 from joulegate.cache.v1 import cache_service_pb2 as cache_pb
 from joulegate.chat.v1 import chat_pb2
+from joulegate.ledger.v1 import ledger_service_pb2
 from services.router.controls import CacheControls
 from services.router.ranking import Strategy
 from services.runtime.identity import Caller
@@ -20,6 +23,25 @@ from services.wire.fingerprint import exact_digest, scope_digest
 PUBLIC_TENANT = "\0public"
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class Counted(NamedTuple):
+    """A request that no provider is called for, as its settlement has to name it."""
+
+    create_time: timestamp_pb2.Timestamp
+    # The lease under which it was let in; empty for none.
+    lease_id: str = ""
+    # What it was asked for with, where it was.
+    intent: ledger_service_pb2.Intent | None = None
+
+
+@dataclass(slots=True)
+class Ticket:
+    """What letting a request in has to say with its answer, filled in on the way."""
+
+    rate_headers: Sequence[tuple[str, str]] = ()
+    # A request that is answered without a provider, as it was counted.
+    counted: Counted | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +71,7 @@ class Question:
     wants_hedge: bool = False
     # What the answer can be found by beside the request itself; None where only the request will do. Worked out when first asked for.
     wording: Callable[[], cache_pb.Wording | None] = lambda: None
+    ticket: Ticket = field(default_factory=Ticket)
 
     @property
     def wants_stream(self) -> bool:

@@ -39,6 +39,9 @@ def source_headers(question: Question, source: Source) -> Headers:
         headers.append(("x-joulegate-cache-entry", source.entry_id))
     if question.warnings or source.warnings:
         headers.append(("x-joulegate-warnings", _header_text(", ".join([*question.warnings, *source.warnings]))))
+    if source.downgraded_to:
+        headers.append(("x-joulegate-downgraded-to", _header_text(source.downgraded_to)))
+    headers += question.ticket.rate_headers
     return headers
 
 

@@ -18,7 +18,7 @@ from services.router.answer import Events, Source, completion_id, free_receipt
 from services.router.books import Books
 from services.router.flight import Flight
 from services.router.provider_answer import outcome_of
-from services.router.question import Question
+from services.router.question import Counted, Question
 from services.runtime.errors import GatewayError
 
 COALESCED = receipt_pb2.CACHE_STATUS_COALESCED
@@ -35,8 +35,9 @@ class SharedAnswer:
         self._waiter: asyncio.Future[None] | None = None
         self._listener = flight.join(self._wake, question)
         metrics.FLIGHT_LISTENERS.inc()
-        # Seconds since 1970 would do, but for the books: beside the id it tells them which request this is.
-        self._began_ns = time.time_ns()
+        # To the nanosecond: beside the id it tells the books which request this is.
+        self._create_time = timestamp_pb2.Timestamp()
+        self._create_time.FromNanoseconds(time.time_ns())
         left_s = question.timeout_s - (time.monotonic() - question.arrived_at)
         self._timer = asyncio.get_running_loop().call_later(max(0.0, left_s), self._expire)
         self._has_all = False
@@ -128,8 +129,7 @@ class SharedAnswer:
     def _book(self, outcome: entry_pb2.Outcome.ValueType) -> None:
         """Books without waiting: nothing was spent."""
         question, answer = self._question, self._flight.answer
-        create_time = timestamp_pb2.Timestamp()
-        create_time.FromNanoseconds(self._began_ns)
+        counted = question.ticket.counted or Counted(self._create_time)
         attempt = ledger_service_pb2.Attempt(outcome=outcome)
         if answer is not None:
             attempt.provider, attempt.model = answer.source.provider, answer.source.model
@@ -138,12 +138,13 @@ class SharedAnswer:
         self._books.settle_soon(
             ledger_service_pb2.Settlement(
                 request_id=question.request_id,
-                create_time=create_time,
+                create_time=counted.create_time,
                 key_id=question.caller.key_id,
                 requested_model=question.model,
                 streamed=question.wants_stream,
                 cache_status=COALESCED,
                 attempts=[attempt],
+                lease_id=counted.lease_id,
             )
         )
         metrics.requests(attempt.provider, COALESCED, outcome).inc()

@@ -16,6 +16,13 @@ MOST_TOKENS = 10**9
 # o200k needs one token for 3.3 bytes or more in every text class that was measured.
 BYTES_PER_TOKEN = 3.3
 TOKENS_PER_MESSAGE = 4
+# Upper bounds: of what a vendor's template puts around a conversation, a message and a tool, of what it tells a model of tools at all, and
+# of what a vision model is documented to make of an image.
+MOST_AROUND = 64
+MOST_PER_MESSAGE = 8
+MOST_PER_TOOL = 32
+MOST_FOR_TOOLS = 1024
+MOST_PER_IMAGE = 16_384
 
 
 @cache
@@ -45,6 +52,19 @@ def reported(usage: chat_pb2.Usage) -> entry_pb2.TokenCounts | None:
 def quick_prompt_estimate(request: chat_pb2.ChatRequest) -> int:
     """Tokens that a prompt takes, from its size alone."""
     return math.ceil(request.ByteSize() / BYTES_PER_TOKEN)
+
+
+def most_prompt_tokens(request: chat_pb2.ChatRequest) -> int:
+    """An upper bound of what a prompt takes, whoever reads it: no tokenizer makes more tokens of a text than it has bytes."""
+    most = request.ByteSize() + MOST_AROUND + MOST_PER_MESSAGE * len(request.messages)
+    if request.tools:
+        most += MOST_FOR_TOOLS + MOST_PER_TOOL * len(request.tools)
+    for message in request.messages:
+        for part in message.parts.parts:
+            if part.HasField("image_url"):
+                # Its bytes are no text.
+                most += MOST_PER_IMAGE - len(part.image_url.url)
+    return min(most, MOST_TOKENS)
 
 
 def count_prompt(request: chat_pb2.ChatRequest) -> int:

@@ -44,7 +44,7 @@ ERROR_TABLE: Final[Mapping[ErrorReason.ValueType, ErrorShape]] = {
     _ERR.ERROR_REASON_MODEL_NOT_FOUND: ErrorShape(grpc.StatusCode.NOT_FOUND, 404, _INVALID, "model_not_found"),
     _ERR.ERROR_REASON_NOT_FOUND: ErrorShape(grpc.StatusCode.NOT_FOUND, 404, _INVALID, "not_found"),
     _ERR.ERROR_REASON_RATE_LIMITED: ErrorShape(grpc.StatusCode.RESOURCE_EXHAUSTED, 429, "rate_limit_error", "rate_limit_exceeded"),
-    _ERR.ERROR_REASON_BUDGET_EXHAUSTED: ErrorShape(grpc.StatusCode.RESOURCE_EXHAUSTED, 429, "budget_exceeded", "budget_exceeded"),
+    _ERR.ERROR_REASON_BUDGET_EXHAUSTED: ErrorShape(grpc.StatusCode.RESOURCE_EXHAUSTED, 429, "budget_exceeded", "insufficient_quota"),
     _ERR.ERROR_REASON_NOT_CACHED: ErrorShape(grpc.StatusCode.FAILED_PRECONDITION, 504, _INVALID, "not_cached"),
     _ERR.ERROR_REASON_PROVIDER_REJECTED: ErrorShape(grpc.StatusCode.INVALID_ARGUMENT, 400, _INVALID, None),
     _ERR.ERROR_REASON_PROVIDER_RATE_LIMITED: ErrorShape(
@@ -97,6 +97,12 @@ class GatewayError(Exception):
         self.retry_after_s = retry_after_s
         # Of the response at the edge; they do not travel inside the mesh.
         self.headers: Sequence[tuple[str, str]] = ()
+
+    def with_headers(self, headers: Sequence[tuple[str, str]]) -> "GatewayError":
+        """The same error with further headers: one error may be told to several clients."""
+        error = GatewayError(self.reason, self.message, self.metadata, retry_after_s=self.retry_after_s)
+        error.headers = [*self.headers, *headers]
+        return error
 
     @property
     def shape(self) -> ErrorShape:

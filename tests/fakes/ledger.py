@@ -6,6 +6,7 @@ from typing import Any
 
 from joulegate.ledger.v1 import ledger_service_pb2 as pb
 from joulegate.ledger.v1 import ledger_service_pb2_grpc as pb_grpc
+from joulegate.ledger.v1.reservation_pb2 import Denial, Grant
 from services.runtime.errors import GatewayError
 
 PATIENCE_S = 30
@@ -24,13 +25,27 @@ class Conversation:
         return await asyncio.wait_for(self.requests.get(), PATIENCE_S)
 
     def acknowledge(self, request: pb.BookRequest, **figures: Any) -> None:
-        """Answers a message; `figures` go into each settlement's acknowledgement."""
+        """Answers a message, and lets everybody in; `figures` go into each settlement's acknowledgement."""
         self.responses.put_nowait(
             pb.BookResponse(
-                intent_acks=[pb.IntentAck(request_id=intent.request_id) for intent in request.intents],
+                intent_acks=[pb.IntentAck(request_id=intent.request_id) for intent in request.intents if not intent.HasField("wishes")],
+                grants=[Grant(request_id=intent.request_id) for intent in request.intents if intent.HasField("wishes")],
                 settlement_acks=[pb.SettlementAck(request_id=each.request_id, **figures) for each in request.settlements],
+                release_acks=[pb.ReleaseAck(request_id=release.request_id) for release in request.releases],
             )
         )
+
+    async def grant(self, **members: Any) -> pb.Intent:
+        """Lets the next request in, for which these members of the grant are; gives its intent."""
+        [intent] = (await self.heard()).intents
+        self.responses.put_nowait(pb.BookResponse(grants=[Grant(request_id=intent.request_id, **members)]))
+        return intent
+
+    async def deny(self, **members: Any) -> pb.Intent:
+        """Keeps the next request out; gives its intent."""
+        [intent] = (await self.heard()).intents
+        self.responses.put_nowait(pb.BookResponse(denials=[Denial(request_id=intent.request_id, **members)]))
+        return intent
 
     def fail(self, error: GatewayError) -> None:
         self.responses.put_nowait(error)

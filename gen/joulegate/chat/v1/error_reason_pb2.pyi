@@ -38,9 +38,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_NOT_FOUND: _ErrorReason.ValueType  # 7
     """NOT_FOUND, 404. Anything else that is not there."""
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 8
-    """RESOURCE_EXHAUSTED, 429. Retry after RetryInfo."""
+    """RESOURCE_EXHAUSTED, 429. Metadata: `limit`. Retry after RetryInfo."""
     ERROR_REASON_BUDGET_EXHAUSTED: _ErrorReason.ValueType  # 9
-    """RESOURCE_EXHAUSTED, 429. A budget is used up. Metadata: `budget`."""
+    """RESOURCE_EXHAUSTED, 429. A budget is used up. Metadata: `budget`, `scope`, `measure`, `window` and, unless there never is room again,
+    `reset_time`.
+    """
     ERROR_REASON_NOT_CACHED: _ErrorReason.ValueType  # 10
     """FAILED_PRECONDITION, 504. `Cache-Control: only-if-cached` and nothing is."""
     ERROR_REASON_PROVIDER_REJECTED: _ErrorReason.ValueType  # 11
@@ -91,9 +93,11 @@ ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 6
 ERROR_REASON_NOT_FOUND: ErrorReason.ValueType  # 7
 """NOT_FOUND, 404. Anything else that is not there."""
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 8
-"""RESOURCE_EXHAUSTED, 429. Retry after RetryInfo."""
+"""RESOURCE_EXHAUSTED, 429. Metadata: `limit`. Retry after RetryInfo."""
 ERROR_REASON_BUDGET_EXHAUSTED: ErrorReason.ValueType  # 9
-"""RESOURCE_EXHAUSTED, 429. A budget is used up. Metadata: `budget`."""
+"""RESOURCE_EXHAUSTED, 429. A budget is used up. Metadata: `budget`, `scope`, `measure`, `window` and, unless there never is room again,
+`reset_time`.
+"""
 ERROR_REASON_NOT_CACHED: ErrorReason.ValueType  # 10
 """FAILED_PRECONDITION, 504. `Cache-Control: only-if-cached` and nothing is."""
 ERROR_REASON_PROVIDER_REJECTED: ErrorReason.ValueType  # 11
