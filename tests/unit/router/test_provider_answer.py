@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from grpc.aio import EOF, AioRpcError, Metadata
 
 from joulegate.cache.v1 import cache_service_pb2 as cache_pb
@@ -14,10 +15,11 @@ from joulegate.chat.v1 import chat_pb2, receipt_pb2
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from joulegate.dispatch.v1 import dispatch_service_pb2 as dispatch_pb
 from joulegate.ledger.v1 import entry_pb2, ledger_service_pb2
-from services.router.books import Books
+from services.router.books import Books, Verdict
 from services.router.controls import CacheControls
 from services.router.provider_answer import ProviderAnswer
 from services.router.question import Question
+from services.router.reservations import Admitted
 from services.runtime.errors import STATUS_DETAILS_KEY, GatewayError
 from services.runtime.identity import ANONYMOUS
 
@@ -44,20 +46,13 @@ class FakeCall:
 
 
 class FakeBooks:
-    """Acknowledges at once; while down, no intent is ever durable."""
+    """Acknowledges at once; while down, no intent is durable."""
 
     def __init__(self, are_down: bool = False) -> None:
         self.are_down = are_down
-        self.intents: list[ledger_service_pb2.Intent] = []
         self.settlements: list[ledger_service_pb2.Settlement] = []
 
-    def intend(self, intent: ledger_service_pb2.Intent) -> asyncio.Future[None]:
-        self.intents.append(intent)
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        future.set_result(None)
-        return future
-
-    async def durable(self, intended: asyncio.Future[None]) -> None:
+    async def durable(self, intended: asyncio.Future[Verdict]) -> None:
         if self.are_down:
             raise GatewayError(ErrorReason.ERROR_REASON_LEDGER_UNAVAILABLE, "the ledger cannot be written to")
         await intended
@@ -76,12 +71,15 @@ def begun() -> dispatch_pb.DispatchResponse:
     )
 
 
-def answer(call: FakeCall, books: FakeBooks, **members: Any) -> ProviderAnswer:
+def answer(call: FakeCall, books: FakeBooks, most: int = 0, **members: Any) -> ProviderAnswer:
     request = chat_pb2.ChatRequest(model="small", stream=True, **members)
     key = cache_pb.EntryKey()
     question = Question("r", request, "small", key, ANONYMOUS, CacheControls(), "", (), (), asyncio.get_running_loop().time(), 10)
     status = receipt_pb2.CACHE_STATUS_MISS
-    return ProviderAnswer(question, [TARGET, SPARE], "", status, call, cast(Books, books), lambda completion, source, ack: None)
+    intended: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+    intended.set_result(None)
+    admitted = Admitted(request, [TARGET, SPARE], 0, most, Timestamp(seconds=1), intended, (), "")
+    return ProviderAnswer(question, admitted, "", status, call, cast(Books, books), lambda completion, source, ack: None)
 
 
 CUT = GatewayError(ErrorReason.ERROR_REASON_STREAM_CUT, "lab: the connection broke")
@@ -215,12 +213,15 @@ async def test_answer_that_is_withheld_from_its_client_is_booked_as_what_it_took
     assert (attempt.outcome, attempt.tokens.output_tokens) == (entry_pb2.OUTCOME_STREAM_CUT, 1)
 
 
-async def test_bound_below_zero_is_announced_as_no_bound() -> None:
-    """The ledger refuses a negative one, and an intent that it refuses would hold up the books of everybody."""
+async def test_estimate_of_an_answer_is_never_more_than_its_bound() -> None:
     books = FakeBooks()
-    async with answer(FakeCall(begun()), books, max_tokens=-1):
-        pass
-    assert [intent.max_output_tokens for intent in books.intents] == [0]
+    said = chat_pb2.ChatCompletionChunk(choices=[chat_pb2.ChunkChoice(delta=chat_pb2.Message(text="One two three four five."))])
+    rest = dispatch_pb.DispatchResponse(events=[chat_pb2.ChatEvent(chunk=said)])
+    async with answer(FakeCall(begun(), rest), books, most=3) as left:
+        batches = left.batches()
+        await anext(batches)
+        await anext(batches)
+    assert books.settlements[0].attempts[0].tokens.output_tokens == 3
 
 
 async def test_usage_that_cannot_be_true_is_counted_instead() -> None:
