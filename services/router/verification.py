@@ -14,7 +14,7 @@ from typing import Final
 from joulegate.cache.v1 import cache_service_pb2 as cache_pb
 from services.router import metrics
 from services.router.answer import Answer, Source
-from services.router.question import Question
+from services.router.question import Question, Ticket
 from services.runtime.errors import GatewayError
 
 MAX_AT_ONCE: Final = 4
@@ -68,4 +68,5 @@ def anew(question: Question, source: Source) -> Question:
         controls=dataclasses.replace(question.controls, may_read=False),
         neighbours=(served,),
         wants_hedge=False,
+        ticket=Ticket(),
     )
