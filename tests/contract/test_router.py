@@ -101,6 +101,9 @@ class FakeCache(cache_grpc.CacheServiceServicer):
     async def InvalidateEntries(self, request: Any, context: Any) -> cache_pb.InvalidateEntriesResponse:
         raise GatewayError(ErrorReason.ERROR_REASON_UNIMPLEMENTED, "nobody asks this")
 
+    async def ReportEntry(self, request: Any, context: Any) -> cache_pb.ReportEntryResponse:
+        raise GatewayError(ErrorReason.ERROR_REASON_UNIMPLEMENTED, "nobody asks this")
+
     async def GetCacheStats(self, request: Any, context: Any) -> cache_pb.GetCacheStatsResponse:
         raise GatewayError(ErrorReason.ERROR_REASON_UNIMPLEMENTED, "nobody asks this")
 
