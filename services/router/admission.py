@@ -19,7 +19,8 @@ from services.wire.fields import without_extra
 MOST_CALLS: Final = 4
 MOST_ANSWERS: Final = 128
 _BOUNDS: Final = ("max_completion_tokens", "max_tokens")
-# OpenAI's clients heed it: they would try a spent budget again within seconds.
+# OpenAI's clients wait no longer than this, and would try a spent budget again and again, but for a header that they heed.
+PATIENCE_S: Final = 60.0
 _NO_RETRY: Final = ("x-should-retry", "false")
 
 Headers = Sequence[tuple[str, str]]
@@ -75,8 +76,8 @@ def clamping(request: chat_pb2.ChatRequest, most: int) -> str | None:
     return f"{name}: {most} instead of {wanted or 'no bound'}, which is what limits or budgets leave"
 
 
-def refusal(denial: pb.Denial, retry_after_s: float) -> GatewayError:
-    """The error for a request that was not let in."""
+def refusal(denial: pb.Denial, retry_after_s: float | None) -> GatewayError:
+    """The error for a request that was not let in; it may never be, and then there is no time to wait for."""
     if denial.HasField("rate"):
         limit = pb.RateLimit.Name(denial.rate.limit).removeprefix("RATE_LIMIT_").lower()
         message = denial.message or "Too many requests."
@@ -84,8 +85,14 @@ def refusal(denial: pb.Denial, retry_after_s: float) -> GatewayError:
     budget = denial.budget
     message, metadata = denial.message or "A budget is used up.", dict(_budget_metadata(budget))
     error = GatewayError(ErrorReason.ERROR_REASON_BUDGET_EXHAUSTED, message, metadata, retry_after_s=retry_after_s)
-    error.headers = [_NO_RETRY]
+    if retry_after_s is None or retry_after_s > PATIENCE_S:
+        error.headers = [_NO_RETRY]
     return error
+
+
+def wait_s(denial: pb.Denial) -> float | None:
+    """How long to wait before it makes sense to ask again; None for ever."""
+    return denial.retry_after.ToMicroseconds() / 1e6 if denial.HasField("retry_after") else None
 
 
 def _budget_metadata(budget: pb.BudgetDenial) -> Iterator[tuple[str, str]]:

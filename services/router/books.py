@@ -58,6 +58,9 @@ class Books:
         self._connected = asyncio.Event()
         self._emptied = asyncio.Event()
         self._emptied.set()
+        # Whether all that was said is on its way.
+        self._sent = asyncio.Event()
+        self._sent.set()
 
     @property
     def is_connected(self) -> bool:
@@ -162,6 +165,7 @@ class Books:
 
     def _send(self, record: Record) -> None:
         if self._outbox is not None:
+            self._sent.clear()
             self._outbox.put(record)
 
     async def keep_connected(self) -> None:
@@ -183,7 +187,7 @@ class Books:
                 return False
             stood = True
             outbox = self._repeat_unacknowledged()
-            writer = asyncio.create_task(_write(stream, outbox))
+            writer = asyncio.create_task(self._write(stream, outbox))
             while (response := await stream.read()) is not EOF:
                 self._acknowledge(response)
         except grpc.aio.AioRpcError as error:
@@ -193,12 +197,23 @@ class Books:
         finally:
             self._connected.clear()
             self._outbox = None
+            self._sent.set()
             self._revoke()
             self._leave_uncounted()
             stream.cancel()
             if writer is not None:
                 writer.cancel()
         return stood
+
+    async def _write(self, stream: Any, outbox: Outbox[Record]) -> None:
+        try:
+            while True:
+                await stream.write(_message_of(await outbox.batch()))
+                if outbox.is_empty:
+                    self._sent.set()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            # The reader sees the same break.
+            stream.cancel()
 
     def _leave_uncounted(self) -> None:
         """Gives up wishes for answers that are there already: they are not to wait for the ledger's return."""
@@ -274,18 +289,11 @@ class Books:
     async def flushed(self, timeout_s: float) -> None:
         """Waits until every settlement is durable; says so when some are not in time."""
         try:
-            await asyncio.wait_for(self._emptied.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._emptied.wait()
+                await self._sent.wait()
         except TimeoutError:
             log.error("settlements_left_behind", count=len(self._settlements))
-
-
-async def _write(stream: Any, outbox: Outbox[Record]) -> None:
-    try:
-        while True:
-            await stream.write(_message_of(await outbox.batch()))
-    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-        # The reader sees the same break.
-        stream.cancel()
 
 
 def _message_of(records: Iterable[Record]) -> pb.BookRequest:

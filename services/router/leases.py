@@ -75,6 +75,11 @@ class Lease:
         """Whether a request may take any amount."""
         return self._is_open
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there is anything to give back."""
+        return not self._is_open or self._requests < math.inf
+
     def take_request(self) -> bool:
         """Takes a request that calls nobody; whether there was one left."""
         if self._requests < 1:
@@ -108,6 +113,7 @@ class Lease:
 
 
 _NOTHING: Final = pb.Amounts()
+_NO_LEASE: Final = pb.Lease()
 
 
 def _bounded(message: pb.Lease, name: str) -> float:
@@ -126,9 +132,10 @@ class Standing:
 
     __slots__ = ("_full_at", "_reset_s", "limit", "remaining")
 
-    def __init__(self, message: pb.RateStanding, now: float) -> None:
+    def __init__(self, message: pb.RateStanding, leased: int, now: float) -> None:
         self.limit = message.limit
-        self.remaining = message.remaining
+        # What a lease has set aside for this router is there yet.
+        self.remaining = min(message.limit, message.remaining + leased)
         self._reset_s = message.reset.ToMicroseconds() / 1e6
         self._full_at = now + self._reset_s
 
@@ -183,33 +190,32 @@ class Account:
         """Takes in what a grant says; its lease only if it was not revoked meanwhile."""
         self._asked_at = -math.inf
         self._denial = None
-        self._stands(grant.rates, now)
+        self._stands(grant.rates, now, grant.lease)
         if not grant.rates.HasField("requests"):
             self._unlimited_until = now + KNOWN_S
         if is_current and grant.HasField("lease"):
             self._leases.insert(0, Lease(grant.lease, asked_at))
             self._leases.sort(key=lambda lease: -lease.until)
-            for lease in self._leases[MAX_LEASES:]:
-                self.returned.append(lease.lease_id)
-            del self._leases[MAX_LEASES:]
+            kept = self._leases[:MAX_LEASES]
+            self._drop(lambda lease: lease in kept)
 
     def denied(self, denial: pb.Denial, now: float) -> None:
         """Takes in what a denial says. Requests come back with time alone, so until then nobody has to be asked again."""
         self._asked_at = -math.inf
-        self._stands(denial.rates, now)
+        self._stands(denial.rates, now, _NO_LEASE)
         if denial.HasField("rate") and denial.rate.limit != pb.RATE_LIMIT_TOKENS_PER_MINUTE:
             self._denial, self._denied_until = denial, now + denial.retry_after.ToMicroseconds() / 1e6
 
-    def _stands(self, rates: pb.RateStatus, now: float) -> None:
-        self.requests = Standing(rates.requests, now) if rates.HasField("requests") else None
-        self.tokens = Standing(rates.tokens, now) if rates.HasField("tokens") else None
+    def _stands(self, rates: pb.RateStatus, now: float, lease: pb.Lease) -> None:
+        self.requests = Standing(rates.requests, lease.requests, now) if rates.HasField("requests") else None
+        self.tokens = Standing(rates.tokens, lease.rate_tokens, now) if rates.HasField("tokens") else None
 
     def give_up(self) -> None:
         """Uses no lease any more."""
         self._drop(lambda lease: False)
 
     def _drop(self, stays: Callable[[Lease], bool]) -> None:
-        self.returned += [lease.lease_id for lease in self._leases if not stays(lease)]
+        self.returned += [lease.lease_id for lease in self._leases if lease.is_bounded and not stays(lease)]
         self._leases = [lease for lease in self._leases if stays(lease)]
 
 

@@ -89,7 +89,7 @@ class Reservations:
         intended, verdict = await self._asked(question, account, intent)
         if isinstance(verdict, pb.Grant):
             return ask.admitted(verdict.max_output_tokens, verdict.call_count, intended)
-        refusal = admission.refusal(verdict, verdict.retry_after.ToMicroseconds() / 1e6)
+        refusal = admission.refusal(verdict, admission.wait_s(verdict))
         if downgrade is None and (model := verdict.budget.downgrade_model):
             return Downgrade(model, refusal)
         raise refusal
@@ -122,7 +122,7 @@ class Reservations:
             question.ticket.counted = Counted(_now())
             return
         if isinstance(verdict, pb.Denial):
-            raise admission.refusal(verdict, verdict.retry_after.ToMicroseconds() / 1e6)
+            raise admission.refusal(verdict, admission.wait_s(verdict))
         question.ticket.counted = counted._replace(intent=intent)
 
     def _uncount(self, question: Question) -> None:

@@ -41,6 +41,10 @@ class Outbox(Generic[Frame]):
         self._closed = False
         self._alarm: asyncio.TimerHandle | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        return not self._frames
+
     def put(self, frame: Frame) -> None:
         self._frames.append(frame)
         self._filled.set()

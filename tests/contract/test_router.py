@@ -69,7 +69,7 @@ class FakeDispatch(dispatch_grpc.DispatchServiceServicer):
                 yield step
 
     async def WatchProviders(self, request: Any, context: Any) -> AsyncIterator[dispatch_pb.WatchProvidersResponse]:
-        models = [dispatch_pb.Model(id="small")]
+        models = [dispatch_pb.Model(id=name) for name in ("small", "tiny")]
         yield dispatch_pb.WatchProvidersResponse(providers=[dispatch_pb.Provider(name="lab", kind="openai", healthy=True, models=models)])
         await asyncio.Event().wait()
 
@@ -136,8 +136,8 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @asynccontextmanager
-async def serving(kind: str, **variables: str) -> AsyncIterator[Router]:
-    """The router as its composition root builds it, connected to its books."""
+async def serving(kind: str, is_leased: bool = True, **variables: str) -> AsyncIterator[Router]:
+    """The router as its composition root builds it, connected to its books; as a rule it may let anonymous callers in by itself."""
     dispatch, cache, ledger, mesh = FakeDispatch(), FakeCache(), FakeLedger(), new_mesh()
     dispatch_grpc.add_DispatchServiceServicer_to_server(dispatch, mesh.registry)
     cache_grpc.add_CacheServiceServicer_to_server(cache, mesh.registry)
@@ -145,7 +145,8 @@ async def serving(kind: str, **variables: str) -> AsyncIterator[Router]:
     settings = load(RouterSettings, {"CACHE_LOOKUP_TIMEOUT_SECONDS": "10", "LEDGER_WAIT_SECONDS": "0.2"} | variables)
     async with build(settings, mesh), serve(mesh, kind) as channel:
         router = Router(ChatServiceStub(channel), dispatch, cache, await ledger.conversation())
-        await _lease(router)
+        if is_leased:
+            await _lease(router)
         yield router
 
 
