@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import lru_cache
 
 from joulegate.cache.v1 import cache_service_pb2_grpc as pb_grpc
+from joulegate.cache.v1.flight_service_pb2_grpc import add_FlightServiceServicer_to_server
 from services.cache import gate, settings
 from services.cache.answer_cache import AnswerCache
 from services.cache.brake import Brake
@@ -18,6 +19,8 @@ from services.cache.embedders.fastembed import FastembedEmbedder
 from services.cache.embedders.hashing import HashEmbedder
 from services.cache.embedders.wordllama import WordllamaEmbedder
 from services.cache.embedding_queue import EmbeddingQueue
+from services.cache.flight_exchange import FlightExchange
+from services.cache.flight_servicer import FlightServicer
 from services.cache.hot_index import HotIndex
 from services.cache.lessons import Lessons
 from services.cache.lite_server import StoreInUseError, check_unowned
@@ -54,7 +57,9 @@ async def build(own: CacheSettings, mesh: Mesh) -> AsyncIterator[None]:
             floor = embedder.floor if own.similarity_threshold is None else own.similarity_threshold
             semantic = SemanticTier(queue, embedder.fingerprint, index, refusing_rule, lessons, floor, own.top_k, counts)
         cache = AnswerCache(own, index, mirror, counts, clock, random.random, semantic)
-        pb_grpc.add_CacheServiceServicer_to_server(CacheServicer(cache, lessons), mesh.registry)
+        exchange = await stack.enter_async_context(FlightExchange(clock, mesh.draining))
+        pb_grpc.add_CacheServiceServicer_to_server(CacheServicer(cache, lessons, exchange), mesh.registry)
+        add_FlightServiceServicer_to_server(FlightServicer(exchange), mesh.registry)
         yield
 
 

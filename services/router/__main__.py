@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from joulegate.cache.v1.cache_service_pb2_grpc import CacheServiceStub
+from joulegate.cache.v1.flight_service_pb2_grpc import FlightServiceStub
 from joulegate.chat.v1.chat_service_pb2_grpc import add_ChatServiceServicer_to_server
 from joulegate.dispatch.v1.dispatch_service_pb2_grpc import DispatchServiceStub
 from joulegate.ledger.v1.key_service_pb2_grpc import KeyServiceStub
@@ -27,6 +28,7 @@ from services.router.ops_servicer import OpsServicer
 from services.router.pipeline import LookupBounds, Pipeline
 from services.router.provider_watch import watch_providers
 from services.router.ranking import STRATEGIES, Ranking
+from services.router.relay import open_relay
 from services.router.reservations import open_reservations
 from services.router.router_servicer import RouterServicer
 from services.router.settings import RouterSettings
@@ -46,7 +48,8 @@ async def build(settings: RouterSettings, mesh: Mesh) -> AsyncIterator[None]:
         dispatch = DispatchServiceStub(mesh.channel("dispatch"))
         cache = CacheServiceStub(mesh.channel("cache"))
         accounts = Accounts()
-        books = await stack.enter_async_context(open_books(ledger, str(uuid.uuid4()), settings.ledger_wait_s, accounts.revoke))
+        router_id = str(uuid.uuid4())
+        books = await stack.enter_async_context(open_books(ledger, router_id, settings.ledger_wait_s, accounts.revoke))
         reservations = await stack.enter_async_context(open_reservations(books, accounts, clock))
         watch = await stack.enter_async_context(watch_providers(dispatch))
         near_cache = NearCache(settings.near_cache_bytes, settings.near_cache_ttl_s)
@@ -66,6 +69,8 @@ async def build(settings: RouterSettings, mesh: Mesh) -> AsyncIterator[None]:
             settings.verified_share,
         )
         stack.push_async_callback(pipeline.close)
+        exchange = FlightServiceStub(mesh.channel("cache"))
+        await stack.enter_async_context(open_relay(exchange, router_id, pipeline.flights, settings.drain_s))
         keys, static_key = KeyServiceStub(mesh.channel("ledger")), StaticKey(settings.gateway_api_key)
         callers = await stack.enter_async_context(open_callers(static_key, settings.auth_required, keys, clock, settings.ledger_wait_s))
         intake = Intake(

@@ -33,6 +33,8 @@ class Source:
     warnings: Sequence[str] = ()
     # The model that answers because a budget would have it so; empty: the one that was asked for.
     downgraded_to: str = ""
+    # The key whose budget has changed what was asked for; None: nothing was changed.
+    curtailed_for: str | None = None
 
 
 class Answer(Protocol):

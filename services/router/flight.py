@@ -27,10 +27,29 @@ _OF_THE_LEADER = frozenset(
 )
 
 
+class LookAgainError(GatewayError):
+    """There is nothing to listen to, but the answer may be kept by now, or on its way from somebody else."""
+
+    def __init__(self) -> None:
+        super().__init__(ErrorReason.ERROR_REASON_SERVICE_UNAVAILABLE, "The answer that was on its way is not any more.")
+
+
 class Listener:
     """One reader of a flight. `wake` is called when there may be something to do."""
 
-    __slots__ = ("_continuation", "_flight", "_next", "_said", "error", "has_followed", "has_led", "question", "reads_on", "wake")
+    __slots__ = (
+        "_continuation",
+        "_flight",
+        "_next",
+        "_said",
+        "error",
+        "has_followed",
+        "has_led",
+        "question",
+        "reads_on",
+        "restarted",
+        "wake",
+    )
 
     def __init__(self, flight: "Flight", wake: Callable[[], None], question: Question | None) -> None:
         self._flight = flight
@@ -45,6 +64,8 @@ class Listener:
         self._continuation: Continuation | None = None
         # What was read of the answers before this one. Kept only when there is one.
         self._said: list[chat_pb2.ChatEvent] = []
+        # Set when all that was read is void, for a listener that can tell its own reader so: one without a question.
+        self.restarted = False
         # Whether it was ever the leader, and whether there was ever another one.
         self.has_led = False
         self.has_followed = False
@@ -96,6 +117,9 @@ class Listener:
 
     def begin_anew(self, batches: list[Events]) -> None:
         """The answer of which these batches had come will not go on; another one takes its place."""
+        if self.question is None:
+            self._next, self.restarted = 0, True
+            return
         if self._continuation is None:
             self._said += chain.from_iterable(batches[: self._next])
         self._next = 0
@@ -115,6 +139,8 @@ class Flight:
         self.leader: Listener | None = None
         # What is shared, once it has begun.
         self.answer: Answer | None = None
+        # Whether this or an earlier answer has begun, so that listeners have been told where it comes from.
+        self.has_begun = False
         self.batches: list[Events] = []
         # Whether all events have come.
         self.is_finished = False
@@ -141,6 +167,11 @@ class Flight:
         self._listeners[listener] = None
         return listener
 
+    def is_for(self, question: Question) -> bool:
+        """Whether the answer, as far as it is known, is one to this request: what one caller's budget has curtailed is no other caller's."""
+        curtailed_for = None if self.answer is None else self.answer.source.curtailed_for
+        return curtailed_for is None or curtailed_for == question.caller.key_id
+
     def leave(self, listener: Listener, reason: GatewayError | None = None) -> None:
         """The listener is gone, for that reason if there is one."""
         is_last = self._listeners.keys() == {listener}
@@ -159,9 +190,11 @@ class Flight:
 
     def begin(self, answer: Answer) -> None:
         """The answer has begun."""
-        self.answer = answer
+        self.answer, self.has_begun = answer, True
         for listener in self._listeners:
             listener.has_followed |= listener is not self.leader
+            if listener.question is not None and not self.is_for(listener.question):
+                listener.error = listener.error or LookAgainError()
         self._wake_all()
 
     def add(self, events: Events) -> None:

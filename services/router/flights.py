@@ -2,16 +2,20 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 
+from joulegate.cache.v1 import flight_service_pb2
+from joulegate.cache.v1 import flight_service_pb2_grpc as flight_grpc
+from joulegate.cache.v1.flight_pb2 import Boarding
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from services.router import metrics
 from services.router.answer import Answer
 from services.router.books import Books
-from services.router.flight import Flight
+from services.router.flight import Flight, LookAgainError
 from services.router.question import Question
-from services.router.reservations import Reservations
+from services.router.relayed_answer import LeaderLost, RelayedAnswer, Restarted
 from services.router.shared_answer import SharedAnswer
 from services.runtime import logs
 from services.runtime.errors import GatewayError
@@ -31,6 +35,8 @@ class OpenFlight:
         self.receipt_wanted = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
         self._forget = forget
+        # Set while another router leads.
+        self.relayed: RelayedAnswer | None = None
 
     def _abandon(self, reason: GatewayError | None) -> None:
         # Whoever comes now starts afresh. The reason ends up in the books: a deadline is not a client that left.
@@ -42,23 +48,68 @@ class OpenFlight:
 class Flights:
     """The open flights of a router. `longest_s` bounds a call, whoever's it is."""
 
-    def __init__(self, ask: Ask, books: Books, reservations: Reservations, longest_s: float) -> None:
+    def __init__(self, ask: Ask, books: Books, longest_s: float) -> None:
         self._ask = ask
         self._books = books
-        self._reservations = reservations
         self._longest_s = longest_s
         self._open: dict[bytes, OpenFlight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        # What may still become a flight, or has been one and is being stored.
+        self._held: Counter[bytes] = Counter()
+        self._departures: dict[bytes, asyncio.Event] = {}
+        self._router_id = ""
+        self._exchange: flight_grpc.FlightServiceStub | None = None
+
+    def connect(self, router_id: str, exchange: flight_grpc.FlightServiceStub) -> None:
+        """From now on, flights may be shared with other routers."""
+        self._router_id, self._exchange = router_id, exchange
+
+    def disconnect(self) -> None:
+        """Nobody can be followed any more, and who has been has to be replaced."""
+        self._exchange = None
+        for flown in self._open.values():
+            if flown.relayed is not None:
+                flown.relayed.lose()
+
+    def boarding(self, flight_id: bytes) -> Boarding:
+        """What a look-up says of this router; nothing while flights are not shared with others."""
+        return Boarding() if self._exchange is None else Boarding(router_id=self._router_id, flight_id=flight_id)
 
     def is_open(self, flight_id: bytes) -> bool:
         return flight_id in self._open
 
+    @contextmanager
+    def held(self, flight_id: bytes) -> Iterator[None]:
+        """While entered, a router that wants this flight waits: there may be one, or its answer may be stored in a moment."""
+        self._held[flight_id] += 1
+        try:
+            yield
+        finally:
+            self._held[flight_id] -= 1
+            if not self._held[flight_id]:
+                del self._held[flight_id]
+                self._tell_departure(flight_id)
+
+    async def departure(self, flight_id: bytes) -> OpenFlight | None:
+        """The open flight, once it is decided whether there is one."""
+        while (flown := self._open.get(flight_id)) is None and flight_id in self._held:
+            await self._departures.setdefault(flight_id, asyncio.Event()).wait()
+        return flown
+
+    def _tell_departure(self, flight_id: bytes) -> None:
+        if (waited_for := self._departures.pop(flight_id, None)) is not None:
+            waited_for.set()
+
+    def open(self, flight_id: bytes, question: Question, *, may_follow: bool = True, is_led_elsewhere: bool = False) -> OpenFlight:
+        """The open flight, else a new one, which follows the router that leads it elsewhere. To be joined before anything is awaited."""
+        flown = self._open.get(flight_id)
+        if flown is not None and flown.flight.is_for(question) and (may_follow or flown.relayed is None):
+            return flown
+        return self._launch(flight_id, follows=may_follow and is_led_elsewhere)
+
     @asynccontextmanager
-    async def share(self, flight_id: bytes, question: Question) -> AsyncIterator[Answer]:
-        """The answer to a question, begun: that of the open flight, else of a new one. Raises GatewayError when none begins."""
-        if flight_id in self._open:
-            await self._reservations.count(question)
-        flown = self._open.get(flight_id) or self._launch(flight_id)
+    async def share(self, flown: OpenFlight, question: Question) -> AsyncIterator[Answer]:
+        """The answer to a question, begun. Raises GatewayError when none begins: LookAgainError when there was nothing to follow."""
         shared = SharedAnswer(flown.flight, question, self._books, flown.receipt_wanted.set)
         try:
             await shared.begun()
@@ -68,19 +119,61 @@ class Flights:
             raise
         shared.leave(None)
 
-    def _launch(self, flight_id: bytes) -> OpenFlight:
+    def _launch(self, flight_id: bytes, follows: bool) -> OpenFlight:
         flown = self._open[flight_id] = OpenFlight(flight_id, self._forget)
+        if follows and self._exchange is not None:
+            call = self._exchange.Follow(flight_service_pb2.FollowRequest(router_id=self._router_id, flight_id=flight_id))
+            flown.relayed = RelayedAnswer(call)
         task = flown.task = asyncio.create_task(self._fly(flown))
         self._tasks.add(task)
         task.add_done_callback(lambda task: self._end(flown, task))
         metrics.FLIGHTS.inc()
+        self._tell_departure(flight_id)
         return flown
 
     async def _fly(self, flown: OpenFlight) -> None:
-        while (question := flown.flight.appoint()) is not None:
+        flight = flown.flight
+        if flown.relayed is not None:
+            if not await self._follow(flown, flown.relayed):
+                return
+            flown.relayed = None
+            metrics.FLIGHT_PROMOTIONS.inc()
+        while (question := flight.appoint()) is not None:
             if not await self._lead(flown, question):
                 return
             metrics.FLIGHT_PROMOTIONS.inc()
+        # Only other routers listen: one of them has to lead.
+        flight.fail(LookAgainError())
+
+    async def _follow(self, flown: OpenFlight, relayed: RelayedAnswer) -> bool:
+        """Takes what another router leads. Says whether this one has to lead instead."""
+        flight = flown.flight
+        try:
+            while True:
+                try:
+                    await relayed.begin()
+                    flight.begin(relayed)
+                    async for events in relayed.batches():
+                        flight.add(events)
+                    flight.finish()
+                    flight.land(await relayed.receipt())
+                except Restarted:
+                    flight.begin_anew()
+                else:
+                    return False
+        except LeaderLost:
+            flight.begin_anew()
+            return True
+        except LookAgainError as error:
+            if flight.has_begun:
+                flight.begin_anew()
+                return True
+            flight.fail(error)
+        except GatewayError as error:
+            flight.fail(error)
+        finally:
+            relayed.close()
+        return False
 
     async def _lead(self, flown: OpenFlight, question: Question) -> bool:
         """Makes the call in a listener's name. Says whether another one is to try."""

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -12,6 +12,7 @@ from google.protobuf import duration_pb2, timestamp_pb2
 
 from joulegate.cache.v1 import cache_service_pb2 as cache_pb
 from joulegate.cache.v1 import cache_service_pb2_grpc as cache_grpc
+from joulegate.cache.v1 import flight_pb2
 from joulegate.chat.v1 import chat_pb2, receipt_pb2
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from joulegate.dispatch.v1 import dispatch_service_pb2 as dispatch_pb
@@ -21,6 +22,7 @@ from services.router import metrics, tokens
 from services.router.answer import Answer, CachedAnswer, Source
 from services.router.books import Books
 from services.router.catalogue import Candidate, Catalogue
+from services.router.flight import LookAgainError
 from services.router.flights import Flights
 from services.router.load import Place
 from services.router.near_cache import NearCache
@@ -54,6 +56,16 @@ class LookupBounds:
     reworded: float
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Kept:
+    """What the cache says to a question: an answer or, without one, what else is known."""
+
+    # With the neighbours of a miss.
+    question: Question
+    hit: CachedAnswer | None = None
+    role: flight_pb2.FlightRole.ValueType = flight_pb2.FLIGHT_ROLE_UNSPECIFIED
+
+
 class Pipeline:
     """Answers questions."""
 
@@ -80,7 +92,7 @@ class Pipeline:
         self._near_cache = near_cache
         self._clock = clock
         self._lookup_s = lookup_s
-        self._flights = Flights(self._asked, books, reservations, longest_s)
+        self.flights = Flights(self._asked, books, longest_s)
         self._verifier = Verifier(verified_share, random.random, self.answer)
         # Tasks that nobody waits for would otherwise be free for the garbage collector.
         self._stores: set[asyncio.Task[None]] = set()
@@ -88,7 +100,7 @@ class Pipeline:
     async def close(self) -> None:
         """Ends the calls that are still made for somebody."""
         await self._verifier.close()
-        await self._flights.close()
+        await self.flights.close()
 
     @asynccontextmanager
     async def answer(self, question: Question) -> AsyncIterator[Answer]:
@@ -106,28 +118,62 @@ class Pipeline:
 
     @asynccontextmanager
     async def _answer(self, question: Question) -> AsyncIterator[Answer]:
-        controls = question.controls
-        flight = flight_id(question.key, question.caller) if controls.may_share else None
-        if controls.may_read and not (flight and self._flights.is_open(flight)):
-            hit = self._near(question)
-            if hit is None:
-                hit, neighbours = await self._look_up(question)
-                question = dataclasses.replace(question, neighbours=neighbours) if neighbours else question
-            if hit is None and not (flight and self._flights.is_open(flight)):
-                # An identical request may have been answered meanwhile.
-                hit = self._near(question)
-            # Keys that share answers need not be allowed the same models.
-            if hit is not None and question.caller.may_use(hit.source.provider, hit.source.model):
-                await self._reservations.count(question)
-                self._book_hit(question, hit)
-                if hit.source.cache_status == receipt_pb2.CACHE_STATUS_HIT_SEMANTIC:
-                    self._verifier.served(question, hit.source)
-                yield hit
+        async with AsyncExitStack() as stack:
+            if not question.controls.may_share:
+                yield await self._alone(question, stack)
                 return
-        if controls.only_if_cached:
-            raise GatewayError(ErrorReason.ERROR_REASON_NOT_CACHED, "No cached answer satisfies `Cache-Control: only-if-cached`.")
-        async with self._flights.share(flight, question) if flight else self._asked(question) as answer:
+            flight = flight_id(question.key, question.caller)
+            for may_follow in (True, False):
+                try:
+                    answer = await self._together(question, flight, stack, may_follow=may_follow)
+                    break
+                except LookAgainError:
+                    self._reservations.uncount(question)
+            else:
+                answer = await self._alone(question, stack)
             yield answer
+
+    async def _alone(self, question: Question, stack: AsyncExitStack) -> Answer:
+        """A kept answer, else one for this request only."""
+        kept = await self._kept(question, None)
+        if kept.hit is not None:
+            return kept.hit
+        if question.controls.only_if_cached:
+            raise GatewayError(ErrorReason.ERROR_REASON_NOT_CACHED, "No cached answer satisfies `Cache-Control: only-if-cached`.")
+        return await stack.enter_async_context(self._asked(kept.question))
+
+    async def _together(self, question: Question, flight: bytes, stack: AsyncExitStack, *, may_follow: bool) -> Answer:
+        """A kept answer, else one that identical requests share. Raises LookAgainError when it was on its way, and may be kept by now."""
+        with self.flights.held(flight):
+            kept = _Kept(question) if self.flights.is_open(flight) else await self._kept(question, flight)
+            if kept.hit is not None:
+                return kept.hit
+            follows = may_follow and kept.role == flight_pb2.FLIGHT_ROLE_FOLLOW
+            if follows or self.flights.is_open(flight):
+                # Whoever is to lead after all is counted by what it reserves instead.
+                await self._reservations.count(question)
+            flown = self.flights.open(flight, question, may_follow=may_follow, is_led_elsewhere=follows)
+        return await stack.enter_async_context(self.flights.share(flown, kept.question))
+
+    async def _kept(self, question: Question, flight: bytes | None) -> _Kept:
+        """What is kept for this caller; a hit is booked."""
+        if not question.controls.may_read:
+            return _Kept(question)
+        kept = _Kept(question, self._near(question))
+        if kept.hit is None:
+            kept = await self._look_up(question, flight)
+            # An identical request may have been answered meanwhile.
+            hit = kept.hit or self._near(question)
+            kept = dataclasses.replace(kept, hit=hit)
+        # Keys that share answers need not be allowed the same models.
+        if kept.hit is not None and not question.caller.may_use(kept.hit.source.provider, kept.hit.source.model):
+            return dataclasses.replace(kept, hit=None)
+        if kept.hit is not None:
+            await self._reservations.count(question)
+            self._book_hit(question, kept.hit)
+            if kept.hit.source.cache_status == receipt_pb2.CACHE_STATUS_HIT_SEMANTIC:
+                self._verifier.served(question, kept.hit.source)
+        return kept
 
     @asynccontextmanager
     async def _asked(self, question: Question, downgrade: Downgrade | None = None) -> AsyncIterator[Answer]:
@@ -190,24 +236,28 @@ class Pipeline:
         self._near_cache.count(question.model)
         return self._cached(question, near, receipt_pb2.CACHE_STATUS_HIT_EXACT, 1.0)
 
-    async def _look_up(self, question: Question) -> tuple[CachedAnswer | None, tuple[cache_pb.Neighbour, ...]]:
-        """The kept answer; None on a miss, with the entries whose answers are to be compared with the one that is made."""
+    async def _look_up(self, question: Question, flight: bytes | None) -> _Kept:
+        """What the cache service says. The question of a miss has the entries whose answers the new one is to be compared with."""
         key, controls, wording = question.key, question.controls, question.wording()
         request = cache_pb.LookUpRequest(
             key=key, wording=wording, min_similarity=controls.min_similarity, max_error=controls.max_error, model=question.model
         )
+        if flight is not None:
+            request.boarding.MergeFrom(self.flights.boarding(flight))
         if controls.max_age_s is not None:
             request.max_age.CopyFrom(duration_pb2.Duration(seconds=controls.max_age_s))
         try:
             found = await self._cache.LookUp(request, timeout=self._lookup_s.exact if wording is None else self._lookup_s.reworded)
         except grpc.aio.AioRpcError:
             metrics.CACHE_FAULTS.labels("LookUp").inc()
-            return None, ()
+            return _Kept(question)
         if not found.HasField("entry"):
-            return None, tuple(found.neighbours)
+            if found.neighbours:
+                question = dataclasses.replace(question, neighbours=tuple(found.neighbours))
+            return _Kept(question, role=found.flight_role)
         if found.tier == cache_pb.TIER_EXACT:
             self._near_cache.put(key, found.entry, self._clock.monotonic())
-        return self._cached(question, found.entry, _STATUS_OF_TIER[found.tier], found.similarity), ()
+        return _Kept(question, self._cached(question, found.entry, _STATUS_OF_TIER[found.tier], found.similarity))
 
     def _cached(self, question: Question, entry: cache_pb.Entry, status: Any, similarity: float) -> CachedAnswer:
         age = max(0, int(self._clock.now() - entry.create_time.seconds))
@@ -264,15 +314,21 @@ class Pipeline:
         )
         if ttl_s is not None:
             request.ttl.CopyFrom(duration_pb2.Duration(seconds=ttl_s))
-        task = asyncio.create_task(self._send(request))
+        with ExitStack() as stack:
+            if question.controls.may_share:
+                request.flight_id = flight_id(question.key, question.caller)
+                # Whoever wants this flight is told to look again once the answer can be found.
+                stack.enter_context(self.flights.held(request.flight_id))
+            task = asyncio.create_task(self._send(request, stack.pop_all()))
         self._stores.add(task)
         task.add_done_callback(self._stores.discard)
 
-    async def _send(self, request: cache_pb.StoreRequest) -> None:
-        try:
-            await self._cache.Store(request, timeout=STORE_TIMEOUT_S)
-        except grpc.aio.AioRpcError:
-            metrics.CACHE_FAULTS.labels("Store").inc()
+    async def _send(self, request: cache_pb.StoreRequest, held: ExitStack) -> None:
+        with held:
+            try:
+                await self._cache.Store(request, timeout=STORE_TIMEOUT_S)
+            except grpc.aio.AioRpcError:
+                metrics.CACHE_FAULTS.labels("Store").inc()
 
 
 def _is_complete(completion: chat_pb2.ChatCompletion) -> bool:

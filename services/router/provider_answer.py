@@ -81,6 +81,7 @@ class ProviderAnswer:
             decision=self._decision,
             warnings=[*self._warnings, *self._selected.warnings],
             downgraded_to=self._downgraded_to,
+            curtailed_for=self._question.caller.key_id if self._downgraded_to or self._warnings else None,
         )
 
     async def __aenter__(self) -> "ProviderAnswer":

@@ -71,7 +71,7 @@ class Reservations:
 
         After a `downgrade` there is no second one.
         """
-        self._uncount(question)
+        self.uncount(question)
         now = self._clock.monotonic()
         account = self._account(question, now)
         ask = _Ask(question, targets, _now(), "" if downgrade is None else downgrade.model)
@@ -125,7 +125,7 @@ class Reservations:
             raise admission.refusal(verdict, admission.wait_s(verdict))
         question.ticket.counted = counted._replace(intent=intent)
 
-    def _uncount(self, question: Question) -> None:
+    def uncount(self, question: Question) -> None:
         """What was to follow another request's call is to make its own."""
         counted, question.ticket.counted = question.ticket.counted, None
         if counted is not None and counted.intent is not None:

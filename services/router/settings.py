@@ -56,6 +56,7 @@ class RouterSettings:
         "where an answer begins soonest, `least_busy` where the fewest calls are out.",
     )
     request_timeout_s: float = setting("REQUEST_TIMEOUT_SECONDS", number(above=0), "600", "The longest that a request may take in all.")
+    drain_s: float = setting("DRAIN_SECONDS", number(least=0), "30", "How long running calls may go on after SIGTERM.")
     ledger_wait_s: float = setting(
         "LEDGER_WAIT_SECONDS", number(above=0), "5", "How long a request waits for the books before it is refused."
     )

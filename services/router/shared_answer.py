@@ -16,7 +16,7 @@ from joulegate.ledger.v1 import entry_pb2, ledger_service_pb2
 from services.router import metrics, tokens
 from services.router.answer import Events, Source, completion_id, free_receipt
 from services.router.books import Books
-from services.router.flight import Flight
+from services.router.flight import Flight, LookAgainError
 from services.router.provider_answer import outcome_of
 from services.router.question import Counted, Question
 from services.runtime.errors import GatewayError
@@ -40,7 +40,7 @@ class SharedAnswer:
         self._create_time.FromNanoseconds(time.time_ns())
         left_s = question.timeout_s - (time.monotonic() - question.arrived_at)
         self._timer = asyncio.get_running_loop().call_later(max(0.0, left_s), self._expire)
-        self._has_all = False
+        self._has_begun = self._has_all = False
         # Why the answer broke off; whoever reads it may tell the client by a last event and then leave without an error.
         self._broken: GatewayError | None = None
 
@@ -58,6 +58,7 @@ class SharedAnswer:
         while self._flight.answer is None:
             await self._news()
             self._listener.check()
+        self._has_begun = True
 
     async def batches(self) -> AsyncIterator[Events]:
         while True:
@@ -87,11 +88,12 @@ class SharedAnswer:
         return self._own([chat_pb2.ChatEvent(chunk=self._flight.usage_chunk())])[0].chunk
 
     def leave(self, error: BaseException | None) -> None:
-        """The end of this request's part, and the row in the books of one that has only followed."""
+        """The end of this request's part, and the row in the books of one that has only followed. Who looks again has its row elsewhere."""
         self._timer.cancel()
         metrics.FLIGHT_LISTENERS.dec()
         self._flight.leave(self._listener, self._listener.error)
-        if not self._listener.has_led:
+        looks_again = isinstance(error, LookAgainError) and not self._has_begun
+        if not self._listener.has_led and not looks_again:
             self._book(self._outcome(error))
 
     # What the flight calls.

@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from joulegate.cache.v1 import flight_pb2 as joulegate_dot_cache_dot_v1_dot_flight__pb2
 from joulegate.chat.v1 import chat_pb2 as joulegate_dot_chat_dot_v1_dot_chat__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&joulegate/cache/v1/cache_service.proto\x12\x12joulegate.cache.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cjoulegate/chat/v1/chat.proto\"=\n\x08\x45ntryKey\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"&\n\x07Wording\x12\r\n\x05scope\x18\x01 \x01(\x0c\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xae\x02\n\rLookUpRequest\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.joulegate.cache.v1.EntryKey\x12\x33\n\x07request\x18\x02 \x01(\x0b\x32\x1e.joulegate.chat.v1.ChatRequestB\x02\x18\x01\x12*\n\x07max_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x07wording\x18\x04 \x01(\x0b\x32\x1b.joulegate.cache.v1.Wording\x12\x1b\n\x0emin_similarity\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05model\x18\x06 \x01(\t\x12\x16\n\tmax_error\x18\x07 \x01(\x01H\x01\x88\x01\x01\x42\x11\n\x0f_min_similarityB\x0c\n\n_max_error\"\xa9\x01\n\x0eLookUpResponse\x12(\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x19.joulegate.cache.v1.Entry\x12&\n\x04tier\x18\x02 \x01(\x0e\x32\x18.joulegate.cache.v1.Tier\x12\x12\n\nsimilarity\x18\x03 \x01(\x01\x12\x31\n\nneighbours\x18\x04 \x03(\x0b\x32\x1d.joulegate.cache.v1.Neighbour\"A\n\tNeighbour\x12\x10\n\x08\x65ntry_id\x18\x01 \x01(\t\x12\x12\n\nsimilarity\x18\x02 \x01(\x01\x12\x0e\n\x06served\x18\x03 \x01(\x08\"\x86\x02\n\x05\x45ntry\x12\x10\n\x08\x65ntry_id\x18\x01 \x01(\t\x12\x35\n\ncompletion\x18\x02 \x01(\x0b\x32!.joulegate.chat.v1.ChatCompletion\x12\x10\n\x08provider\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rcost_nano_usd\x18\x07 \x01(\x03\x12\x1a\n\x12\x65nergy_microjoules\x18\x08 \x01(\x03\"\xaf\x02\n\x0cStoreRequest\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.joulegate.cache.v1.EntryKey\x12\x33\n\x07request\x18\x02 \x01(\x0b\x32\x1e.joulegate.chat.v1.ChatRequestB\x02\x18\x01\x12(\n\x05\x65ntry\x18\x03 \x01(\x0b\x32\x19.joulegate.cache.v1.Entry\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x07wording\x18\x05 \x01(\x0b\x32\x1b.joulegate.cache.v1.Wording\x12\x0c\n\x04tags\x18\x06 \x03(\t\x12\x31\n\nneighbours\x18\x07 \x03(\x0b\x32\x1d.joulegate.cache.v1.Neighbour\"!\n\rStoreResponse\x12\x10\n\x08\x65ntry_id\x18\x01 \x01(\t\"\xf5\x01\n\x18InvalidateEntriesRequest\x12\x15\n\x08\x65ntry_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06tenant\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x16\n\tnamespace\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x12\n\x05model\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x0b\n\x03\x61ll\x18\x05 \x01(\x08\x12\x10\n\x03tag\x18\x06 \x01(\tH\x04\x88\x01\x01\x12*\n\x07min_age\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0b\n\t_entry_idB\t\n\x07_tenantB\x0c\n\n_namespaceB\x08\n\x06_modelB\x06\n\x04_tag\"2\n\x19InvalidateEntriesResponse\x12\x15\n\rremoved_count\x18\x01 \x01(\x03\"p\n\x12ReportEntryRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x02 \x01(\t\x12&\n\x04tier\x18\x03 \x01(\x0e\x32\x18.joulegate.cache.v1.Tier\x12\x10\n\x08is_right\x18\x04 \x01(\x08\"\x15\n\x13ReportEntryResponse\"\x16\n\x14GetCacheStatsRequest\"\xde\x05\n\x15GetCacheStatsResponse\x12\x17\n\x0f\x65xact_hit_count\x18\x01 \x01(\x03\x12\x1a\n\x12semantic_hit_count\x18\x02 \x01(\x03\x12\x12\n\nmiss_count\x18\x03 \x01(\x03\x12\x13\n\x0bstore_count\x18\x04 \x01(\x03\x12\x16\n\x0e\x65viction_count\x18\x05 \x01(\x03\x12\x13\n\x0b\x65ntry_count\x18\x06 \x01(\x03\x12\x12\n\nsize_bytes\x18\x07 \x01(\x03\x12\x13\n\x0b\x66\x61ult_count\x18\x08 \x01(\x03\x12\x0f\n\x07\x65nabled\x18\t \x01(\x08\x12Z\n\x12hit_count_by_model\x18\n \x03(\x0b\x32>.joulegate.cache.v1.GetCacheStatsResponse.HitCountByModelEntry\x12\\\n\x13miss_count_by_model\x18\x0b \x03(\x0b\x32?.joulegate.cache.v1.GetCacheStatsResponse.MissCountByModelEntry\x12^\n\x14reject_count_by_rule\x18\x0c \x03(\x0b\x32@.joulegate.cache.v1.GetCacheStatsResponse.RejectCountByRuleEntry\x12\x1c\n\x14semantic_entry_count\x18\r \x01(\x03\x12\x1d\n\x15\x65mbedding_fault_count\x18\x0e \x01(\x03\x1a\x36\n\x14HitCountByModelEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x37\n\x15MissCountByModelEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x38\n\x16RejectCountByRuleEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01*?\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\x0e\n\nTIER_EXACT\x10\x01\x12\x11\n\rTIER_SEMANTIC\x10\x02\x32\xe5\x03\n\x0c\x43\x61\x63heService\x12O\n\x06LookUp\x12!.joulegate.cache.v1.LookUpRequest\x1a\".joulegate.cache.v1.LookUpResponse\x12L\n\x05Store\x12 .joulegate.cache.v1.StoreRequest\x1a!.joulegate.cache.v1.StoreResponse\x12p\n\x11InvalidateEntries\x12,.joulegate.cache.v1.InvalidateEntriesRequest\x1a-.joulegate.cache.v1.InvalidateEntriesResponse\x12^\n\x0bReportEntry\x12&.joulegate.cache.v1.ReportEntryRequest\x1a\'.joulegate.cache.v1.ReportEntryResponse\x12\x64\n\rGetCacheStats\x12(.joulegate.cache.v1.GetCacheStatsRequest\x1a).joulegate.cache.v1.GetCacheStatsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&joulegate/cache/v1/cache_service.proto\x12\x12joulegate.cache.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fjoulegate/cache/v1/flight.proto\x1a\x1cjoulegate/chat/v1/chat.proto\"=\n\x08\x45ntryKey\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"&\n\x07Wording\x12\r\n\x05scope\x18\x01 \x01(\x0c\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xde\x02\n\rLookUpRequest\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.joulegate.cache.v1.EntryKey\x12\x33\n\x07request\x18\x02 \x01(\x0b\x32\x1e.joulegate.chat.v1.ChatRequestB\x02\x18\x01\x12*\n\x07max_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x07wording\x18\x04 \x01(\x0b\x32\x1b.joulegate.cache.v1.Wording\x12\x1b\n\x0emin_similarity\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05model\x18\x06 \x01(\t\x12\x16\n\tmax_error\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12.\n\x08\x62oarding\x18\x0f \x01(\x0b\x32\x1c.joulegate.cache.v1.BoardingB\x11\n\x0f_min_similarityB\x0c\n\n_max_error\"\xde\x01\n\x0eLookUpResponse\x12(\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x19.joulegate.cache.v1.Entry\x12&\n\x04tier\x18\x02 \x01(\x0e\x32\x18.joulegate.cache.v1.Tier\x12\x12\n\nsimilarity\x18\x03 \x01(\x01\x12\x31\n\nneighbours\x18\x04 \x03(\x0b\x32\x1d.joulegate.cache.v1.Neighbour\x12\x33\n\x0b\x66light_role\x18\x0f \x01(\x0e\x32\x1e.joulegate.cache.v1.FlightRole\"A\n\tNeighbour\x12\x10\n\x08\x65ntry_id\x18\x01 \x01(\t\x12\x12\n\nsimilarity\x18\x02 \x01(\x01\x12\x0e\n\x06served\x18\x03 \x01(\x08\"\x86\x02\n\x05\x45ntry\x12\x10\n\x08\x65ntry_id\x18\x01 \x01(\t\x12\x35\n\ncompletion\x18\x02 \x01(\x0b\x32!.joulegate.chat.v1.ChatCompletion\x12\x10\n\x08provider\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rcost_nano_usd\x18\x07 \x01(\x03\x12\x1a\n\x12\x65nergy_microjoules\x18\x08 \x01(\x03\"\xc2\x02\n\x0cStoreRequest\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.joulegate.cache.v1.EntryKey\x12\x33\n\x07request\x18\x02 \x01(\x0b\x32\x1e.joulegate.chat.v1.ChatRequestB\x02\x18\x01\x12(\n\x05\x65ntry\x18\x03 \x01(\x0b\x32\x19.joulegate.cache.v1.Entry\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x07wording\x18\x05 \x01(\x0b\x32\x1b.joulegate.cache.v1.Wording\x12\x0c\n\x04tags\x18\x06 \x03(\t\x12\x31\n\nneighbours\x18\x07 \x03(\x0b\x32\x1d.joulegate.cache.v1.Neighbour\x12\x11\n\tflight_id\x18\x0f \x01(\x0c\"!\n\rStoreResponse\x12\x10\n\x08\x65ntry_id\x18\x01 \x01(\t\"\xf5\x01\n\x18InvalidateEntriesRequest\x12\x15\n\x08\x65ntry_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06tenant\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x16\n\tnamespace\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x12\n\x05model\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x0b\n\x03\x61ll\x18\x05 \x01(\x08\x12\x10\n\x03tag\x18\x06 \x01(\tH\x04\x88\x01\x01\x12*\n\x07min_age\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0b\n\t_entry_idB\t\n\x07_tenantB\x0c\n\n_namespaceB\x08\n\x06_modelB\x06\n\x04_tag\"2\n\x19InvalidateEntriesResponse\x12\x15\n\rremoved_count\x18\x01 \x01(\x03\"p\n\x12ReportEntryRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x02 \x01(\t\x12&\n\x04tier\x18\x03 \x01(\x0e\x32\x18.joulegate.cache.v1.Tier\x12\x10\n\x08is_right\x18\x04 \x01(\x08\"\x15\n\x13ReportEntryResponse\"\x16\n\x14GetCacheStatsRequest\"\xde\x05\n\x15GetCacheStatsResponse\x12\x17\n\x0f\x65xact_hit_count\x18\x01 \x01(\x03\x12\x1a\n\x12semantic_hit_count\x18\x02 \x01(\x03\x12\x12\n\nmiss_count\x18\x03 \x01(\x03\x12\x13\n\x0bstore_count\x18\x04 \x01(\x03\x12\x16\n\x0e\x65viction_count\x18\x05 \x01(\x03\x12\x13\n\x0b\x65ntry_count\x18\x06 \x01(\x03\x12\x12\n\nsize_bytes\x18\x07 \x01(\x03\x12\x13\n\x0b\x66\x61ult_count\x18\x08 \x01(\x03\x12\x0f\n\x07\x65nabled\x18\t \x01(\x08\x12Z\n\x12hit_count_by_model\x18\n \x03(\x0b\x32>.joulegate.cache.v1.GetCacheStatsResponse.HitCountByModelEntry\x12\\\n\x13miss_count_by_model\x18\x0b \x03(\x0b\x32?.joulegate.cache.v1.GetCacheStatsResponse.MissCountByModelEntry\x12^\n\x14reject_count_by_rule\x18\x0c \x03(\x0b\x32@.joulegate.cache.v1.GetCacheStatsResponse.RejectCountByRuleEntry\x12\x1c\n\x14semantic_entry_count\x18\r \x01(\x03\x12\x1d\n\x15\x65mbedding_fault_count\x18\x0e \x01(\x03\x1a\x36\n\x14HitCountByModelEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x37\n\x15MissCountByModelEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x38\n\x16RejectCountByRuleEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01*?\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\x0e\n\nTIER_EXACT\x10\x01\x12\x11\n\rTIER_SEMANTIC\x10\x02\x32\xe5\x03\n\x0c\x43\x61\x63heService\x12O\n\x06LookUp\x12!.joulegate.cache.v1.LookUpRequest\x1a\".joulegate.cache.v1.LookUpResponse\x12L\n\x05Store\x12 .joulegate.cache.v1.StoreRequest\x1a!.joulegate.cache.v1.StoreResponse\x12p\n\x11InvalidateEntries\x12,.joulegate.cache.v1.InvalidateEntriesRequest\x1a-.joulegate.cache.v1.InvalidateEntriesResponse\x12^\n\x0bReportEntry\x12&.joulegate.cache.v1.ReportEntryRequest\x1a\'.joulegate.cache.v1.ReportEntryResponse\x12\x64\n\rGetCacheStats\x12(.joulegate.cache.v1.GetCacheStatsRequest\x1a).joulegate.cache.v1.GetCacheStatsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,42 +45,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETCACHESTATSRESPONSE_MISSCOUNTBYMODELENTRY']._serialized_options = b'8\001'
   _globals['_GETCACHESTATSRESPONSE_REJECTCOUNTBYRULEENTRY']._loaded_options = None
   _globals['_GETCACHESTATSRESPONSE_REJECTCOUNTBYRULEENTRY']._serialized_options = b'8\001'
-  _globals['_TIER']._serialized_start=2608
-  _globals['_TIER']._serialized_end=2671
-  _globals['_ENTRYKEY']._serialized_start=157
-  _globals['_ENTRYKEY']._serialized_end=218
-  _globals['_WORDING']._serialized_start=220
-  _globals['_WORDING']._serialized_end=258
-  _globals['_LOOKUPREQUEST']._serialized_start=261
-  _globals['_LOOKUPREQUEST']._serialized_end=563
-  _globals['_LOOKUPRESPONSE']._serialized_start=566
-  _globals['_LOOKUPRESPONSE']._serialized_end=735
-  _globals['_NEIGHBOUR']._serialized_start=737
-  _globals['_NEIGHBOUR']._serialized_end=802
-  _globals['_ENTRY']._serialized_start=805
-  _globals['_ENTRY']._serialized_end=1067
-  _globals['_STOREREQUEST']._serialized_start=1070
-  _globals['_STOREREQUEST']._serialized_end=1373
-  _globals['_STORERESPONSE']._serialized_start=1375
-  _globals['_STORERESPONSE']._serialized_end=1408
-  _globals['_INVALIDATEENTRIESREQUEST']._serialized_start=1411
-  _globals['_INVALIDATEENTRIESREQUEST']._serialized_end=1656
-  _globals['_INVALIDATEENTRIESRESPONSE']._serialized_start=1658
-  _globals['_INVALIDATEENTRIESRESPONSE']._serialized_end=1708
-  _globals['_REPORTENTRYREQUEST']._serialized_start=1710
-  _globals['_REPORTENTRYREQUEST']._serialized_end=1822
-  _globals['_REPORTENTRYRESPONSE']._serialized_start=1824
-  _globals['_REPORTENTRYRESPONSE']._serialized_end=1845
-  _globals['_GETCACHESTATSREQUEST']._serialized_start=1847
-  _globals['_GETCACHESTATSREQUEST']._serialized_end=1869
-  _globals['_GETCACHESTATSRESPONSE']._serialized_start=1872
-  _globals['_GETCACHESTATSRESPONSE']._serialized_end=2606
-  _globals['_GETCACHESTATSRESPONSE_HITCOUNTBYMODELENTRY']._serialized_start=2437
-  _globals['_GETCACHESTATSRESPONSE_HITCOUNTBYMODELENTRY']._serialized_end=2491
-  _globals['_GETCACHESTATSRESPONSE_MISSCOUNTBYMODELENTRY']._serialized_start=2493
-  _globals['_GETCACHESTATSRESPONSE_MISSCOUNTBYMODELENTRY']._serialized_end=2548
-  _globals['_GETCACHESTATSRESPONSE_REJECTCOUNTBYRULEENTRY']._serialized_start=2550
-  _globals['_GETCACHESTATSRESPONSE_REJECTCOUNTBYRULEENTRY']._serialized_end=2606
-  _globals['_CACHESERVICE']._serialized_start=2674
-  _globals['_CACHESERVICE']._serialized_end=3159
+  _globals['_TIER']._serialized_start=2761
+  _globals['_TIER']._serialized_end=2824
+  _globals['_ENTRYKEY']._serialized_start=190
+  _globals['_ENTRYKEY']._serialized_end=251
+  _globals['_WORDING']._serialized_start=253
+  _globals['_WORDING']._serialized_end=291
+  _globals['_LOOKUPREQUEST']._serialized_start=294
+  _globals['_LOOKUPREQUEST']._serialized_end=644
+  _globals['_LOOKUPRESPONSE']._serialized_start=647
+  _globals['_LOOKUPRESPONSE']._serialized_end=869
+  _globals['_NEIGHBOUR']._serialized_start=871
+  _globals['_NEIGHBOUR']._serialized_end=936
+  _globals['_ENTRY']._serialized_start=939
+  _globals['_ENTRY']._serialized_end=1201
+  _globals['_STOREREQUEST']._serialized_start=1204
+  _globals['_STOREREQUEST']._serialized_end=1526
+  _globals['_STORERESPONSE']._serialized_start=1528
+  _globals['_STORERESPONSE']._serialized_end=1561
+  _globals['_INVALIDATEENTRIESREQUEST']._serialized_start=1564
+  _globals['_INVALIDATEENTRIESREQUEST']._serialized_end=1809
+  _globals['_INVALIDATEENTRIESRESPONSE']._serialized_start=1811
+  _globals['_INVALIDATEENTRIESRESPONSE']._serialized_end=1861
+  _globals['_REPORTENTRYREQUEST']._serialized_start=1863
+  _globals['_REPORTENTRYREQUEST']._serialized_end=1975
+  _globals['_REPORTENTRYRESPONSE']._serialized_start=1977
+  _globals['_REPORTENTRYRESPONSE']._serialized_end=1998
+  _globals['_GETCACHESTATSREQUEST']._serialized_start=2000
+  _globals['_GETCACHESTATSREQUEST']._serialized_end=2022
+  _globals['_GETCACHESTATSRESPONSE']._serialized_start=2025
+  _globals['_GETCACHESTATSRESPONSE']._serialized_end=2759
+  _globals['_GETCACHESTATSRESPONSE_HITCOUNTBYMODELENTRY']._serialized_start=2590
+  _globals['_GETCACHESTATSRESPONSE_HITCOUNTBYMODELENTRY']._serialized_end=2644
+  _globals['_GETCACHESTATSRESPONSE_MISSCOUNTBYMODELENTRY']._serialized_start=2646
+  _globals['_GETCACHESTATSRESPONSE_MISSCOUNTBYMODELENTRY']._serialized_end=2701
+  _globals['_GETCACHESTATSRESPONSE_REJECTCOUNTBYRULEENTRY']._serialized_start=2703
+  _globals['_GETCACHESTATSRESPONSE_REJECTCOUNTBYRULEENTRY']._serialized_end=2759
+  _globals['_CACHESERVICE']._serialized_start=2827
+  _globals['_CACHESERVICE']._serialized_end=3312
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from joulegate.cache.v1 import flight_pb2 as _flight_pb2
 from joulegate.chat.v1 import chat_pb2 as _chat_pb2
 import builtins as _builtins
 import sys
@@ -118,6 +119,7 @@ class LookUpRequest(_message.Message):
     MIN_SIMILARITY_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     MAX_ERROR_FIELD_NUMBER: _builtins.int
+    BOARDING_FIELD_NUMBER: _builtins.int
     min_similarity: _builtins.float
     """Cosine that a semantic hit must reach; counts only where it is above the cache's own floor. At most 1."""
     model: _builtins.str
@@ -141,6 +143,10 @@ class LookUpRequest(_message.Message):
     def wording(self) -> Global___Wording:
         """Unset: exact only."""
 
+    @_builtins.property
+    def boarding(self) -> _flight_pb2.Boarding:
+        """Set by a router that would ask a provider on a miss: the response says whether to."""
+
     def __init__(
         self,
         *,
@@ -151,10 +157,11 @@ class LookUpRequest(_message.Message):
         min_similarity: _builtins.float | None = ...,
         model: _builtins.str = ...,
         max_error: _builtins.float | None = ...,
+        boarding: _flight_pb2.Boarding | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_error", b"_max_error", "_min_similarity", b"_min_similarity", "key", b"key", "max_age", b"max_age", "max_error", b"max_error", "min_similarity", b"min_similarity", "request", b"request", "wording", b"wording"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_error", b"_max_error", "_min_similarity", b"_min_similarity", "boarding", b"boarding", "key", b"key", "max_age", b"max_age", "max_error", b"max_error", "min_similarity", b"min_similarity", "request", b"request", "wording", b"wording"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_error", b"_max_error", "_min_similarity", b"_min_similarity", "key", b"key", "max_age", b"max_age", "max_error", b"max_error", "min_similarity", b"min_similarity", "model", b"model", "request", b"request", "wording", b"wording"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_error", b"_max_error", "_min_similarity", b"_min_similarity", "boarding", b"boarding", "key", b"key", "max_age", b"max_age", "max_error", b"max_error", "min_similarity", b"min_similarity", "model", b"model", "request", b"request", "wording", b"wording"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_error: _TypeAlias = _typing.Literal["max_error"]  # noqa: Y015
     _WhichOneofArgType__max_error: _TypeAlias = _typing.Literal["_max_error", b"_max_error"]  # noqa: Y015
@@ -177,9 +184,12 @@ class LookUpResponse(_message.Message):
     TIER_FIELD_NUMBER: _builtins.int
     SIMILARITY_FIELD_NUMBER: _builtins.int
     NEIGHBOURS_FIELD_NUMBER: _builtins.int
+    FLIGHT_ROLE_FIELD_NUMBER: _builtins.int
     tier: Global___Tier.ValueType
     similarity: _builtins.float
     """1 for TIER_EXACT; the cosine for TIER_SEMANTIC."""
+    flight_role: _flight_pb2.FlightRole.ValueType
+    """On a miss of a request with `boarding`."""
     @_builtins.property
     def entry(self) -> Global___Entry: ...
     @_builtins.property
@@ -193,10 +203,11 @@ class LookUpResponse(_message.Message):
         tier: Global___Tier.ValueType = ...,
         similarity: _builtins.float = ...,
         neighbours: _abc.Iterable[Global___Neighbour] | None = ...,
+        flight_role: _flight_pb2.FlightRole.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "neighbours", b"neighbours", "similarity", b"similarity", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "flight_role", b"flight_role", "neighbours", b"neighbours", "similarity", b"similarity", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -293,6 +304,9 @@ class StoreRequest(_message.Message):
     WORDING_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     NEIGHBOURS_FIELD_NUMBER: _builtins.int
+    FLIGHT_ID_FIELD_NUMBER: _builtins.int
+    flight_id: _builtins.bytes
+    """The lead that ends with this answer, as in the LookUp that missed."""
     @_builtins.property
     def key(self) -> Global___EntryKey: ...
     @_builtins.property
@@ -330,10 +344,11 @@ class StoreRequest(_message.Message):
         wording: Global___Wording | None = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
         neighbours: _abc.Iterable[Global___Neighbour] | None = ...,
+        flight_id: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "key", b"key", "request", b"request", "ttl", b"ttl", "wording", b"wording"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "key", b"key", "neighbours", b"neighbours", "request", b"request", "tags", b"tags", "ttl", b"ttl", "wording", b"wording"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "flight_id", b"flight_id", "key", b"key", "neighbours", b"neighbours", "request", b"request", "tags", b"tags", "ttl", b"ttl", "wording", b"wording"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
