@@ -113,6 +113,7 @@ class FlightExchange:
         if previous is not None:
             previous.close()
         outbox = self._routers[router_id] = Outbox()
+        metrics.FLIGHT_ROUTERS.set(len(self._routers))
         self._carry_out(self._leases.enter(router_id, self._clock.monotonic()))
         return outbox
 
@@ -120,6 +121,7 @@ class FlightExchange:
         outbox.close()
         if self._routers.get(router_id) is outbox:
             del self._routers[router_id]
+            metrics.FLIGHT_ROUTERS.set(len(self._routers))
             self._carry_out(self._leases.leave(router_id))
 
     async def _listen(self, router_id: str, outbox: Outbox[_Wish], requests: AsyncIterator[pb.ShareRequest]) -> None:

@@ -50,5 +50,6 @@ def show_tenants(holdings: Mapping[str, tuple[int, int]]) -> None:
             gauge.labels(OTHERS).set(sum(held[part] for _, held in others))
 
 
+FLIGHT_ROUTERS = Gauge("joulegate_cache_flight_routers", "Routers that share answers on their way.")
 FLIGHT_RELAYS = Gauge("joulegate_cache_flight_relays", "Routers that follow an answer on its way to another router.")
 FLIGHT_PROMOTIONS = Counter("joulegate_cache_flight_promotions", "Routers that were told to lead because the leader was gone.")

@@ -11,12 +11,15 @@ from google.protobuf.duration_pb2 import Duration
 
 from joulegate.cache.v1 import cache_service_pb2 as pb
 from joulegate.cache.v1 import cache_service_pb2_grpc as pb_grpc
+from joulegate.cache.v1.flight_service_pb2_grpc import FlightServiceStub, add_FlightServiceServicer_to_server
 from joulegate.chat.v1 import chat_pb2
 from services.cache.answer_cache import AnswerCache, Hit, Question
 from services.cache.brake import Brake
 from services.cache.counts import Counts
 from services.cache.embedders.hashing import HashEmbedder
 from services.cache.embedding_queue import EmbeddingQueue
+from services.cache.flight_exchange import FlightExchange
+from services.cache.flight_servicer import FlightServicer
 from services.cache.hot_index import HotIndex
 from services.cache.lessons import Lessons
 from services.cache.mirror import Mirror, Pace
@@ -28,8 +31,10 @@ from tests.unit.cache.samples import HeldClock, answer, key, settings_of
 
 
 class Harness:
-    def __init__(self, stub: pb_grpc.CacheServiceStub, clock: HeldClock, store: MemoryStore) -> None:
-        self.stub = stub
+    def __init__(self, channel: grpc.aio.Channel, clock: HeldClock, store: MemoryStore, draining: asyncio.Event) -> None:
+        self.stub = pb_grpc.CacheServiceStub(channel)
+        self.flights = FlightServiceStub(channel)
+        self.draining = draining
         self.clock = clock
         self.store = store
 
@@ -93,14 +98,18 @@ async def serving(kind: str = "grpc", **environment: str) -> AsyncIterator[Harne
     pace = Pace(window_s=0.001, retry_s=(0.001, 0.01), removal_s=1)
     embedder = HashEmbedder()
     queue = EmbeddingQueue(embedder, 10, counts, clock)
-    async with Mirror(store, index, counts, clock, pace, settings.is_enabled) as mirror:
-        mesh = channels.new_mesh()
+    mesh = channels.new_mesh()
+    async with (
+        Mirror(store, index, counts, clock, pace, settings.is_enabled) as mirror,
+        FlightExchange(clock, mesh.draining) as exchange,
+    ):
         lessons = Lessons(index, mirror, Brake(settings.max_wrong_share), clock)
         semantic = SemanticTier(queue, embedder.fingerprint, index, refuses_not, lessons, embedder.floor, settings.top_k, counts)
         cache = AnswerCache(settings, index, mirror, counts, clock, lambda: 0.0, semantic)
-        pb_grpc.add_CacheServiceServicer_to_server(CacheServicer(cache, lessons), mesh.registry)
+        pb_grpc.add_CacheServiceServicer_to_server(CacheServicer(cache, lessons, exchange), mesh.registry)
+        add_FlightServiceServicer_to_server(FlightServicer(exchange), mesh.registry)
         async with channels.serve(mesh, kind) as channel:
-            yield Harness(pb_grpc.CacheServiceStub(channel), clock, store)
+            yield Harness(channel, clock, store, mesh.draining)
 
 
 @pytest.fixture(params=channels.KINDS)
