@@ -70,7 +70,7 @@ async def build(settings: RouterSettings, mesh: Mesh) -> AsyncIterator[None]:
         )
         stack.push_async_callback(pipeline.close)
         exchange = FlightServiceStub(mesh.channel("cache"))
-        await stack.enter_async_context(open_relay(exchange, router_id, pipeline.flights, settings.drain_s))
+        await stack.enter_async_context(open_relay(exchange, router_id, pipeline.flights, mesh.draining, settings.drain_s))
         keys, static_key = KeyServiceStub(mesh.channel("ledger")), StaticKey(settings.gateway_api_key)
         callers = await stack.enter_async_context(open_callers(static_key, settings.auth_required, keys, clock, settings.ledger_wait_s))
         intake = Intake(

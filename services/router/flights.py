@@ -178,9 +178,11 @@ class Flights:
     async def _lead(self, flown: OpenFlight, question: Question) -> bool:
         """Makes the call in a listener's name. Says whether another one is to try."""
         flight = flown.flight
+        if question.timeout_s != self._longest_s:
+            question = dataclasses.replace(question, timeout_s=self._longest_s)
         try:
             with self._books.held(question.request_id):
-                async with self._ask(dataclasses.replace(question, timeout_s=self._longest_s)) as answer:
+                async with self._ask(question) as answer:
                     flight.begin(answer)
                     async for events in answer.batches():
                         flight.add(events)

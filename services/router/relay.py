@@ -1,6 +1,7 @@
 """The router's end of FlightService: hands its answers on to routers that want them, and follows theirs."""
 
 import asyncio
+import functools
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -23,7 +24,9 @@ RECONNECT_S = (0.05, 1.0)
 HEARTBEAT_S = 2.0
 # A cache that does not even answer for so long is not there.
 SILENCE_S = 10.0
+# A part, or nothing but the word that this router lives.
 Outgoing = Outbox[pb.RelayedPart | None]
+Relays = dict[int, asyncio.Task[None]]
 
 
 class Relay:
@@ -33,7 +36,7 @@ class Relay:
         self._stub = stub
         self._router_id = router_id
         self._flights = flights
-        self._relays: dict[int, asyncio.Task[None]] = {}
+        self._relays: Relays = {}
 
     async def keep_connected(self) -> None:
         """Runs until cancelled."""
@@ -47,6 +50,9 @@ class Relay:
         """One stream from connect to break; says whether it ever stood."""
         stream: Any = self._stub.Share()
         stood, writer, outbox = False, None, Outgoing()
+        # The cache numbers relays anew when it was restarted.
+        relays: Relays = {}
+        self._relays = relays
         try:
             await stream.write(pb.ShareRequest(hello=pb.ShareHello(router_id=self._router_id)))
             if await stream.read() is EOF:
@@ -59,7 +65,7 @@ class Relay:
                     response = await stream.read()
                 if response is EOF:
                     return True
-                self._heed(response, outbox)
+                self._heed(response, relays, outbox)
         except (grpc.aio.AioRpcError, TimeoutError, asyncio.InvalidStateError):
             # An older cache does not know the service; one that is away is noticed by other calls.
             if stood:
@@ -67,16 +73,17 @@ class Relay:
         finally:
             self._flights.disconnect()
             stream.cancel()
-            for task in [*self._relays.values(), *([writer] if writer else [])]:
+            for task in [*relays.values(), *([writer] if writer else [])]:
                 task.cancel()
         return stood
 
-    def _heed(self, response: pb.ShareResponse, outbox: Outgoing) -> None:
+    def _heed(self, response: pb.ShareResponse, relays: Relays, outbox: Outgoing) -> None:
         for wanted in response.wanted:
-            self._relays[wanted.relay_id] = asyncio.create_task(self._hand_on(wanted.relay_id, wanted.flight_id, outbox))
+            task = relays[wanted.relay_id] = asyncio.create_task(self._hand_on(wanted.relay_id, wanted.flight_id, outbox))
+            task.add_done_callback(functools.partial(_forget, relays, wanted.relay_id))
         for relay_id in response.unwanted_relay_ids:
-            if relay_id in self._relays:
-                self._relays[relay_id].cancel()
+            if relay_id in relays:
+                relays[relay_id].cancel()
 
     async def _hand_on(self, relay_id: int, flight_id: bytes, outbox: Outgoing) -> None:
         try:
@@ -91,13 +98,17 @@ class Relay:
                 await parts.aclose()
         except LookAgainError:
             outbox.put(pb.RelayedPart(relay_id=relay_id, gone=True))
-        finally:
-            del self._relays[relay_id]
 
-    async def flushed(self, timeout_s: float) -> None:
-        """Waits until nobody wants anything of this router any more, for at most so long."""
-        if self._relays:
-            await asyncio.wait(list(self._relays.values()), timeout=timeout_s)
+    async def flushed(self, until: asyncio.Task[None]) -> None:
+        """Waits until nobody wants anything of this router any more, or until that task is done."""
+        while self._relays and not until.done():
+            await asyncio.wait([until, *self._relays.values()], return_when=asyncio.FIRST_COMPLETED)
+
+
+def _forget(relays: Relays, relay_id: int, task: asyncio.Task[None]) -> None:
+    del relays[relay_id]
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("unforeseen_exception", exc_info=error)
 
 
 async def _parts(flown: OpenFlight) -> AsyncGenerator[flight_pb2.FlightPart, None]:
@@ -161,8 +172,13 @@ async def _write(stream: Any, outbox: Outgoing) -> None:
     beating = asyncio.create_task(_beat(outbox))
     try:
         while True:
-            parts = await outbox.batch()
-            await stream.write(pb.ShareRequest(parts=[part for part in parts if part is not None]))
+            batch = await outbox.batch()
+            parts = [part for part in batch if part is not None]
+            if parts:
+                await stream.write(pb.ShareRequest(parts=parts))
+            if len(parts) < len(batch):
+                # By itself, for only an empty message is answered.
+                await stream.write(pb.ShareRequest())
     except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
         # The reader sees the same break.
         stream.cancel()
@@ -177,13 +193,23 @@ async def _beat(outbox: Outgoing) -> None:
 
 
 @asynccontextmanager
-async def open_relay(stub: pb_grpc.FlightServiceStub, router_id: str, flights: Flights, drain_s: float) -> AsyncIterator[None]:
-    """Keeps a relay connected. On leaving, answers that other routers follow have at most `drain_s` to end."""
+async def open_relay(
+    stub: pb_grpc.FlightServiceStub, router_id: str, flights: Flights, draining: asyncio.Event, drain_s: float
+) -> AsyncIterator[None]:
+    """Keeps a relay connected. On leaving, what other routers follow may go on until `drain_s` after the draining began."""
     relay = Relay(stub, router_id, flights)
     keeper = asyncio.create_task(relay.keep_connected())
+    grace = asyncio.create_task(_grace(draining, drain_s))
     try:
         yield
-        await relay.flushed(drain_s)
+        if draining.is_set():
+            await relay.flushed(grace)
     finally:
-        keeper.cancel()
-        await asyncio.gather(keeper, return_exceptions=True)
+        for task in (keeper, grace):
+            task.cancel()
+        await asyncio.gather(keeper, grace, return_exceptions=True)
+
+
+async def _grace(draining: asyncio.Event, drain_s: float) -> None:
+    await draining.wait()
+    await asyncio.sleep(drain_s)

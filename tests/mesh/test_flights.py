@@ -329,6 +329,29 @@ async def test_whole_answers_and_streams_share_a_call_over_routers(pair: Pair, l
     assert len(lab.calls) == 1
 
 
+async def test_followers_that_leave_disturb_nobody(pair: Pair, lab: OpenAIUpstream) -> None:
+    gate = asyncio.Event()
+    lab.script(growing(gate))
+    leader = await Reader(pair.second, question("followers leave")).begin()
+    leaving = await begun([pair.first, pair.second], question("followers leave"))
+    await asyncio.gather(*(reader.leave() for reader in leaving))
+    # Nothing is handed on to nobody.
+    await pair.until("cache", "joulegate_cache_flight_relays", 0)
+    gate.set()
+    assert (await leader.read_on()).text == TEXT
+    assert await outcomes(pair, [leader, *leaving]) == {("FINISHED", 1): 1, ("CLIENT_LEFT", 0): 2}
+
+
+@pytest.mark.parametrize("nothing", [error(500, "broken"), completion("Ener", choices=[{"message": {}, "finish_reason": "length"}])])
+async def test_lead_that_came_to_nothing_holds_nobody_up(pair: Pair, lab: OpenAIUpstream, nothing: Reply) -> None:
+    body = question(f"came to nothing {nothing.status}")
+    lab.script(nothing, completion(TEXT))
+    await pair.second.http.post(CHAT, json=body)
+    answer = await pair.first.http.post(CHAT, json=body)
+    assert answer.json()["choices"][0]["message"]["content"] == TEXT
+    assert answer.headers["x-joulegate-cache"] == "miss"
+
+
 async def test_cut_stream_is_cut_for_all(pair: Pair, lab: OpenAIUpstream) -> None:
     gate = asyncio.Event()
     lab.script(stream(*WORDS[:3], gate, Fault.RESET))
