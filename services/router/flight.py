@@ -147,6 +147,7 @@ class Flight:
         # Known when the answer is whole and booked.
         self.receipt: receipt_pb2.Receipt | None = None
         self.error: GatewayError | None = None
+        self._curtailed_for: str | None = None
         self._usage_chunk: chat_pb2.ChatCompletionChunk | None = None
 
     @property
@@ -168,9 +169,8 @@ class Flight:
         return listener
 
     def is_for(self, question: Question) -> bool:
-        """Whether the answer, as far as it is known, is one to this request: what one caller's budget has curtailed is no other caller's."""
-        curtailed_for = None if self.answer is None else self.answer.source.curtailed_for
-        return curtailed_for is None or curtailed_for == question.caller.key_id
+        """Whether the answer, as far as is known, is one to this request: what one caller's budget has curtailed is no other's."""
+        return self._curtailed_for is None or self._curtailed_for == question.caller.key_id
 
     def leave(self, listener: Listener, reason: GatewayError | None = None) -> None:
         """The listener is gone, for that reason if there is one."""
@@ -191,6 +191,7 @@ class Flight:
     def begin(self, answer: Answer) -> None:
         """The answer has begun."""
         self.answer, self.has_begun = answer, True
+        self._curtailed_for = answer.source.curtailed_for
         for listener in self._listeners:
             listener.has_followed |= listener is not self.leader
             if listener.question is not None and not self.is_for(listener.question):
@@ -231,7 +232,7 @@ class Flight:
     def begin_anew(self) -> None:
         """What has come of the answer is void: another call is made."""
         batches, self.batches = self.batches, []
-        self.answer, self.is_finished = None, False
+        self.answer, self._curtailed_for, self.is_finished = None, None, False
         for listener in self._listeners:
             listener.begin_anew(batches)
         self._wake_all()

@@ -1,6 +1,7 @@
 """A flight in any order of events: one leader at a time, nobody waits for ever, and no event is lost or doubled for anybody."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -10,23 +11,31 @@ from hypothesis import strategies as st
 from joulegate.cache.v1 import cache_service_pb2 as cache_pb
 from joulegate.chat.v1 import chat_pb2, receipt_pb2
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
-from services.router.answer import Answer
+from services.router.answer import Answer, Source
 from services.router.controls import CacheControls
-from services.router.flight import Flight, Listener
+from services.router.flight import Flight, Listener, LookAgainError
 from services.router.question import Question
 from services.runtime.errors import GatewayError
-from services.runtime.identity import ANONYMOUS
+from services.runtime.identity import Caller
 
 WORDS = [f"word{number} " for number in range(6)]
 CUT = GatewayError(ErrorReason.ERROR_REASON_STREAM_CUT, "cut")
 BROKE = GatewayError(ErrorReason.ERROR_REASON_BUDGET_EXHAUSTED, "no money")
 REFUSED = GatewayError(ErrorReason.ERROR_REASON_PROVIDER_REJECTED, "no such tool")
-ANSWER = cast(Answer, object())
 
 
-def asking(streamed: bool = True) -> Question:
+def begun(curtailed_for: str | None = None) -> Answer:
+    """An answer, as far as a flight looks at it."""
+    source = Source("lab", "small", receipt_pb2.CACHE_STATUS_MISS, curtailed_for=curtailed_for)
+    return cast(Answer, SimpleNamespace(source=source))
+
+
+ANSWER = begun()
+
+
+def asking(streamed: bool = True, key_id: str = "") -> Question:
     request = chat_pb2.ChatRequest(model="small", stream=streamed)
-    return Question("r", request, "small", cache_pb.EntryKey(), ANONYMOUS, CacheControls(), "", (), (), 0.0, 10.0)
+    return Question("r", request, "small", cache_pb.EntryKey(), Caller(key_id, ""), CacheControls(), "", (), (), 0.0, 10.0)
 
 
 def said(text: str, finish: chat_pb2.FinishReason.ValueType = chat_pb2.FINISH_REASON_UNSPECIFIED) -> chat_pb2.ChatEvent:
@@ -37,11 +46,11 @@ def said(text: str, finish: chat_pb2.FinishReason.ValueType = chat_pb2.FINISH_RE
 class Reader:
     """A listener as its request sees it: reads only after it was woken."""
 
-    def __init__(self, flight: Flight, streamed: bool) -> None:
+    def __init__(self, flight: Flight, streamed: bool, key_id: str = "") -> None:
         self.is_woken = True
         self.text = ""
         self.error: GatewayError | None = None
-        self.listener: Listener = flight.join(self.wake, asking(streamed))
+        self.listener: Listener = flight.join(self.wake, asking(streamed, key_id))
 
     def wake(self) -> None:
         self.is_woken = True
@@ -232,3 +241,36 @@ def test_last_to_leave_says_why_the_call_ends() -> None:
     scene.flight.leave(last.listener, late)
     scene.flight.leave(last.listener)
     assert scene.abandoned == [late]
+
+
+def test_answer_that_a_budget_has_curtailed_is_for_its_key_alone() -> None:
+    scene = Scene()
+    poor, other, same = (Reader(scene.flight, streamed=True, key_id=key_id) for key_id in ("poor", "other", "poor"))
+    relay = scene.flight.join(lambda: None, None)
+    scene.flight.appoint()
+    scene.flight.begin(begun(curtailed_for="poor"))
+    scene.flight.add([said("Ener")])
+    for reader in (poor, other, same):
+        reader.read()
+    assert [reader.text for reader in (poor, other, same)] == ["Ener", "", "Ener"]
+    assert isinstance(other.error, LookAgainError)
+    # Another router tells its own.
+    assert relay.take()
+    assert (scene.flight.is_for(asking(key_id="other")), scene.flight.is_for(asking(key_id="poor"))) == (False, True)
+    scene.flight.begin_anew()
+    assert scene.flight.is_for(asking(key_id="other"))
+
+
+def test_listener_without_a_question_is_told_that_all_begins_again() -> None:
+    scene = Scene()
+    Reader(scene.flight, streamed=True)
+    relay = scene.flight.join(lambda: None, None)
+    scene.flight.appoint()
+    scene.flight.begin(ANSWER)
+    scene.flight.add([said("Ener")])
+    assert relay.take() and not relay.restarted
+    scene.flight.begin_anew()
+    scene.flight.begin(ANSWER)
+    scene.flight.add([said("Work")])
+    assert relay.restarted
+    assert [event.chunk.choices[0].delta.text for event in relay.take()] == ["Work"]
