@@ -5,7 +5,6 @@ import sys
 from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,21 +18,17 @@ from joulegate.ledger.v1 import (
     policy_service_pb2_grpc,
     rates_service_pb2_grpc,
 )
-from services.ledger import carbon, live_grids, metrics, migration
+from services.ledger import carbon, figuring, live_grids, metrics, migration
 from services.ledger.admin import AdminServicer
 from services.ledger.books import Books
-from services.ledger.carbon import Hours
 from services.ledger.carbon_sources import CarbonSource, ElectricityMaps, NationalGrid, WattTime
-from services.ledger.cost import DEAR, Tariffs
 from services.ledger.engines import Place
 from services.ledger.export_store import open_export
-from services.ledger.figures import Figurer
 from services.ledger.key_servicer import KeyServicer
 from services.ledger.key_store import open_keys
 from services.ledger.keys import Keys, KeyThreads
 from services.ledger.live_grids import LiveGrids
 from services.ledger.lock import owned
-from services.ledger.overrides import DeclaredPrice, read_overrides
 from services.ledger.places import cause_of, place_of, unusable
 from services.ledger.policies import Policies
 from services.ledger.policy_servicer import PolicyServicer
@@ -46,7 +41,6 @@ from services.ledger.settings import LedgerSettings
 from services.ledger.store import Reader, Writer, open_books
 from services.runtime import app, logs
 from services.runtime.clock import SystemClock
-from services.runtime.config_file import read_config
 from services.runtime.mesh import Mesh
 from services.runtime.settings import SettingsError
 
@@ -61,12 +55,13 @@ async def build(settings: LedgerSettings, mesh: Mesh) -> AsyncIterator[None]:
     """The ledger's services on the mesh. Raises SettingsError when the books cannot be opened."""
     async with AsyncExitStack() as stack:
         live = await _live(settings, stack)
-        figurer = _figurer(settings, live or carbon.Always())
+        figurer, factors = figuring.figurer_of(settings, live or carbon.Always())
         place = place_of(settings)
         if isinstance(place, Path):
             stack.enter_context(owned(place))
         writer, reader = await _open(place, settings.synchronous, stack)
         books = Books(writer, figurer, _thread("ledger-writer", stack), SystemClock(), settings.orphan_grace_s)
+        writer.note_factors(factors, int(SystemClock().now() * 10**9))
         reads = Reads(reader, _thread("ledger-reader", stack))
         books.expect(writer.waiting_routers())
         metrics.OPEN_INTENTS.set(reader.totals()[1])
@@ -98,22 +93,6 @@ def _keys(place: Place, settings: LedgerSettings, stack: AsyncExitStack) -> tupl
         )
     threads = KeyThreads(*(_thread(f"ledger-keys-{name}", stack) for name in ("writer", "viewer", "finder")))
     return Keys(writer, viewer, finder, threads, SystemClock()), viewer.revision()
-
-
-def _figurer(settings: LedgerSettings, hours: Hours) -> Figurer:
-    overrides = read_overrides(read_config(settings.config))
-    carbon.check_zones(overrides.providers.values(), settings.gateway_zone)
-    return Figurer(overrides, Tariffs(overrides, _unknown_price(settings)), settings.gateway_zone, hours)
-
-
-def _unknown_price(settings: LedgerSettings) -> DeclaredPrice | None:
-    """What the operator wants booked of a model without a price."""
-    stated = (settings.unknown_input_usd_per_million, settings.unknown_output_usd_per_million)
-    if stated == (None, None):
-        return None
-    return DeclaredPrice(
-        *(default if usd is None else Decimal(str(usd)) for usd, default in zip(stated, (DEAR.input, DEAR.output), strict=True))
-    )
 
 
 async def _live(settings: LedgerSettings, stack: AsyncExitStack) -> LiveGrids | None:

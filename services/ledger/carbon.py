@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Final, NamedTuple, Protocol
 
+from joulegate.ledger.v1.entry_pb2 import CarbonSignal
 from services.ledger import tables
 from services.ledger.aliases import CATALOGUE_OF
 from services.ledger.overrides import Provider
@@ -28,6 +29,12 @@ class Grid(NamedTuple):
     micrograms_per_kwh: int
     # As it was said: the zone, or a cloud's region in it.
     place: str
+    # Whether a live source told it, and not the table.
+    is_live: bool = False
+
+    @property
+    def signal(self) -> CarbonSignal.ValueType:
+        return CarbonSignal.CARBON_SIGNAL_LIVE_AVERAGE if self.is_live else CarbonSignal.CARBON_SIGNAL_ANNUAL_AVERAGE
 
     def micrograms(self, microjoules: int) -> int:
         """Carbon of so much energy, rounded half up."""

@@ -23,12 +23,16 @@ MILLION: Final = 1_000_000
 
 
 class Usage(NamedTuple):
-    """Tokens of one attempt. Cached ones are part of the input, reasoning ones of the output."""
+    """Tokens of one attempt. Those that are not plain input or output are parts of it; written for an hour, of all that is written."""
 
     input_tokens: int
     cached_input_tokens: int
     output_tokens: int
     reasoning_tokens: int
+    cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    input_audio_tokens: int = 0
+    output_audio_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +51,17 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What the units of a model cost. Without a rate of their own, cached tokens are input and reasoning tokens are output."""
+    """What the units of a model cost. Without a rate of their own, parts of the input are input, and parts of the output are output."""
 
     input: Rate
     output: Rate
     cached_input: Rate | None = None
     reasoning: Rate | None = None
     request: Rate | None = None
+    cache_write: Rate | None = None
+    cache_write_1h: Rate | None = None
+    input_audio: Rate | None = None
+    output_audio: Rate | None = None
 
     def nano_usd(self, usage: Usage) -> int:
         """The cost of an attempt."""
@@ -68,10 +76,35 @@ class Price:
             reasoning = min(usage.reasoning_tokens, plain_output)
             plain_output -= reasoning
             total += reasoning * self.reasoning.at(size)
+        if usage.cache_write_tokens or usage.input_audio_tokens or usage.output_audio_tokens:
+            extra, plain_input, plain_output = self._rarer(usage, plain_input, plain_output)
+            total += extra
         if self.request is not None:
             total += self.request.at(size)
         total += plain_input * self.input.at(size) + plain_output * self.output.at(size)
         return (total + MILLION // 2) // MILLION
+
+    def _rarer(self, usage: Usage, plain_input: int, plain_output: int) -> tuple[int, int, int]:
+        """What tokens that few requests have cost, and what is left of the others."""
+        size, total = usage.input_tokens, 0
+        written = min(usage.cache_write_tokens, plain_input)
+        for_an_hour = min(usage.cache_write_1h_tokens, written)
+        if self.cache_write_1h is not None:
+            written -= for_an_hour
+            plain_input -= for_an_hour
+            total += for_an_hour * self.cache_write_1h.at(size)
+        if self.cache_write is not None:
+            plain_input -= written
+            total += written * self.cache_write.at(size)
+        if self.input_audio is not None:
+            heard = min(usage.input_audio_tokens, plain_input)
+            plain_input -= heard
+            total += heard * self.input_audio.at(size)
+        if self.output_audio is not None:
+            spoken = min(usage.output_audio_tokens, plain_output)
+            plain_output -= spoken
+            total += spoken * self.output_audio.at(size)
+        return total, plain_input, plain_output
 
 
 FREE: Final = Price(Rate(0), Rate(0))
@@ -220,6 +253,10 @@ def compile_price(listed: "ModelPrice") -> Price | None:
         cached_input=_rate(listed.cache_read_mtok),
         reasoning=_rate(listed.output_reasoning_mtok),
         request=_rate(listed.requests_kcount, units_per_price=1000),
+        cache_write=_rate(listed.cache_write_mtok),
+        cache_write_1h=_rate(listed.cache_write_1h_mtok),
+        input_audio=_rate(listed.input_audio_mtok),
+        output_audio=_rate(listed.output_audio_mtok),
     )
 
 

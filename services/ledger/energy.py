@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from joulegate.chat.v1.receipt_pb2 import EnergyBasis
+from joulegate.ledger.v1.entry_pb2 import EnergyBoundary
 from services.ledger.cost import Usage
 from services.ledger.overrides import DeclaredEnergy
 from services.ledger.regression import BATCH, MODEL_ERROR, UNKNOWN_BATCH, Run, joules_per_output_token
@@ -60,9 +61,10 @@ class EnergyModel:
     fixed: Span
     per_output: Span
     per_input: Span
+    boundary: EnergyBoundary.ValueType = EnergyBoundary.ENERGY_BOUNDARY_FACILITY
 
     def of(self, usage: Usage) -> Energy:
-        size, cached, output, _ = usage
+        size, cached, output = usage[:3]
         fresh = size - 0.9 * (cached if cached < size else size)
         low = self.fixed[0] + output * self.per_output[0] + fresh * self.per_input[0]
         high = self.fixed[1] + output * self.per_output[1]
@@ -84,6 +86,10 @@ def interval(low_j: float, high_j: float) -> Energy:
     return Energy(low, math.isqrt(low * high), high)
 
 
+# Machines of one's own have no data centre around them.
+HERE: Final = EnergyBoundary.ENERGY_BOUNDARY_IT
+
+
 def _by_output(basis: EnergyBasis.ValueType, per_output: Span) -> EnergyModel:
     return EnergyModel(basis, Span(0, 0), per_output, per_output.times(0.25, 0.25))
 
@@ -91,7 +97,7 @@ def _by_output(basis: EnergyBasis.ValueType, per_output: Span) -> EnergyModel:
 # From a quarter of the least that was measured (8B, full batches) to half of the most that EcoLogits knows.
 UNKNOWN: Final = _by_output(EnergyBasis.ENERGY_BASIS_DEFAULT, Span(0.02, 50))
 # The demo provider types canned text: about 0.1 ms of a core for a request and 10 us for a token, at 5 to 20 W a core.
-DEMO: Final = EnergyModel(EnergyBasis.ENERGY_BASIS_DEFAULT, Span(5e-4, 2e-3), Span(5e-5, 2e-4), Span(0, 0))
+DEMO: Final = EnergyModel(EnergyBasis.ENERGY_BASIS_DEFAULT, Span(5e-4, 2e-3), Span(5e-5, 2e-4), Span(0, 0), HERE)
 LOOKUP: Final = Energy(lookup.LOW_MICROJOULES, lookup.MICROJOULES, lookup.HIGH_MICROJOULES)
 
 
@@ -127,7 +133,7 @@ def here(weights: Weights, largest_batch: float) -> EnergyModel:
     low = joules_per_output_token(weights, largest_batch) / MODEL_ERROR * HOST / HOST_SPREAD
     high = joules_per_output_token(weights, 1) * MODEL_ERROR * HOST * HOST_SPREAD
     per_input = _prefill(Span(weights.active, weights.active), PICOJOULES_PER_FLOP_HERE)
-    return EnergyModel(EnergyBasis.ENERGY_BASIS_REGRESSION, Span(0, 0), Span(low, high), per_input)
+    return EnergyModel(EnergyBasis.ENERGY_BASIS_REGRESSION, Span(0, 0), Span(low, high), per_input, HERE)
 
 
 def _prefill(active: Span, picojoules: tuple[float, float]) -> Span:

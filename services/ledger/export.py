@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 
 from joulegate.chat.v1.receipt_pb2 import CacheStatus, CostBasis, EnergyBasis
-from joulegate.ledger.v1.entry_pb2 import Outcome
+from joulegate.ledger.v1.entry_pb2 import CarbonSignal, EnergyBoundary, Outcome
 from services.ledger.chain import Linked
 from services.ledger.records import Row, carbon_ends
 
@@ -23,6 +23,8 @@ _ENUMS: Final[Mapping[str, Any]] = {
     "cache_status": CacheStatus,
     "cost_basis": CostBasis,
     "energy_basis": EnergyBasis,
+    "energy_boundary": EnergyBoundary,
+    "carbon_signal": CarbonSignal,
 }
 _TIME: Final = "create_time"
 _PLACE: Final = ("carbon_low_micrograms", "carbon_high_micrograms", "chain", "link", "hash")

@@ -5,6 +5,7 @@ from functools import cached_property, lru_cache
 from typing import Final, NamedTuple
 
 from joulegate.chat.v1.receipt_pb2 import CostBasis, EnergyBasis
+from joulegate.ledger.v1.entry_pb2 import CarbonSignal, EnergyBoundary
 from services.ledger import carbon, energy
 from services.ledger.carbon import WORLD, Always, Grid, Hours
 from services.ledger.cost import Price, Tariff, Tariffs, Usage, context_tokens
@@ -27,6 +28,25 @@ class Figures(NamedTuple):
     energy_basis: EnergyBasis.ValueType
     carbon_micrograms: int
     zone: str
+    # Also where the provider told what it billed.
+    list_cost_nano_usd: int
+    reported_cost_nano_usd: int | None
+    boundary: EnergyBoundary.ValueType
+    # The model's point, also where a counter was read.
+    estimated_microjoules: int
+    signal: CarbonSignal.ValueType
+    factors_version: str
+
+
+class Told(NamedTuple):
+    """What a provider, or who asked it, tells of a call: billionths of a dollar and microjoules. None: nothing."""
+
+    nano_usd: int | None = None
+    microjoules: int | None = None
+    boundary: EnergyBoundary.ValueType = EnergyBoundary.ENERGY_BOUNDARY_UNSPECIFIED
+
+
+NOTHING_TOLD: Final = Told()
 
 
 class Rates(NamedTuple):
@@ -50,7 +70,11 @@ class _Model(NamedTuple):
 class Figurer:
     """Turns usage into figures. Not for the event loop: the first use loads two catalogues, a new model takes milliseconds."""
 
-    def __init__(self, overrides: Overrides, tariffs: Tariffs, gateway_place: str = WORLD, hours: Hours = _ALWAYS) -> None:
+    def __init__(
+        self, overrides: Overrides, tariffs: Tariffs, gateway_place: str = WORLD, hours: Hours = _ALWAYS, version: str = ""
+    ) -> None:
+        # Names the factors in the rows.
+        self.version = version
         self._overrides = overrides
         self._tariffs = tariffs
         self._gateway_place = gateway_place
@@ -64,18 +88,20 @@ class Figurer:
         for provider, model in (*models, ("openai", "gpt-4o-mini")):
             self._model(provider, model, "")
 
-    def of_attempt(
-        self, provider: str, model: str, served_model: str, usage: Usage, unix_s: float, reported_nano_usd: int | None = None
-    ) -> Figures:
-        """Figures of a call of a provider at a time. What the provider billed beats what we would have computed."""
+    def of_attempt(self, provider: str, model: str, served_model: str, usage: Usage, unix_s: float, told: Told = NOTHING_TOLD) -> Figures:
+        """Figures of a call of a provider at a time. What the provider billed, and what a counter said, beat what we compute."""
         found = self._model(provider, model, served_model)
-        if reported_nano_usd is None:
-            cost, basis = found.tariff.at(unix_s).nano_usd(usage), found.tariff.basis
-        else:
-            cost, basis = reported_nano_usd, CostBasis.COST_BASIS_REPORTED
-        used = found.energy.of(usage)
+        listed, basis = found.tariff.at(unix_s).nano_usd(usage), found.tariff.basis
+        cost = listed
+        if told.nano_usd is not None:
+            cost, basis = told.nano_usd, CostBasis.COST_BASIS_REPORTED
+        used, energy_basis, boundary = found.energy.of(usage), found.energy.basis, found.energy.boundary
+        estimated = used.point
+        if told.microjoules is not None:
+            used, energy_basis, boundary = Energy(*[told.microjoules] * 3), EnergyBasis.ENERGY_BASIS_MEASURED, told.boundary
         grid = self._hours.at(found.grid, unix_s)
-        return Figures(cost, basis, used, found.energy.basis, grid.micrograms(used.point), grid.zone)
+        money, place = (cost, basis), (grid.micrograms(used.point), grid.zone)
+        return Figures(*money, used, energy_basis, *place, listed, told.nano_usd, boundary, estimated, grid.signal, self.version)
 
     def rates(self, provider: str, model: str, unix_s: float) -> Rates:
         """What a call would be booked by, were it made now."""
@@ -86,8 +112,9 @@ class Figurer:
     def of_hit(self, unix_s: float) -> Figures:
         """Figures of serving a cached answer at a time: no provider, no bill, only our own lookup."""
         grid = self._hours.at(self._gateway_grid, unix_s)
-        carbon_micrograms = grid.micrograms(energy.LOOKUP.point)
-        return Figures(0, CostBasis.COST_BASIS_FREE, energy.LOOKUP, lookup.BASIS, carbon_micrograms, grid.zone)
+        point, free = energy.LOOKUP.point, CostBasis.COST_BASIS_FREE
+        place = (grid.micrograms(point), grid.zone)
+        return Figures(0, free, energy.LOOKUP, lookup.BASIS, *place, 0, None, energy.HERE, point, grid.signal, self.version)
 
     @cached_property
     def _gateway_grid(self) -> Grid:

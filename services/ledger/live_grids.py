@@ -66,7 +66,7 @@ class LiveGrids:
         if newest is None or abs(unix_s - newest.unix_s) > STALE_S:
             metrics.CARBON_FALLBACKS.inc()
             return grid
-        return grid._replace(micrograms_per_kwh=round(newest.grams_per_kwh * 1e6))
+        return grid._replace(micrograms_per_kwh=round(newest.grams_per_kwh * 1e6), is_live=True)
 
     async def run(self) -> None:
         """Asks for ever."""

@@ -13,7 +13,7 @@ from joulegate.ledger.v1 import ledger_service_pb2 as pb
 from joulegate.ledger.v1.entry_pb2 import Outcome
 from services.ledger.cost import Usage
 from services.ledger.energy import LOOKUP, MAX_MICROJOULES, NOTHING
-from services.ledger.figures import Figurer, Figures
+from services.ledger.figures import NOTHING_TOLD, Figurer, Figures, Told
 from services.ledger.request_key import RequestKey
 from services.runtime.errors import GatewayError
 
@@ -62,6 +62,18 @@ class Row(NamedTuple):
     saved_energy_microjoules: int
     carbon_micrograms: int
     zone: str
+    # What a row has gets longer at its end only, or all hashes would change.
+    cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    input_audio_tokens: int = 0
+    output_audio_tokens: int = 0
+    served_model: str = ""
+    list_cost_nano_usd: int = 0
+    reported_cost_nano_usd: int | None = None
+    energy_boundary: int = 0
+    estimated_energy_microjoules: int = 0
+    carbon_signal: int = 0
+    factors_version: str = ""
 
     @property
     def is_hit(self) -> bool:
@@ -151,6 +163,10 @@ def _attempt_problems(attempt: pb.Attempt) -> Iterator[str]:
         ("cached_input_tokens", tokens.cached_input_tokens),
         ("output_tokens", tokens.output_tokens),
         ("reasoning_tokens", tokens.reasoning_tokens),
+        ("cache_write_tokens", tokens.cache_write_tokens),
+        ("cache_write_1h_tokens", tokens.cache_write_1h_tokens),
+        ("input_audio_tokens", tokens.input_audio_tokens),
+        ("output_audio_tokens", tokens.output_audio_tokens),
     ):
         if not 0 <= count <= MAX_TOKENS:
             yield f"tokens.{name}: {count} is not a count"
@@ -158,6 +174,8 @@ def _attempt_problems(attempt: pb.Attempt) -> Iterator[str]:
         yield "saved_cost_nano_usd, saved_energy_microjoules: not amounts"
     if not 0 <= attempt.reported_cost_nano_usd <= MAX_NANO_USD:
         yield f"reported_cost_nano_usd: {attempt.reported_cost_nano_usd} is not an amount"
+    if not 0 <= attempt.measured_energy_microjoules <= MAX_MICROJOULES:
+        yield f"measured_energy_microjoules: {attempt.measured_energy_microjoules} is not an amount"
 
 
 def open_intent(intent: pb.Intent, router_id: str) -> OpenIntent:
@@ -183,7 +201,7 @@ def settled_rows(settlement: pb.Settlement, request_id: str, figurer: Figurer) -
     return [
         _row(
             (request_id, attempt.attempt, created_ns, key_id),
-            (_text(attempt.provider), requested_model, _text(attempt.model)),
+            (_text(attempt.provider), requested_model, _text(attempt.model), _text(attempt.served_model)),
             (attempt.outcome, settlement.streamed, settlement.cache_status),
             _usage(attempt.tokens),
             attempt.tokens.estimated,
@@ -200,7 +218,7 @@ def lost_row(intent: OpenIntent, figurer: Figurer) -> Row:
     figures = figurer.of_attempt(intent.provider, intent.model, "", usage, intent.created_ns / 1e9)
     return _row(
         (intent.request_id, 1, intent.created_ns, intent.key_id),
-        (intent.provider, intent.requested_model, intent.model),
+        (intent.provider, intent.requested_model, intent.model, ""),
         # An intent does not say how the cache was asked.
         (_LOST, intent.streamed, CacheStatus.CACHE_STATUS_UNSPECIFIED),
         usage,
@@ -214,12 +232,23 @@ def _figures(attempt: pb.Attempt, figurer: Figurer, unix_s: float) -> Figures:
     if attempt.attempt == 0:
         return figurer.of_hit(unix_s)
     usage = _usage(attempt.tokens)
-    reported = attempt.reported_cost_nano_usd if attempt.HasField("reported_cost_nano_usd") else None
-    figures = figurer.of_attempt(_text(attempt.provider), _text(attempt.model), _text(attempt.served_model), usage, unix_s, reported)
-    if attempt.outcome == _FAILED and not usage.input_tokens and not usage.output_tokens:
-        # Refused before any work, or never reached.
-        return figures._replace(energy=NOTHING, carbon_micrograms=0)
+    told = _told(attempt)
+    figures = figurer.of_attempt(_text(attempt.provider), _text(attempt.model), _text(attempt.served_model), usage, unix_s, told)
+    if took_nothing(attempt.outcome, usage) and told.microjoules is None:
+        return figures._replace(energy=NOTHING, carbon_micrograms=0, estimated_microjoules=0)
     return figures
+
+
+def took_nothing(outcome: int, usage: Usage) -> bool:
+    """Whether a call was refused before any work, or never reached a provider."""
+    return outcome == _FAILED and not usage.input_tokens and not usage.output_tokens
+
+
+def _told(attempt: pb.Attempt) -> Told:
+    reported = attempt.reported_cost_nano_usd if attempt.HasField("reported_cost_nano_usd") else None
+    if not attempt.HasField("measured_energy_microjoules"):
+        return NOTHING_TOLD if reported is None else Told(reported)
+    return Told(reported, attempt.measured_energy_microjoules, attempt.measured_energy_boundary)
 
 
 def _saved(attempt: pb.Attempt) -> int:
@@ -229,7 +258,7 @@ def _saved(attempt: pb.Attempt) -> int:
 
 def _row(
     identity: tuple[str, int, int, str],
-    target: tuple[str, str, str],
+    target: tuple[str, str, str, str],
     manner: tuple[int, bool, int],
     usage: Usage,
     tokens_estimated: bool,
@@ -238,7 +267,7 @@ def _row(
 ) -> Row:
     """Puts the parts in the order of the columns."""
     request_id, attempt, created_ns, key_id = identity
-    provider, requested_model, model = target
+    provider, requested_model, model, served_model = target
     low, point, high = figures.energy
     return Row(
         request_id,
@@ -249,7 +278,7 @@ def _row(
         requested_model,
         model,
         *manner,
-        *usage,
+        *usage[:4],
         tokens_estimated,
         figures.cost_nano_usd,
         figures.cost_basis,
@@ -260,11 +289,28 @@ def _row(
         *saved,
         figures.carbon_micrograms,
         figures.zone,
+        *usage[4:],
+        served_model,
+        figures.list_cost_nano_usd,
+        figures.reported_cost_nano_usd,
+        figures.boundary,
+        figures.estimated_microjoules,
+        figures.signal,
+        figures.factors_version,
     )
 
 
 def _usage(tokens: entry_pb2.TokenCounts) -> Usage:
-    return Usage(tokens.input_tokens, tokens.cached_input_tokens, tokens.output_tokens, tokens.reasoning_tokens)
+    return Usage(
+        tokens.input_tokens,
+        tokens.cached_input_tokens,
+        tokens.output_tokens,
+        tokens.reasoning_tokens,
+        tokens.cache_write_tokens,
+        tokens.cache_write_1h_tokens,
+        tokens.input_audio_tokens,
+        tokens.output_audio_tokens,
+    )
 
 
 def acknowledgement(request_id: str, rows: Sequence[Row]) -> pb.SettlementAck:

@@ -1,6 +1,6 @@
 """The tables of the books, as the newest migration leaves them."""
 
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -19,6 +19,10 @@ _sequence = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _text = sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
 
 
+# What a row of before a column has in it.
+_BEFORE: Final[dict[Any, str]] = {str: "", int: "0"}
+
+
 def _column(name: str, kind: Any) -> sa.Column[Any]:
     # A tuple of texts is kept as JSON.
     types: dict[Any, sa.types.TypeEngine[Any]] = {str: _text, tuple[str, ...]: _text, int: sa.BigInteger(), bool: sa.Boolean()}
@@ -30,6 +34,9 @@ def _column(name: str, kind: Any) -> sa.Column[Any]:
 def _row_columns() -> list[sa.Column[Any]]:
     """The columns of a row and of its place in a chain. Without a place: a row of an earlier program, until the ledger starts."""
     row = [_column(name, kind) for name, kind in Row.__annotations__.items()]
+    for column in row:
+        if column.name in Row._field_defaults and not column.nullable:
+            column.server_default = sa.DefaultClause(_BEFORE[Row.__annotations__[column.name]])
     return [*row, sa.Column("chain", sa.Integer()), sa.Column("link", sa.BigInteger()), sa.Column("hash", sa.LargeBinary())]
 
 
@@ -103,6 +110,14 @@ api_keys = sa.Table(
     *(_column(name, kind) for name, kind in KeyTerms.__annotations__.items()),
     sa.Index("api_keys_by_revision", "revision"),
     sqlite_autoincrement=True,
+)
+# What figures were made with, by the version that rows name.
+factor_sets = sa.Table(
+    "factor_sets",
+    metadata,
+    sa.Column("version", _text, primary_key=True),
+    _column("first_ns", int),
+    _column("document", str),
 )
 # Random numbers that all ledgers of these books have to agree on.
 salts = sa.Table(

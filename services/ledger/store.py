@@ -19,6 +19,7 @@ from services.ledger import chain_store, migration
 from services.ledger.booking import Batch, Changes, Known, Totals
 from services.ledger.chain import Linked, extend
 from services.ledger.engines import Place, open_engine
+from services.ledger.factors import FactorSet
 from services.ledger.records import OpenIntent, Row
 from services.ledger.request_key import MARK, booked_ids
 from services.ledger.schema import entries, intents, presence, superseded, totals
@@ -63,6 +64,9 @@ _lock_slots = sa.text(
 _until = sa.func.clock_timestamp() + sa.func.make_interval(0, 0, 0, 0, 0, 0, sa.bindparam("seconds", type_=sa.Float()))
 _insert_presence = postgresql.insert(presence).values(router_id=sa.bindparam("router"), until=_until)
 _note_presence = _insert_presence.on_conflict_do_update(index_elements=["router_id"], set_={"until": _insert_presence.excluded.until})
+_note_factors = sa.text(
+    "INSERT INTO factor_sets (version, first_ns, document) VALUES (:version, :first_ns, :document) ON CONFLICT DO NOTHING"
+)
 _forget_presence = sa.delete(presence).where(presence.c.until < sa.func.clock_timestamp() - sa.func.make_interval(0, 0, 0, 1))
 
 
@@ -181,6 +185,11 @@ class Writer:
         """Durable when left without an exception, undone otherwise."""
         with self._engine.begin() as connection:
             yield Transaction(connection, self._insert_rows, self._insert_intents, self._totals_row)
+
+    def note_factors(self, factors: FactorSet, now_ns: int) -> None:
+        """Keeps what a version of the factors that rows name was, from its first use on."""
+        with self._engine.begin() as connection:
+            connection.execute(_note_factors, {"version": factors.version, "first_ns": now_ns, "document": factors.document})
 
     def recent_models(self, limit: int) -> list[tuple[str, str]]:
         """Providers and models of the latest rows."""

@@ -39,14 +39,19 @@ def count_text(text: str) -> int:
 
 def reported(usage: chat_pb2.Usage) -> entry_pb2.TokenCounts | None:
     """The counts that a provider gives; None when they cannot be true: the books would refuse them, and the request with them."""
+    prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
     counts = entry_pb2.TokenCounts(
         input_tokens=usage.prompt_tokens,
-        cached_input_tokens=usage.prompt_tokens_details.cached_tokens,
+        cached_input_tokens=prompt.cached_tokens,
         output_tokens=usage.completion_tokens,
-        reasoning_tokens=usage.completion_tokens_details.reasoning_tokens,
+        reasoning_tokens=completion.reasoning_tokens,
+        cache_write_tokens=prompt.cache_write_tokens,
+        cache_write_1h_tokens=prompt.cache_write_1h_tokens,
+        input_audio_tokens=prompt.audio_tokens,
+        output_audio_tokens=completion.audio_tokens,
     )
-    given = (counts.input_tokens, counts.cached_input_tokens, counts.output_tokens, counts.reasoning_tokens)
-    return counts if all(0 <= count <= MOST_TOKENS for count in given) else None
+    # Booleans are in range, too.
+    return counts if all(0 <= count <= MOST_TOKENS for _, count in counts.ListFields()) else None
 
 
 def quick_prompt_estimate(request: chat_pb2.ChatRequest) -> int:

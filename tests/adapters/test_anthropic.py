@@ -291,11 +291,14 @@ def test_every_reason_to_stop(native: str, reason: str) -> None:
 
 def test_the_prompt_includes_what_the_cache_read_and_wrote() -> None:
     counts = {"input_tokens": 1, "cache_read_input_tokens": 20, "cache_creation_input_tokens": 300, "output_tokens": 9}
-    usage = completion(usage=counts | {"output_tokens_details": {"thinking_tokens": 4}, "service_tier": "standard"})["usage"]
+    by_time = {"ephemeral_5m_input_tokens": 200, "ephemeral_1h_input_tokens": 100}
+    usage = completion(
+        usage=counts | {"cache_creation": by_time, "output_tokens_details": {"thinking_tokens": 4}, "service_tier": "standard"}
+    )["usage"]
     assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (321, 9, 330)
-    assert usage["prompt_tokens_details"] == {"cached_tokens": 20}
+    assert usage["prompt_tokens_details"] == {"cached_tokens": 20, "cache_write_tokens": 300, "cache_write_1h_tokens": 100}
     assert usage["completion_tokens_details"] == {"reasoning_tokens": 4}
-    assert (usage["cache_creation_input_tokens"], usage["service_tier"]) == (300, "standard")
+    assert (usage["cache_creation_input_tokens"], usage["cache_creation"], usage["service_tier"]) == (300, by_time, "standard")
 
 
 def test_signed_thoughts_come_and_go_back_unchanged() -> None:

@@ -233,6 +233,13 @@ def test_cached_tokens_are_found_by_their_other_names(counts: dict[str, Any], ca
     assert whole(usage=usage_json() | counts).usage.prompt_tokens_details.cached_tokens == cached
 
 
+def test_tokens_written_to_a_prompt_cache_are_found_beside_the_details_and_in_them() -> None:
+    beside = whole(usage=usage_json() | {"cache_creation_input_tokens": 3, "cached_tokens": 2}).usage
+    within = whole(usage=usage_json() | {"prompt_tokens_details": {"cached_tokens": 2, "cache_write_tokens": 3}}).usage
+    for details in (beside.prompt_tokens_details, within.prompt_tokens_details):
+        assert (details.cached_tokens, details.cache_write_tokens) == (2, 3)
+
+
 @pytest.mark.parametrize(
     ("body", "message", "code"),
     [

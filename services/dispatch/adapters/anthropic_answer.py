@@ -170,19 +170,30 @@ def _usage(counts: Members) -> chat_pb2.Usage | None:
     details = counts.object("output_tokens_details")
     thought = details.count("thinking_tokens")
     prompt, output = (fresh or 0) + (read or 0) + (written or 0), output or 0
+    by_time = counts.all().get("cache_creation")
+    for_an_hour = counts.object("cache_creation").count("ephemeral_1h_input_tokens")
     kept: dict[str, object] = dict(counts.all())
     if written is not None:
         kept["cache_creation_input_tokens"] = written_raw
+    if by_time is not None:
+        kept["cache_creation"] = by_time
     if details.all():
         kept["output_tokens_details"] = details.all()
     return chat_pb2.Usage(
         prompt_tokens=prompt,
         completion_tokens=output,
         total_tokens=prompt + output,
-        prompt_tokens_details=None if read is None else chat_pb2.PromptTokensDetails(cached_tokens=read),
+        prompt_tokens_details=_prompt_details(read, written, for_an_hour),
         completion_tokens_details=None if thought is None else chat_pb2.CompletionTokensDetails(reasoning_tokens=thought),
         extra_json=extra({name: raw for name, raw in kept.items() if raw != Raw(b"null")}),
     )
+
+
+def _prompt_details(read: int | None, written: int | None, for_an_hour: int | None) -> chat_pb2.PromptTokensDetails | None:
+    """Absent when nothing is told of a prompt cache that was used."""
+    if read is None and not written:
+        return None
+    return chat_pb2.PromptTokensDetails(cached_tokens=read, cache_write_tokens=written or None, cache_write_1h_tokens=for_an_hour or None)
 
 
 class _Block:

@@ -272,11 +272,22 @@ def read_usage(answer: Json) -> chat_pb2.Usage | None:
         usage.prompt_tokens_details.cached_tokens = cached
     if "thoughtsTokenCount" in counts:
         usage.completion_tokens_details.reasoning_tokens = thoughts
+    if heard := _audio(counts, "promptTokensDetails"):
+        usage.prompt_tokens_details.audio_tokens = heard
+    if spoken := _audio(counts, "candidatesTokensDetails"):
+        usage.completion_tokens_details.audio_tokens = spoken
     extras = {name: value for name, value in counts.items() if name not in _TYPED_OF_USAGE}
     if counts.get("totalTokenCount", usage.total_tokens) != usage.total_tokens:
         extras["totalTokenCount"] = counts["totalTokenCount"]
     usage.extra_json = extra(extras)
     return usage
+
+
+def _audio(counts: Json, name: str) -> int:
+    """Tokens of sound in a list by modality; 0 where there is none, or something else."""
+    listed = counts.get(name)
+    parts = [part for part in listed if isinstance(part, dict)] if isinstance(listed, list) else []
+    return sum(_count(part, "tokenCount") for part in parts if part.get("modality") == "AUDIO")
 
 
 def _count(counts: Json, name: str) -> int:

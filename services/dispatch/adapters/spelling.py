@@ -4,8 +4,8 @@ Reasoning that is called `reasoning`, or stands among the parts of the content, 
 What it was called stays beside it. Usage means what it means at OpenAI: completion tokens include those of reasoning.
 """
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
 
 from joulegate.chat.v1 import chat_pb2
 from services.dispatch.adapters.bodies import json_or_none, word
@@ -20,7 +20,11 @@ _REASONS: Final[Mapping[str, chat_pb2.FinishReason.ValueType]] = {
     "eos": chat_pb2.FINISH_REASON_STOP,
     "model_length": chat_pb2.FINISH_REASON_LENGTH,
 }
-_CACHED_COUNTS: Final = ("prompt_cache_hit_tokens", "cached_tokens")
+# What some say beside the details.
+_COUNTS_BESIDE: Final[Mapping[Literal["cached_tokens", "cache_write_tokens"], Sequence[str]]] = {
+    "cached_tokens": ("prompt_cache_hit_tokens", "cached_tokens"),
+    "cache_write_tokens": ("cache_creation_input_tokens",),
+}
 
 
 def spell_request(request: chat_pb2.ChatRequest, variant: Variant) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -134,11 +138,15 @@ def read_usage(usage: chat_pb2.Usage) -> None:
     # xAI's completion tokens are those after the reasoning; its own total tells.
     if thought > 0 and usage.total_tokens == usage.prompt_tokens + usage.completion_tokens + thought:
         usage.completion_tokens += thought
-    if usage.extra_json and not usage.prompt_tokens_details.HasField("cached_tokens"):
+    if not usage.extra_json:
+        return
+    for field, names in _COUNTS_BESIDE.items():
+        if usage.prompt_tokens_details.HasField(field):
+            continue
         counts = decode_members(usage.extra_json)
-        cached = next((count for name in _CACHED_COUNTS if type(count := json_or_none(counts.get(name, NULL))) is int), None)
-        if cached is not None and 0 <= cached <= usage.prompt_tokens:
-            usage.prompt_tokens_details.cached_tokens = cached
+        found = next((count for name in names if type(count := json_or_none(counts.get(name, NULL))) is int), None)
+        if found is not None and 0 <= found <= usage.prompt_tokens:
+            setattr(usage.prompt_tokens_details, field, found)
 
 
 def beside(chunk: chat_pb2.ChatCompletionChunk) -> Mapping[str, Any]:

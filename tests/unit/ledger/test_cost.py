@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -37,7 +38,15 @@ def tariffs(overrides: Overrides | None = None) -> Tariffs:
 @st.composite
 def usages(draw: st.DrawFn) -> Usage:
     size, output = draw(TOKENS), draw(TOKENS)
-    return Usage(size, draw(st.integers(0, size)), output, draw(st.integers(0, output)))
+    return parts_of(size, output, lambda most: draw(st.integers(0, most)))
+
+
+def parts_of(size: int, output: int, some: Callable[[int], int]) -> Usage:
+    """A usage of so many tokens, whose parts do not overlap."""
+    cached = some(size)
+    written = some(size - cached)
+    heard, reasoning = some(size - cached - written), some(output)
+    return Usage(size, cached, output, reasoning, written, some(written), heard, some(output - reasoning))
 
 
 def nano_usd(price: Decimal) -> int:
@@ -50,6 +59,11 @@ def as_listed(usage: Usage) -> ListedUsage:
         cache_read_tokens=usage.cached_input_tokens,
         output_tokens=usage.output_tokens,
         output_reasoning_tokens=usage.reasoning_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        cache_write_1h_tokens=usage.cache_write_1h_tokens,
+        input_audio_tokens=usage.input_audio_tokens,
+        output_audio_tokens=usage.output_audio_tokens,
+        cache_audio_read_tokens=0,
     )
 
 
@@ -100,7 +114,7 @@ def sold() -> list[tuple[str, str, bool]]:
 
 
 def test_five_thousand_usages_cost_what_the_catalogue_says() -> None:
-    """Models of all sellers and their fall-backs, at any time, with cached and reasoning tokens, on both sides of every threshold."""
+    """Models of all sellers and their fall-backs, at any time, with tokens of all kinds, on both sides of every threshold."""
     draw = random.Random(5000)
     offers, found = sold(), tariffs()
     known: dict[tuple[str, str], Tariff] = {}
@@ -111,14 +125,22 @@ def test_five_thousand_usages_cost_what_the_catalogue_says() -> None:
         if tariff.basis != CostBasis.COST_BASIS_LIST:
             continue
         size, output = (draw.choice((0, 1, 128_000, 200_000, 200_001, 272_001, draw.randrange(3_000_000))) for _ in range(2))
-        usage = Usage(size, draw.randint(0, size), output, draw.randint(0, output))
+        usage = parts_of(size, output, lambda most: draw.randint(0, most))
         moment = datetime.fromtimestamp(draw.uniform(1.70e9, 1.85e9), UTC)
         listed = calc_price(as_listed(usage), model, provider_id=seller, genai_request_timestamp=moment)
         price = tariff.at(moment.timestamp())
         assert abs(price.nano_usd(usage) - nano_usd(listed.total_price)) <= has_noise(listed.model_price), (seller, model, usage, moment)
         seen += Counter(usages=1, fallback=is_fallback, dated=isinstance(tariff, Dated), noisy=has_noise(listed.model_price))
         seen += Counter(tiered=bool(price.input.tiers), cached=price.cached_input is not None and usage.cached_input_tokens > 0)
-    assert min(seen[kind] for kind in ("fallback", "dated", "tiered", "cached")) > 20
+        seen += Counter(
+            written=price.cache_write is not None and usage.cache_write_tokens > 0,
+            for_an_hour=price.cache_write_1h is not None and usage.cache_write_1h_tokens > 0,
+            heard=price.input_audio is not None and usage.input_audio_tokens > 0,
+            spoken=price.output_audio is not None and usage.output_audio_tokens > 0,
+        )
+    assert min(seen[kind] for kind in ("fallback", "dated", "tiered", "cached", "written", "for_an_hour")) > 20
+    # Few models are sold by their sounds.
+    assert min(seen["heard"], seen["spoken"]) > 3
     # Rounding may turn only where a price has more decimals than a nano-dollar.
     assert seen["noisy"] < 500
 

@@ -62,7 +62,7 @@ def shown(row: Row) -> dict[str, Any]:
     for name, field in Entry.DESCRIPTOR.fields_by_name.items():
         if field.enum_type is not None:
             values[name] = field.enum_type.values_by_number[values[name]].name
-    return values | {"create_time": rfc_3339(row.created_ns)}
+    return values | {"create_time": rfc_3339(row.created_ns), "reported_cost_nano_usd": row.reported_cost_nano_usd}
 
 
 PLACE = {"chain", "link", "hash"}
@@ -84,7 +84,9 @@ def test_csv_is_the_rows_and_no_formula(place: Place, rows: list[Row]) -> None:
     assert tuple(lines[0]) == NAMES
     for line, row in zip(lines, rows, strict=True):
         for name, value in shown(row).items():
-            expected = str(value).lower() if isinstance(value, bool) else f"'{value}" if value == NASTY else str(value)
+            expected = (
+                "" if value is None else str(value).lower() if isinstance(value, bool) else f"'{value}" if value == NASTY else str(value)
+            )
             assert line[name] == expected, name
 
 

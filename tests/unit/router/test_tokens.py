@@ -36,14 +36,25 @@ def test_the_quick_estimate_is_not_below_the_count() -> None:
 def test_reported_counts_are_taken_as_they_are() -> None:
     usage = chat_pb2.Usage(prompt_tokens=5, completion_tokens=tokens.MOST_TOKENS)
     usage.prompt_tokens_details.cached_tokens = 3
+    usage.prompt_tokens_details.cache_write_tokens = 2
+    usage.prompt_tokens_details.cache_write_1h_tokens = 1
+    usage.prompt_tokens_details.audio_tokens = 4
     usage.completion_tokens_details.reasoning_tokens = 2
+    usage.completion_tokens_details.audio_tokens = 6
     assert tokens.reported(usage) == entry_pb2.TokenCounts(
-        input_tokens=5, cached_input_tokens=3, output_tokens=tokens.MOST_TOKENS, reasoning_tokens=2
+        input_tokens=5,
+        cached_input_tokens=3,
+        output_tokens=tokens.MOST_TOKENS,
+        reasoning_tokens=2,
+        cache_write_tokens=2,
+        cache_write_1h_tokens=1,
+        input_audio_tokens=4,
+        output_audio_tokens=6,
     )
 
 
 @pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens", "prompt_tokens_details", "completion_tokens_details"])
 @pytest.mark.parametrize("count", [-1, tokens.MOST_TOKENS + 1])
 def test_reported_counts_that_cannot_be_true_are_none(name: str, count: int) -> None:
-    details = {"prompt_tokens_details": {"cached_tokens": count}, "completion_tokens_details": {"reasoning_tokens": count}}
+    details = {"prompt_tokens_details": {"cached_tokens": count}, "completion_tokens_details": {"audio_tokens": count}}
     assert tokens.reported(chat_pb2.Usage(**{name: details.get(name, count)})) is None  # type: ignore[arg-type]

@@ -65,6 +65,62 @@ OUTCOME_SUPERSEDED: Outcome.ValueType  # 8
 """Another call for the same request gave its first event earlier, and this one was broken off. The provider has read the prompt."""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
+class _EnergyBoundary:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EnergyBoundaryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EnergyBoundary.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ENERGY_BOUNDARY_UNSPECIFIED: _EnergyBoundary.ValueType  # 0
+    """Rows of before there were boundaries."""
+    ENERGY_BOUNDARY_GPU: _EnergyBoundary.ValueType  # 1
+    """The accelerators alone."""
+    ENERGY_BOUNDARY_IT: _EnergyBoundary.ValueType  # 2
+    """The machine, without what is around it."""
+    ENERGY_BOUNDARY_FACILITY: _EnergyBoundary.ValueType  # 3
+    """The data centre, or whatever a meter is for."""
+
+class EnergyBoundary(_EnergyBoundary, metaclass=_EnergyBoundaryEnumTypeWrapper):
+    """EnergyBoundary is what an energy figure is of. Figures of different boundaries are not to be compared."""
+
+ENERGY_BOUNDARY_UNSPECIFIED: EnergyBoundary.ValueType  # 0
+"""Rows of before there were boundaries."""
+ENERGY_BOUNDARY_GPU: EnergyBoundary.ValueType  # 1
+"""The accelerators alone."""
+ENERGY_BOUNDARY_IT: EnergyBoundary.ValueType  # 2
+"""The machine, without what is around it."""
+ENERGY_BOUNDARY_FACILITY: EnergyBoundary.ValueType  # 3
+"""The data centre, or whatever a meter is for."""
+Global___EnergyBoundary: _TypeAlias = EnergyBoundary  # noqa: Y015
+
+class _CarbonSignal:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CarbonSignalEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CarbonSignal.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CARBON_SIGNAL_UNSPECIFIED: _CarbonSignal.ValueType  # 0
+    """Rows of before there were signals."""
+    CARBON_SIGNAL_ANNUAL_AVERAGE: _CarbonSignal.ValueType  # 1
+    """The average of a year."""
+    CARBON_SIGNAL_LIVE_AVERAGE: _CarbonSignal.ValueType  # 2
+    """The average of the hour, or of less."""
+    CARBON_SIGNAL_MARGINAL: _CarbonSignal.ValueType  # 3
+    """What one more kilowatt-hour would emit. Never booked."""
+
+class CarbonSignal(_CarbonSignal, metaclass=_CarbonSignalEnumTypeWrapper):
+    """CarbonSignal is what is meant by a grid's emissions."""
+
+CARBON_SIGNAL_UNSPECIFIED: CarbonSignal.ValueType  # 0
+"""Rows of before there were signals."""
+CARBON_SIGNAL_ANNUAL_AVERAGE: CarbonSignal.ValueType  # 1
+"""The average of a year."""
+CARBON_SIGNAL_LIVE_AVERAGE: CarbonSignal.ValueType  # 2
+"""The average of the hour, or of less."""
+CARBON_SIGNAL_MARGINAL: CarbonSignal.ValueType  # 3
+"""What one more kilowatt-hour would emit. Never booked."""
+Global___CarbonSignal: _TypeAlias = CarbonSignal  # noqa: Y015
+
 @_typing.final
 class TokenCounts(_message.Message):
     """TokenCounts of an attempt."""
@@ -76,6 +132,10 @@ class TokenCounts(_message.Message):
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     REASONING_TOKENS_FIELD_NUMBER: _builtins.int
     ESTIMATED_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_1H_TOKENS_FIELD_NUMBER: _builtins.int
+    INPUT_AUDIO_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_AUDIO_TOKENS_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
     """Including cached ones."""
     cached_input_tokens: _builtins.int
@@ -84,6 +144,14 @@ class TokenCounts(_message.Message):
     reasoning_tokens: _builtins.int
     estimated: _builtins.bool
     """True when the provider did not report usage and these were counted by us."""
+    cache_write_tokens: _builtins.int
+    """Part of the input: what the provider wrote into its prompt cache."""
+    cache_write_1h_tokens: _builtins.int
+    """Part of those: what it keeps for an hour."""
+    input_audio_tokens: _builtins.int
+    """Part of the input."""
+    output_audio_tokens: _builtins.int
+    """Part of the output."""
     def __init__(
         self,
         *,
@@ -92,10 +160,14 @@ class TokenCounts(_message.Message):
         output_tokens: _builtins.int = ...,
         reasoning_tokens: _builtins.int = ...,
         estimated: _builtins.bool = ...,
+        cache_write_tokens: _builtins.int = ...,
+        cache_write_1h_tokens: _builtins.int = ...,
+        input_audio_tokens: _builtins.int = ...,
+        output_audio_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_input_tokens", b"cached_input_tokens", "estimated", b"estimated", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "reasoning_tokens", b"reasoning_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_input_tokens", b"cached_input_tokens", "estimated", b"estimated", "input_audio_tokens", b"input_audio_tokens", "input_tokens", b"input_tokens", "output_audio_tokens", b"output_audio_tokens", "output_tokens", b"output_tokens", "reasoning_tokens", b"reasoning_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -134,6 +206,17 @@ class Entry(_message.Message):
     CARBON_LOW_MICROGRAMS_FIELD_NUMBER: _builtins.int
     CARBON_HIGH_MICROGRAMS_FIELD_NUMBER: _builtins.int
     ZONE_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_1H_TOKENS_FIELD_NUMBER: _builtins.int
+    INPUT_AUDIO_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_AUDIO_TOKENS_FIELD_NUMBER: _builtins.int
+    SERVED_MODEL_FIELD_NUMBER: _builtins.int
+    LIST_COST_NANO_USD_FIELD_NUMBER: _builtins.int
+    REPORTED_COST_NANO_USD_FIELD_NUMBER: _builtins.int
+    ENERGY_BOUNDARY_FIELD_NUMBER: _builtins.int
+    ESTIMATED_ENERGY_MICROJOULES_FIELD_NUMBER: _builtins.int
+    CARBON_SIGNAL_FIELD_NUMBER: _builtins.int
+    FACTORS_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """With `~` and a suffix when an earlier request had come with the same id."""
     attempt: _builtins.int
@@ -170,6 +253,23 @@ class Entry(_message.Message):
     carbon_high_micrograms: _builtins.int
     zone: _builtins.str
     """ISO 3166 alpha-3 code of the grid, or WOR."""
+    cache_write_tokens: _builtins.int
+    """As in TokenCounts."""
+    cache_write_1h_tokens: _builtins.int
+    input_audio_tokens: _builtins.int
+    output_audio_tokens: _builtins.int
+    served_model: _builtins.str
+    """As the provider said it served; empty when it did not."""
+    list_cost_nano_usd: _builtins.int
+    """By the price list, also where the provider said what it billed."""
+    reported_cost_nano_usd: _builtins.int
+    """As the provider billed it. Absent when it did not say."""
+    energy_boundary: Global___EnergyBoundary.ValueType
+    estimated_energy_microjoules: _builtins.int
+    """The point estimate of the model, also where a counter was read."""
+    carbon_signal: Global___CarbonSignal.ValueType
+    factors_version: _builtins.str
+    """Names the set of prices, coefficients and grids that the figures were made with."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -202,11 +302,24 @@ class Entry(_message.Message):
         carbon_low_micrograms: _builtins.int = ...,
         carbon_high_micrograms: _builtins.int = ...,
         zone: _builtins.str = ...,
+        cache_write_tokens: _builtins.int = ...,
+        cache_write_1h_tokens: _builtins.int = ...,
+        input_audio_tokens: _builtins.int = ...,
+        output_audio_tokens: _builtins.int = ...,
+        served_model: _builtins.str = ...,
+        list_cost_nano_usd: _builtins.int = ...,
+        reported_cost_nano_usd: _builtins.int | None = ...,
+        energy_boundary: Global___EnergyBoundary.ValueType = ...,
+        estimated_energy_microjoules: _builtins.int = ...,
+        carbon_signal: Global___CarbonSignal.ValueType = ...,
+        factors_version: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reported_cost_nano_usd", b"_reported_cost_nano_usd", "create_time", b"create_time", "reported_cost_nano_usd", b"reported_cost_nano_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cache_status", b"cache_status", "cached_input_tokens", b"cached_input_tokens", "carbon_high_micrograms", b"carbon_high_micrograms", "carbon_low_micrograms", b"carbon_low_micrograms", "carbon_micrograms", b"carbon_micrograms", "cost_basis", b"cost_basis", "cost_nano_usd", b"cost_nano_usd", "create_time", b"create_time", "energy_basis", b"energy_basis", "energy_high_microjoules", b"energy_high_microjoules", "energy_low_microjoules", b"energy_low_microjoules", "energy_microjoules", b"energy_microjoules", "input_tokens", b"input_tokens", "key_id", b"key_id", "model", b"model", "outcome", b"outcome", "output_tokens", b"output_tokens", "provider", b"provider", "reasoning_tokens", b"reasoning_tokens", "request_id", b"request_id", "requested_model", b"requested_model", "saved_cost_nano_usd", b"saved_cost_nano_usd", "saved_energy_microjoules", b"saved_energy_microjoules", "streamed", b"streamed", "tokens_estimated", b"tokens_estimated", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reported_cost_nano_usd", b"_reported_cost_nano_usd", "attempt", b"attempt", "cache_status", b"cache_status", "cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_input_tokens", b"cached_input_tokens", "carbon_high_micrograms", b"carbon_high_micrograms", "carbon_low_micrograms", b"carbon_low_micrograms", "carbon_micrograms", b"carbon_micrograms", "carbon_signal", b"carbon_signal", "cost_basis", b"cost_basis", "cost_nano_usd", b"cost_nano_usd", "create_time", b"create_time", "energy_basis", b"energy_basis", "energy_boundary", b"energy_boundary", "energy_high_microjoules", b"energy_high_microjoules", "energy_low_microjoules", b"energy_low_microjoules", "energy_microjoules", b"energy_microjoules", "estimated_energy_microjoules", b"estimated_energy_microjoules", "factors_version", b"factors_version", "input_audio_tokens", b"input_audio_tokens", "input_tokens", b"input_tokens", "key_id", b"key_id", "list_cost_nano_usd", b"list_cost_nano_usd", "model", b"model", "outcome", b"outcome", "output_audio_tokens", b"output_audio_tokens", "output_tokens", b"output_tokens", "provider", b"provider", "reasoning_tokens", b"reasoning_tokens", "reported_cost_nano_usd", b"reported_cost_nano_usd", "request_id", b"request_id", "requested_model", b"requested_model", "saved_cost_nano_usd", b"saved_cost_nano_usd", "saved_energy_microjoules", b"saved_energy_microjoules", "served_model", b"served_model", "streamed", b"streamed", "tokens_estimated", b"tokens_estimated", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__reported_cost_nano_usd: _TypeAlias = _typing.Literal["reported_cost_nano_usd"]  # noqa: Y015
+    _WhichOneofArgType__reported_cost_nano_usd: _TypeAlias = _typing.Literal["_reported_cost_nano_usd", b"_reported_cost_nano_usd"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reported_cost_nano_usd) -> _WhichOneofReturnType__reported_cost_nano_usd | None: ...
 
 Global___Entry: _TypeAlias = Entry  # noqa: Y015

@@ -235,6 +235,8 @@ class Attempt(_message.Message):
     SAVED_COST_NANO_USD_FIELD_NUMBER: _builtins.int
     SAVED_ENERGY_MICROJOULES_FIELD_NUMBER: _builtins.int
     REPORTED_COST_NANO_USD_FIELD_NUMBER: _builtins.int
+    MEASURED_ENERGY_MICROJOULES_FIELD_NUMBER: _builtins.int
+    MEASURED_ENERGY_BOUNDARY_FIELD_NUMBER: _builtins.int
     attempt: _builtins.int
     """Counts from 1. 0 for a cache hit."""
     provider: _builtins.str
@@ -249,6 +251,10 @@ class Attempt(_message.Message):
     """On a cache hit: what the answer took when it was made."""
     reported_cost_nano_usd: _builtins.int
     """As the provider billed it, in billionths of a US dollar. Unset when it did not say."""
+    measured_energy_microjoules: _builtins.int
+    """Read from counters where the model runs. Unset when there are none."""
+    measured_energy_boundary: _entry_pb2.EnergyBoundary.ValueType
+    """What they count."""
     @_builtins.property
     def tokens(self) -> _entry_pb2.TokenCounts: ...
     def __init__(
@@ -263,13 +269,20 @@ class Attempt(_message.Message):
         saved_cost_nano_usd: _builtins.int = ...,
         saved_energy_microjoules: _builtins.int = ...,
         reported_cost_nano_usd: _builtins.int | None = ...,
+        measured_energy_microjoules: _builtins.int | None = ...,
+        measured_energy_boundary: _entry_pb2.EnergyBoundary.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_reported_cost_nano_usd", b"_reported_cost_nano_usd", "reported_cost_nano_usd", b"reported_cost_nano_usd", "tokens", b"tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_measured_energy_microjoules", b"_measured_energy_microjoules", "_reported_cost_nano_usd", b"_reported_cost_nano_usd", "measured_energy_microjoules", b"measured_energy_microjoules", "reported_cost_nano_usd", b"reported_cost_nano_usd", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reported_cost_nano_usd", b"_reported_cost_nano_usd", "attempt", b"attempt", "model", b"model", "outcome", b"outcome", "provider", b"provider", "reported_cost_nano_usd", b"reported_cost_nano_usd", "saved_cost_nano_usd", b"saved_cost_nano_usd", "saved_energy_microjoules", b"saved_energy_microjoules", "served_model", b"served_model", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_measured_energy_microjoules", b"_measured_energy_microjoules", "_reported_cost_nano_usd", b"_reported_cost_nano_usd", "attempt", b"attempt", "measured_energy_boundary", b"measured_energy_boundary", "measured_energy_microjoules", b"measured_energy_microjoules", "model", b"model", "outcome", b"outcome", "provider", b"provider", "reported_cost_nano_usd", b"reported_cost_nano_usd", "saved_cost_nano_usd", b"saved_cost_nano_usd", "saved_energy_microjoules", b"saved_energy_microjoules", "served_model", b"served_model", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__measured_energy_microjoules: _TypeAlias = _typing.Literal["measured_energy_microjoules"]  # noqa: Y015
+    _WhichOneofArgType__measured_energy_microjoules: _TypeAlias = _typing.Literal["_measured_energy_microjoules", b"_measured_energy_microjoules"]  # noqa: Y015
     _WhichOneofReturnType__reported_cost_nano_usd: _TypeAlias = _typing.Literal["reported_cost_nano_usd"]  # noqa: Y015
     _WhichOneofArgType__reported_cost_nano_usd: _TypeAlias = _typing.Literal["_reported_cost_nano_usd", b"_reported_cost_nano_usd"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__measured_energy_microjoules) -> _WhichOneofReturnType__measured_energy_microjoules | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__reported_cost_nano_usd) -> _WhichOneofReturnType__reported_cost_nano_usd | None: ...
 
 Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
