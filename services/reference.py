@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -15,6 +16,8 @@ from services.dispatch.settings import DispatchSettings
 from services.dispatch.vendors import VENDORS, variables_of
 from services.ledger.settings import LedgerSettings
 from services.provider_reference import table
+from services.router.policy import NEAR_BEST, VIRTUAL_MODELS
+from services.router.prospect import RELAXATION, Floors
 from services.router.settings import RouterSettings
 from services.runtime.app import RuntimeSettings
 from services.runtime.settings import Variable, variables
@@ -75,6 +78,39 @@ MODEL_KEYS: Final = {
     "output_usd_per_million": "Likewise for output tokens. The one is not accepted without the other.",
     "joules_per_output_token": "What a token of its answers takes at the meter, if you have measured it. Beats every estimate.",
     "joules_per_input_token": "Likewise for a token of the prompt. Without it, a quarter of an output token's.",
+    "tier": "How able it is, for routing: 1 small, 2 light, 3 middle, 4 strong, 5 frontier. Beats what its name says.",
+    "context_tokens": "How many tokens prompt and answer may have together. Beats the catalogue.",
+}
+ROUTING_KEYS: Final = {
+    "strategy": "How it is chosen who answers, where neither a request nor `DEFAULT_ROUTING_STRATEGY` says. Default: `fallback`.",
+    "weights": "What counts how much: tables of strategies that it changes, as `[routing.weights.eco]`, or the weights of `strategy`.",
+    "floors": "Per criterion, an amount below which differences do not count: "
+    + ", ".join(f"`{field.name} = {getattr(Floors(), field.name):g}`" for field in fields(Floors))
+    + " (US dollars, joules, grams, seconds, odds of failing, odds of a bad answer).",
+    "constraints": "Bounds for every request; see below.",
+    "relax": "Which bounds may be given up when nobody keeps them all, the first one first. Default: "
+    + ", ".join(f"`{criterion.value}`" for criterion in RELAXATION)
+    + ". A bound that is not in the list is kept, and the request refused.",
+    "near_best": f"Who is worse than the best by at most this part counts as good as it, and load decides. Default: {NEAR_BEST:g}.",
+    "provider_weights": "Shares of providers in `round_robin` and `weighted_random`. Default: 1 each.",
+    "prefer_providers": "Names of providers that are tried first while they are well.",
+    "exclude_providers": "Names of providers that are never asked.",
+}
+CONSTRAINT_KEYS: Final = {
+    "max_latency_ms": "95 % of first events of streams, or of whole answers, must not take longer.",
+    "max_cost_usd": "What the request is expected to cost.",
+    "max_carbon_g": "Grams of CO2 equivalent that it is expected to cause.",
+    "min_quality": "The least probability, 0 to 1, that the answer is good.",
+    "min_quality_of_best": "The same, as a part of what the best candidate has.",
+}
+VIRTUAL_KEYS: Final = {
+    "strategy": "How it is chosen. Default: `balanced`.",
+    "weights": "What counts how much, instead of the strategy's.",
+    "constraints": "Bounds, as in `[routing.constraints]`, on top of those.",
+    "models": "What it may stand for: names or patterns, as `gpt-*` or `lab/*`. Default: every model that chats.",
+    "exclude_models": "What it may not stand for.",
+    "min_tier": "Nothing less able than this tier. A model of unknown tier passes.",
+    "max_tier": "Nothing more able than this tier.",
 }
 LIMIT_KEYS: Final = {
     "requests_per_second": "Calls in any second.",
@@ -123,6 +159,39 @@ input_usd_per_million = 2.0
 output_usd_per_million = 8.0
 joules_per_output_token = 0.5
 joules_per_input_token = 0.02
+tier = 4
+context_tokens = 128000
+
+[routing]
+strategy = "balanced"
+near_best = 0.05
+relax = ["latency", "cost", "carbon", "quality"]
+prefer_providers = ["lab"]
+exclude_providers = ["work"]
+provider_weights = { lab = 3 }
+floors = { cost = 1e-5, latency = 0.02 }
+constraints = { max_cost_usd = 0.5 }
+
+[routing.weights.eco]
+cost = 0.35
+latency = 0.2
+reliability = 0.3
+energy = 0.15
+
+[virtual_models.house]
+strategy = "cost"
+weights = { cost = 0.7, carbon = 0.3 }
+models = ["lab/*", "gpt-*"]
+exclude_models = ["gpt-3.5*"]
+min_tier = 2
+max_tier = 4
+
+[virtual_models.house.constraints]
+max_latency_ms = 5000
+max_cost_usd = 0.05
+max_carbon_g = 2
+min_quality = 0.6
+min_quality_of_best = 0.9
 
 [retry]
 attempts = 2
@@ -152,7 +221,7 @@ FILE_HEAD: Final = """\
 ## joulegate.toml
 
 Optional; it is read only when `JOULEGATE_CONFIG` says where it is. It names further providers, changes those above, and states prices.
-Dispatch and the ledger both need it.
+Dispatch, the ledger and the router need it.
 """
 
 
@@ -210,7 +279,17 @@ def _file() -> str:
             _keys(LIMIT_KEYS),
             "### `[[models]]`\n",
             _keys(MODEL_KEYS),
-            "`tier` and `context_tokens` are accepted for routing, which does not read them yet. Any other key stops the start.\n",
+            "Any other key stops the start.\n",
+            "### `[routing]`\n",
+            "The router reads it; [routing.md](routing.md) says what it does. The environment wins over it.\n",
+            _keys(ROUTING_KEYS),
+            "`constraints` may have:\n",
+            _keys(CONSTRAINT_KEYS),
+            "### `[virtual_models.<name>]`\n",
+            "Names that stand for whichever real model suits a request best. Built in are\n"
+            f"{', '.join(f'`{name}`' for name in VIRTUAL_MODELS)}; a table under such a name changes it. A real model of the same\n"
+            "name wins.\n",
+            _keys(VIRTUAL_KEYS),
             "### `[retry]`\n",
             _keys(RETRY_KEYS),
             "### `[breaker]`\n",

@@ -16,11 +16,11 @@ from services.dispatch.policies import read_breaker, read_limits, read_retry, re
 from services.dispatch.provider_spec import DEMO, ProviderSpec
 from services.dispatch.retry import RetryPolicy
 from services.dispatch.settings import DispatchSettings
-from services.dispatch.table import Table
 from services.dispatch.timeouts import DEFAULT_TIMEOUTS
 from services.dispatch.vendors import LOCAL, VENDORS, Vendor, find, switch_of
 from services.runtime.secret import Secret
 from services.runtime.settings import SettingsError, boolean
+from services.runtime.table import Table
 
 PROVIDER_KEYS: Final = frozenset(
     {

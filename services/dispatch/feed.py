@@ -58,20 +58,18 @@ def describe(provider: Provider, model: str, figures: ModelFigures, now: float) 
     )
     if figures.between_tokens_s is not None:
         message.time_between_tokens.CopyFrom(duration(figures.between_tokens_s))
-    _time(figures.streamed, now, message.time_to_first_event, message.peak_time_to_first_event)
-    _time(figures.whole, now, message.time_to_answer, message.peak_time_to_answer)
+    _time(figures.streamed, now, message.time_to_first_event, message.peak_time_to_first_event, message.time_to_first_event_p95)
+    _time(figures.whole, now, message.time_to_answer, message.peak_time_to_answer, message.time_to_answer_p95)
     if wait_s > 0:
         message.retry_after.CopyFrom(duration(wait_s))
     return message
 
 
-def _time(latency: Latency, now: float, average: Any, peak: Any) -> None:
-    """Fills the two messages in; without a value they stay unset."""
-    if latency.average_s is not None:
-        average.CopyFrom(duration(latency.average_s))
-    peak_s = latency.peak_s(now)
-    if peak_s is not None:
-        peak.CopyFrom(duration(peak_s))
+def _time(latency: Latency, now: float, average: Any, peak: Any, p95: Any) -> None:
+    """Fills the messages in; without a value they stay unset."""
+    for message, seconds in ((average, latency.average_s), (peak, latency.peak_s(now)), (p95, latency.p95_s())):
+        if seconds is not None:
+            message.CopyFrom(duration(seconds))
 
 
 def _picture(provider: Provider, now: float) -> tuple[Any, ...]:

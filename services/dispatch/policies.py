@@ -6,8 +6,8 @@ from typing import Final
 from services.dispatch.breaker import BreakerPolicy
 from services.dispatch.limits import ProviderLimits
 from services.dispatch.retry import RetryPolicy
-from services.dispatch.table import Table
 from services.dispatch.timeouts import Timeouts
+from services.runtime.table import Table
 
 DAY_S: Final = 86_400
 TIMEOUT_FIELDS: Final = {

@@ -11,7 +11,7 @@ from services.runtime.settings import SettingsError
 
 # A price above this is a slip of the pen, and sums of such would leave 64 bits.
 MAX_USD_PER_MILLION = 100_000
-# `tier` and `context_tokens` are for routing, which does not read them yet.
+# `tier` and `context_tokens` are for routing: the router reads them.
 PRICE_KEYS = ("input_usd_per_million", "output_usd_per_million")
 # A model that takes more for a token than a kettle for a cup of tea is a slip of the pen, too.
 MAX_JOULES_PER_TOKEN = 100_000

@@ -12,6 +12,7 @@ from joulegate.chat.v1.chat_service_pb2_grpc import add_ChatServiceServicer_to_s
 from joulegate.dispatch.v1.dispatch_service_pb2_grpc import DispatchServiceStub
 from joulegate.ledger.v1.key_service_pb2_grpc import KeyServiceStub
 from joulegate.ledger.v1.ledger_service_pb2_grpc import LedgerServiceStub
+from joulegate.ledger.v1.rates_service_pb2_grpc import RatesServiceStub
 from joulegate.openai.v1.openai_service_pb2_grpc import add_OpenAIServiceServicer_to_server
 from joulegate.ops.v1.cache_ops_service_pb2_grpc import add_CacheOpsServiceServicer_to_server
 from joulegate.ops.v1.ops_service_pb2_grpc import add_OpsServiceServicer_to_server
@@ -20,21 +21,30 @@ from services.router.books import open_books
 from services.router.cache_ops_servicer import CacheOpsServicer
 from services.router.callers import open_callers
 from services.router.chat_servicer import ChatServicer
+from services.router.complexity import Scorer
+from services.router.families import Families, read_declared
+from services.router.forecast import Forecast
 from services.router.intake import Intake
 from services.router.leases import Accounts
 from services.router.near_cache import NearCache
 from services.router.openai_servicer import OpenAIServicer
 from services.router.ops_servicer import OpsServicer
+from services.router.output_lengths import OutputLengths
 from services.router.pipeline import LookupBounds, Pipeline
+from services.router.policy import configured
 from services.router.provider_watch import watch_providers
-from services.router.ranking import STRATEGIES, Ranking
+from services.router.ranking import Ranking
+from services.router.rates import Rates, watch_rates
 from services.router.relay import open_relay
 from services.router.reservations import open_reservations
 from services.router.router_servicer import RouterServicer
+from services.router.selection import Selection
 from services.router.settings import RouterSettings
+from services.router.slate import Slates
 from services.runtime import app
 from services.runtime.admin_key import AdminKey
-from services.runtime.clock import SystemClock
+from services.runtime.clock import Clock, SystemClock
+from services.runtime.config_file import read_config
 from services.runtime.identity import StaticKey
 from services.runtime.mesh import Mesh
 
@@ -53,11 +63,13 @@ async def build(settings: RouterSettings, mesh: Mesh) -> AsyncIterator[None]:
         reservations = await stack.enter_async_context(open_reservations(books, accounts, clock))
         watch = await stack.enter_async_context(watch_providers(dispatch))
         near_cache = NearCache(settings.near_cache_bytes, settings.near_cache_ttl_s)
-        ranking = Ranking(clock.monotonic, random.random)
+        rates = await stack.enter_async_context(watch_rates(RatesServiceStub(mesh.channel("ledger")), watch))
+        selection, lengths = _selection(settings, rates, clock)
         lookup_s = LookupBounds(exact=settings.cache_lookup_s, reworded=settings.rewording_s)
         pipeline = Pipeline(
             watch,
-            ranking,
+            selection,
+            lengths,
             cache,
             dispatch,
             books,
@@ -73,22 +85,25 @@ async def build(settings: RouterSettings, mesh: Mesh) -> AsyncIterator[None]:
         await stack.enter_async_context(open_relay(exchange, router_id, pipeline.flights, mesh.draining, settings.drain_s))
         keys, static_key = KeyServiceStub(mesh.channel("ledger")), StaticKey(settings.gateway_api_key)
         callers = await stack.enter_async_context(open_callers(static_key, settings.auth_required, keys, clock, settings.ledger_wait_s))
-        intake = Intake(
-            callers,
-            settings.cache_enabled,
-            settings.request_timeout_s,
-            STRATEGIES[settings.routing_strategy],
-            settings.cache_mode,
-            settings.public_namespaces,
-        )
-        add_OpenAIServiceServicer_to_server(OpenAIServicer(intake, pipeline, watch), mesh.registry)
+        intake = Intake(callers, settings.cache_enabled, settings.request_timeout_s, settings.cache_mode, settings.public_namespaces)
+        add_OpenAIServiceServicer_to_server(OpenAIServicer(intake, pipeline, watch, selection.slates), mesh.registry)
         add_ChatServiceServicer_to_server(ChatServicer(intake, pipeline), mesh.registry)
-        add_RouterServiceServicer_to_server(RouterServicer(intake, watch, ranking), mesh.registry)
+        add_RouterServiceServicer_to_server(RouterServicer(intake, watch, selection), mesh.registry)
         cache_ops = CacheOpsServicer(intake, watch, cache, ledger, near_cache, AdminKey(settings.admin_api_key))
         add_CacheOpsServiceServicer_to_server(cache_ops, mesh.registry)
         ops = OpsServicer(intake, watch, books, ledger, clock, settings.environment_name, settings.cache_enabled)
         add_OpsServiceServicer_to_server(ops, mesh.registry)
         yield
+
+
+def _selection(settings: RouterSettings, rates: Rates, clock: Clock) -> tuple[Selection, OutputLengths]:
+    """Who chooses, and what it learns of answers' lengths. Raises SettingsError for what joulegate.toml says wrong."""
+    config = read_config(settings.config)
+    lengths = OutputLengths()
+    policy = configured(config, settings.routing_strategy, settings.router_weights)
+    slates = Slates(policy, Families(read_declared(config)), rates)
+    ranking = Ranking(clock.monotonic, random.random)
+    return Selection(slates, ranking, Forecast(rates, lengths), Scorer.load(), clock.monotonic), lengths
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from joulegate.cache.v1 import cache_service_pb2 as cache_pb
 from joulegate.chat.v1 import chat_pb2, receipt_pb2
+from services.router.decision import Decision
 from services.router.question import Question
 from services.runtime import lookup
 from services.wire.assemble import chunks_of
@@ -29,6 +30,8 @@ class Source:
     failed_attempts: int = 0
     # For humans.
     decision: str = ""
+    # None for an answer that was not routed.
+    routing: Decision | None = None
     # What the provider's dialect could not be told, and what limits and budgets do not leave.
     warnings: Sequence[str] = ()
     # The model that answers because a budget would have it so; empty: the one that was asked for.

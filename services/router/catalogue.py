@@ -15,6 +15,12 @@ class Candidate:
     provider: dispatch_pb.Provider
     model: str
     live: Live
+    # The names of both: what tells it from others.
+    target: tuple[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Kept, since reading a field of a message takes longer than a decision has time for.
+        object.__setattr__(self, "target", (self.provider.name, self.model))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,14 @@ class Catalogue:
         if named is not None:
             return []
         return [self._candidate(provider, name) for provider in self.providers if provider.accepts_unlisted_models]
+
+    def everything(self) -> list[Candidate]:
+        """Every listed model at each of its providers, in the configured order."""
+        return [self._candidate(provider, model.id) for provider in self.providers for model in provider.models]
+
+    def serves(self, name: str) -> bool:
+        """Whether a provider lists a model of that very name."""
+        return name in self._serving
 
     def _candidate(self, provider: dispatch_pb.Provider, model: str) -> Candidate:
         return Candidate(provider, model, self._load.of(provider.name, model))

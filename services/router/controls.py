@@ -1,4 +1,4 @@
-"""What the caller asks of the gateway itself, beside the question to the model: by headers and by extension fields in the body."""
+"""How the caller lets the cache be used: by headers and by extension fields in the body. What it asks of routing is in `wishes`."""
 
 import re
 from collections.abc import Mapping
@@ -6,19 +6,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
-from services.router.ranking import PLANNED, STRATEGIES, Strategy
 from services.runtime.errors import GatewayError
 
-HEDGE: Final = "x-joulegate-hedge"
 MAX_NAMESPACE: Final = 128
 # Who accepts more wrong answers than that is better off without them.
 MAX_ERROR: Final = 0.5
 MAX_TAGS: Final = 8
 MAX_TAG_BYTES: Final = 128
-_HONOURED: Final = frozenset(
-    {"provider", "x-prefer-provider", "x-cache", "skip_cache", "routing_strategy", "x-routing-strategy", "routing"}
-)
-_BOOLEANS: Final = {"true": True, "false": False}
+# The body's fields that are read here.
+FIELDS: Final = frozenset({"x-cache", "skip_cache"})
 _SECONDS = re.compile(r"\d{1,9}")
 _DECIMAL = re.compile(r"[01](\.\d{1,9})?")
 OFF: Final = "off"
@@ -79,65 +75,6 @@ def cache_controls(
         max_error=_share(headers, "x-cache-max-error", MAX_ERROR) or None,
         tags=_tags(headers.get("x-cache-tags", "")),
     )
-
-
-def preferred_provider(extensions: Mapping[str, object]) -> str:
-    """The provider that the body fields `provider` or `x-prefer-provider` name; empty for none."""
-    named = extensions.get("provider") or extensions.get("x-prefer-provider")
-    return named if isinstance(named, str) else ""
-
-
-def wants_hedge(headers: Mapping[str, str], strategy: Strategy) -> bool:
-    """Whether a second provider is wanted when the first one's first event is late: as `x-joulegate-hedge` says, else where latency counts.
-
-    Raises GatewayError.
-    """
-    value = headers.get(HEDGE)
-    if value is None:
-        return strategy is Strategy.LATENCY
-    value = value.lower()
-    if value not in _BOOLEANS:
-        raise _invalid(f"{HEDGE} must be `true` or `false`, not {value[:32]!r}", HEDGE)
-    return _BOOLEANS[value]
-
-
-def routing_strategy(extensions: Mapping[str, object], default: Strategy) -> Strategy:
-    """What the body fields `routing_strategy`, `x-routing-strategy` or `routing.strategy` name. Raises GatewayError for an unknown name."""
-    if not extensions:
-        return default
-    field, name = _strategy(extensions)
-    if not field or name in PLANNED:
-        return default
-    if name not in STRATEGIES:
-        known = ", ".join(STRATEGIES)
-        raise _invalid(f"{field} must be one of {known}, not {str(name)[:32]!r}", field)
-    return STRATEGIES[name]
-
-
-def unmet_wishes(extensions: Mapping[str, object], default: Strategy) -> tuple[str, ...]:
-    """Fields of the gateway's own that this version reads and does not act on."""
-    if not extensions:
-        return ()
-    fields = [name for name in extensions if name not in _HONOURED]
-    routing = extensions.get("routing")
-    if isinstance(routing, dict):
-        fields += [f"routing.{name}" for name in routing if name != "strategy"]
-    wishes = [f"{field}: not supported yet, ignored" for field in sorted(fields)]
-    field, name = _strategy(extensions)
-    if name in PLANNED:
-        wishes.append(f"{field}: {name} is not supported yet, {default} is used")
-    return tuple(wishes)
-
-
-def _strategy(extensions: Mapping[str, object]) -> tuple[str, str]:
-    """The field that names a strategy, and the name; empty for none."""
-    routing = extensions.get("routing")
-    fields = {name: extensions.get(name) for name in ("routing_strategy", "x-routing-strategy")}
-    fields["routing.strategy"] = routing.get("strategy") if isinstance(routing, dict) else None
-    for field, name in fields.items():
-        if name is not None:
-            return field, str(name).lower()
-    return "", ""
 
 
 def _directives(header: str) -> dict[str, str]:

@@ -6,10 +6,11 @@ from functools import cache, partial
 
 from joulegate.chat.v1 import chat_pb2
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
+from services.router import controls, wishes
 from services.router.callers import Callers
-from services.router.controls import SEMANTIC, cache_controls, preferred_provider, routing_strategy, unmet_wishes, wants_hedge
+from services.router.controls import SEMANTIC, cache_controls
 from services.router.question import Question, entry_key, extensions, for_providers, wording
-from services.router.ranking import Strategy
+from services.router.wishes import read_wishes, unmet
 from services.runtime import interceptors
 from services.runtime.errors import GatewayError
 from services.runtime.identity import Caller
@@ -18,6 +19,8 @@ from services.runtime.tracing import carried_metadata
 from services.wire import openai
 from services.wire.errors import InvalidRequest
 from services.wire.fields import without_extra
+
+_HONOURED = controls.FIELDS | wishes.FIELDS
 
 
 class Intake:
@@ -28,14 +31,12 @@ class Intake:
         callers: Callers,
         cache_enabled: bool,
         request_timeout_s: float,
-        default_strategy: Strategy = Strategy.FALLBACK,
         cache_mode: str = SEMANTIC,
         public_namespaces: Collection[str] = (),
     ) -> None:
         self._callers = callers
         self._cache_enabled = cache_enabled
         self._request_timeout_s = request_timeout_s
-        self.default_strategy = default_strategy
         self._cache_mode = cache_mode
         self.public_namespaces = frozenset(public_namespaces)
 
@@ -69,25 +70,23 @@ class Intake:
 
     def _question(self, request: chat_pb2.ChatRequest, caller: Caller, headers: dict[str, str], context: Context) -> Question:
         taken = extensions(request)
-        controls = cache_controls(headers, taken, self._cache_enabled, self._cache_mode)
-        strategy = routing_strategy(taken, self.default_strategy)
+        cached = cache_controls(headers, taken, self._cache_enabled, self._cache_mode)
+        wished = read_wishes(headers, taken)
         remaining = context.time_remaining()
         timeout = self._request_timeout_s if remaining is None else min(remaining, self._request_timeout_s)
         return Question(
             request_id=interceptors.request_id.get(),
             request=for_providers(request, taken),
             model=request.model,
-            key=entry_key(request, caller, controls, self.public_namespaces),
+            key=entry_key(request, caller, cached, self.public_namespaces, wished.pinned),
             caller=caller,
-            controls=controls,
-            preferred_provider=preferred_provider(taken),
-            strategy=strategy,
-            warnings=unmet_wishes(taken, self.default_strategy),
+            controls=cached,
+            wishes=wished,
+            warnings=unmet(taken, _HONOURED),
             trace=carried_metadata(context),
             arrived_at=time.monotonic(),
             timeout_s=timeout,
-            wants_hedge=wants_hedge(headers, strategy),
-            wording=cache(partial(wording, request, controls)),
+            wording=cache(partial(wording, request, cached, wished.pinned)),
         )
 
 

@@ -18,12 +18,27 @@ PEAK_TAU_S: Final = 10.0
 # What a model at a provider is taken to need before any call of it ended, once one is out: the first one finds out.
 UNKNOWN_S: Final = 1.0
 MAX_IDLE: Final = 4096
+# So many calls at a time double what one takes. A guess that only has to be of the right size: what is measured afterwards corrects it.
+ROOM: Final = 16.0
+# What dispatch believes of a model before anything is known.
+BELIEVED_FAILURE_ODDS: Final = 1.0 / 20.0
 
 
 class Live:
     """One model at one provider."""
 
-    __slots__ = ("_averages", "_own_count", "_own_when_told", "_peaks", "_told_at", "_withheld_until", "told")
+    __slots__ = (
+        "_averages",
+        "_own_count",
+        "_own_when_told",
+        "_p95s",
+        "_peaks",
+        "_told_at",
+        "_withheld_until",
+        "between_tokens_s",
+        "failure_odds",
+        "told",
+    )
 
     def __init__(self) -> None:
         self._own_count = 0
@@ -48,15 +63,20 @@ class Live:
         # By whether the answer is streamed; of the other kind, where there is none of this one.
         self._averages: tuple[float | None, float | None] = (None, None)
         self._peaks: tuple[float | None, float | None] = (None, None)
+        self._p95s: tuple[float | None, float | None] = (None, None)
+        # Of a stream; None before one ended.
+        self.between_tokens_s: float | None = None
+        # Failures for each success.
+        self.failure_odds = BELIEVED_FAILURE_ODDS
         self._withheld_until = 0.0
         if figures is None:
             return
-        stream = _seconds(figures.time_to_first_event) if figures.HasField("time_to_first_event") else None
-        whole = _seconds(figures.time_to_answer) if figures.HasField("time_to_answer") else None
-        self._averages = (stream if whole is None else whole, whole if stream is None else stream)
-        stream = _seconds(figures.peak_time_to_first_event) if figures.HasField("peak_time_to_first_event") else None
-        whole = _seconds(figures.peak_time_to_answer) if figures.HasField("peak_time_to_answer") else None
-        self._peaks = (stream if whole is None else whole, whole if stream is None else stream)
+        self._averages = _by_kind(figures, "time_to_answer", "time_to_first_event")
+        self._peaks = _by_kind(figures, "peak_time_to_answer", "peak_time_to_first_event")
+        self._p95s = _by_kind(figures, "time_to_answer_p95", "time_to_first_event_p95")
+        self.between_tokens_s = _given(figures, "time_between_tokens")
+        if figures.success_odds > 0:
+            self.failure_odds = 1.0 / figures.success_odds
         if figures.HasField("retry_after"):
             self._withheld_until = now + _seconds(figures.retry_after)
 
@@ -78,6 +98,19 @@ class Live:
     def average_s(self, *, streamed: bool) -> float | None:
         """The average time to the first event of such an answer; None before the first one."""
         return self._averages[streamed]
+
+    def p95_s(self, *, streamed: bool) -> float | None:
+        """What 95 % of such times do not exceed; None before there were enough."""
+        return self._p95s[streamed]
+
+    def expected_s(self, now: float, *, streamed: bool) -> float | None:
+        """The time to the first event that a call begun now may expect: a failure costs a peak, and calls that are out slow each other
+        down. None before the first answer."""
+        average_s = self._averages[streamed]
+        if average_s is None:
+            return None
+        peak_s = self.peak_s(now, streamed=streamed) or 0.0
+        return (average_s + self.failure_odds * peak_s) * (1.0 + self.in_flight_count / ROOM)
 
     def cost_s(self, now: float, *, streamed: bool) -> float:
         """What the next call may have to wait: the peak time for each call that is out and the next. Nothing where nobody has tried yet."""
@@ -145,6 +178,16 @@ class Place:
         self._live.ended()
         self._live = self._by_target[provider, model]
         self._live.began()
+
+
+def _by_kind(figures: pb.ModelFigures, whole_field: str, stream_field: str) -> tuple[float | None, float | None]:
+    """By whether the answer is streamed; of the other kind, where there is none of this one."""
+    whole, stream = _given(figures, whole_field), _given(figures, stream_field)
+    return stream if whole is None else whole, whole if stream is None else stream
+
+
+def _given(figures: pb.ModelFigures, field: str) -> float | None:
+    return _seconds(getattr(figures, field)) if figures.HasField(field) else None  # type: ignore[arg-type]
 
 
 def _seconds(duration: Duration) -> float:

@@ -13,9 +13,10 @@ from services.router import rendering
 from services.router.answer import Answer
 from services.router.catalogue import ListedModel
 from services.router.intake import Intake
-from services.router.pipeline import Pipeline, model_not_found
+from services.router.pipeline import Pipeline
 from services.router.provider_watch import ProviderWatch
 from services.router.question import Question
+from services.router.slate import Slates, model_not_found
 from services.runtime.interceptors import Context
 from services.wire.assemble import CompletionAssembler
 
@@ -26,10 +27,11 @@ EVENT_STREAM = "text/event-stream; charset=utf-8"
 class OpenAIServicer(pb_grpc.OpenAIServiceServicer):
     """See openai_service.proto."""
 
-    def __init__(self, intake: Intake, pipeline: Pipeline, watch: ProviderWatch) -> None:
+    def __init__(self, intake: Intake, pipeline: Pipeline, watch: ProviderWatch, slates: Slates) -> None:
         self._intake = intake
         self._pipeline = pipeline
         self._watch = watch
+        self._slates = slates
 
     async def CreateChatCompletion(self, request: pb.CreateChatCompletionRequest, context: Context) -> AsyncIterator[httpbody_pb2.HttpBody]:
         question = await self._intake.from_json(request.body.data, context)
@@ -42,12 +44,14 @@ class OpenAIServicer(pb_grpc.OpenAIServiceServicer):
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> httpbody_pb2.HttpBody:
         caller = await self._intake.caller(context)
-        models = (await self._watch.catalogue()).models_for(caller)
+        catalogue = await self._watch.catalogue()
+        models = [*catalogue.models_for(caller), *self._slates.listed(catalogue, caller)]
         return _json({"object": "list", "data": [_model(listed) for listed in models]})
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> httpbody_pb2.HttpBody:
         caller = await self._intake.caller(context)
-        listed = (await self._watch.catalogue()).model(request.model, caller)
+        catalogue = await self._watch.catalogue()
+        listed = catalogue.model(request.model, caller) or self._slates.listed_as(catalogue, request.model, caller)
         if listed is None:
             raise model_not_found(request.model)
         return _json(_model(listed))

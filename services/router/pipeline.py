@@ -21,20 +21,21 @@ from joulegate.ledger.v1 import entry_pb2, ledger_service_pb2
 from services.router import metrics, tokens
 from services.router.answer import Answer, CachedAnswer, Source
 from services.router.books import Books
-from services.router.catalogue import Candidate, Catalogue
+from services.router.decision import Decision
 from services.router.flight import LookAgainError
 from services.router.flights import Flights
 from services.router.load import Place
 from services.router.near_cache import NearCache
+from services.router.output_lengths import OutputLengths
 from services.router.provider_answer import ProviderAnswer
 from services.router.provider_watch import ProviderWatch
 from services.router.question import Question, flight_id
-from services.router.ranking import Ranking
 from services.router.reservations import Admitted, Downgrade, Reservations
+from services.router.selection import Selection
+from services.router.slate import Slate
 from services.router.verification import Verifier
 from services.runtime.clock import Clock
 from services.runtime.errors import GatewayError
-from services.runtime.identity import Caller
 from services.wire.fingerprint import entry_id
 
 STORE_TIMEOUT_S = 10.0
@@ -72,7 +73,8 @@ class Pipeline:
     def __init__(
         self,
         watch: ProviderWatch,
-        ranking: Ranking,
+        selection: Selection,
+        lengths: OutputLengths,
         cache: cache_grpc.CacheServiceStub,
         dispatch: dispatch_grpc.DispatchServiceStub,
         books: Books,
@@ -84,7 +86,8 @@ class Pipeline:
         verified_share: float = 0.0,
     ) -> None:
         self._watch = watch
-        self._ranking = ranking
+        self._selection = selection
+        self._lengths = lengths
         self._cache = cache
         self._dispatch = dispatch
         self._books = books
@@ -119,7 +122,8 @@ class Pipeline:
     @asynccontextmanager
     async def _answer(self, question: Question) -> AsyncIterator[Answer]:
         async with AsyncExitStack() as stack:
-            if not question.controls.may_share:
+            # Who wants to know why is answered by a call of its own.
+            if not question.controls.may_share or question.wishes.wants_explanation:
                 yield await self._alone(question, stack)
                 return
             flight = flight_id(question.key, question.caller)
@@ -166,7 +170,8 @@ class Pipeline:
             hit = kept.hit or self._near(question)
             kept = dataclasses.replace(kept, hit=hit)
         # Keys that share answers need not be allowed the same models.
-        if kept.hit is not None and not question.caller.may_use(kept.hit.source.provider, kept.hit.source.model):
+        slates = self._selection.slates
+        if kept.hit is not None and not slates.may_have(question.asked, kept.hit.source.provider, kept.hit.source.model):
             return dataclasses.replace(kept, hit=None)
         if kept.hit is not None:
             await self._reservations.count(question)
@@ -181,13 +186,12 @@ class Pipeline:
 
         Raises GatewayError when nobody gives one.
         """
-        candidates = await self._candidates(question, downgrade)
+        slate = await self._slate(question, downgrade)
         await self._books.ready()
         # With nothing awaited until the call counts: what is chosen by load must be seen by whoever chooses next.
-        ranked = self._ranking.rank(candidates, question.strategy, streamed=question.wants_stream, preferred=question.preferred_provider)
-        targets = [dispatch_pb.Target(provider=candidate.provider.name, model=candidate.model) for candidate in ranked]
-        decision = self._ranking.explain(ranked, question.strategy)
-        with Place(ranked) as place:
+        decision = self._selection.choose(slate)
+        targets = [dispatch_pb.Target(provider=candidate.provider.name, model=candidate.model) for candidate in decision.tried]
+        with Place(decision.ranked) as place:
             admitted = await self._reservations.admit(question, targets, downgrade)
             if isinstance(admitted, Admitted):
                 # With nothing awaited until it is entered, for it is what settles.
@@ -198,22 +202,22 @@ class Pipeline:
         async with self._asked(question, admitted) as answer:
             yield answer
 
-    async def _candidates(self, question: Question, downgrade: Downgrade | None) -> list[Candidate]:
+    async def _slate(self, question: Question, downgrade: Downgrade | None) -> Slate:
         catalogue = await self._watch.catalogue()
         if downgrade is None:
-            return usable_candidates(catalogue, question.model, question.caller)
+            return self._selection.gather(catalogue, question.asked)
         try:
-            return usable_candidates(catalogue, downgrade.model, question.caller)
+            return self._selection.gather(catalogue, dataclasses.replace(question.asked, model=downgrade.model))
         except GatewayError:
             raise downgrade.refusal from None
 
-    def _dispatched(self, question: Question, admitted: Admitted, decision: str) -> ProviderAnswer:
+    def _dispatched(self, question: Question, admitted: Admitted, decision: Decision) -> ProviderAnswer:
         call = self._dispatch.Dispatch(
             dispatch_pb.DispatchRequest(
                 request_id=question.request_id,
                 request=admitted.request,
                 targets=admitted.targets,
-                hedge=dispatch_pb.Hedge() if question.wants_hedge else None,
+                hedge=dispatch_pb.Hedge() if decision.hedges else None,
                 max_calls=admitted.max_calls,
             ),
             timeout=question.timeout_s,
@@ -222,6 +226,7 @@ class Pipeline:
         status = receipt_pb2.CACHE_STATUS_MISS if question.controls.may_read else receipt_pb2.CACHE_STATUS_BYPASS
 
         def keep(completion: chat_pb2.ChatCompletion, source: Source, ack: ledger_service_pb2.SettlementAck | None) -> None:
+            self._lengths.learn(source.model, completion.usage.completion_tokens)
             # Another model's answer is not the answer to what was asked.
             if question.controls.may_write and not admitted.downgraded_to and _is_complete(completion):
                 self._store(question, completion, source, ack or ledger_service_pb2.SettlementAck())
@@ -333,27 +338,3 @@ class Pipeline:
 
 def _is_complete(completion: chat_pb2.ChatCompletion) -> bool:
     return bool(completion.choices) and all(choice.finish_reason in _COMPLETE for choice in completion.choices)
-
-
-def usable_candidates(catalogue: Catalogue, model: str, caller: Caller) -> list[Candidate]:
-    """Who can serve the model to this caller. Raises GatewayError when nobody can, or may."""
-    candidates = catalogue.candidates(model)
-    if not candidates:
-        raise model_not_found(model)
-    if caller.models is None:
-        return candidates
-    usable = [candidate for candidate in candidates if caller.may_use(candidate.provider.name, candidate.model)]
-    if not usable:
-        # As OpenAI says it of a project that lacks a model.
-        raise GatewayError(
-            ErrorReason.ERROR_REASON_PERMISSION_DENIED,
-            f"This API key does not have access to model '{model}'.",
-            {"type": "invalid_request_error", "code": "model_not_found", "model": model[:200], "param": "model"},
-        )
-    return usable
-
-
-def model_not_found(model: str) -> GatewayError:
-    """The error for a model that no enabled provider serves."""
-    message = f"The model '{model}' does not exist: no enabled provider serves it."
-    return GatewayError(ErrorReason.ERROR_REASON_MODEL_NOT_FOUND, message, {"model": model[:200], "param": "model"})

@@ -17,6 +17,7 @@ from joulegate.ledger.v1 import entry_pb2, ledger_service_pb2
 from services.router import metrics, tokens
 from services.router.answer import Events, Source, completion_id, usage_chunk
 from services.router.books import Books
+from services.router.decision import Decision
 from services.router.question import Question
 from services.router.reservations import Admitted
 from services.runtime.calls import StreamCall
@@ -43,15 +44,17 @@ class ProviderAnswer:
     Left: the provider's call is over and the end is booked: as finished if `receipt` was called, else as what ended it.
     """
 
-    def __init__(self, question: Question, admitted: Admitted, decision: str, status: Any, call: Any, books: Books, keep: Keep) -> None:
+    def __init__(
+        self, question: Question, admitted: Admitted, decision: Decision, status: Any, call: Any, books: Books, keep: Keep
+    ) -> None:
         self._question = question
         self._targets = admitted.targets
         self._create_time = admitted.create_time
         self._intended = admitted.intended
         self._max_output_tokens = admitted.max_output_tokens or tokens.MOST_TOKENS
-        self._decision = decision
+        self._decision, self._decision_text = decision, decision.text
         if admitted.downgraded_to:
-            self._decision += f"; instead of {question.model}, for a budget is used up"
+            self._decision_text += f"; instead of {question.model}, for a budget is used up"
         self._warnings, self._downgraded_to = admitted.warnings, admitted.downgraded_to
         self._status = status
         self._call = call
@@ -78,7 +81,8 @@ class ProviderAnswer:
             target.model,
             self._status,
             failed_attempts=sum(failed.code != code_pb2.CANCELLED for failed in self._failed),
-            decision=self._decision,
+            decision=self._decision_text,
+            routing=self._decision,
             warnings=[*self._warnings, *self._selected.warnings],
             downgraded_to=self._downgraded_to,
             curtailed_for=self._question.caller.key_id if self._downgraded_to or self._warnings else None,
@@ -123,7 +127,7 @@ class ProviderAnswer:
 
     async def _hear_last_news(self) -> None:
         """A second call that has just begun may not be known of here yet; it is booked like any other."""
-        if self._selected is None and self._question.wants_hedge and isinstance(self._call, StreamCall):
+        if self._selected is None and self._decision.hedges and isinstance(self._call, StreamCall):
             for response in await self._call.last_messages(LAST_NEWS_WAIT_S):
                 self._note_attempts(response)
 

@@ -12,7 +12,8 @@ from joulegate.cache.v1 import cache_service_pb2 as cache_pb
 from joulegate.chat.v1 import chat_pb2
 from joulegate.ledger.v1 import ledger_service_pb2
 from services.router.controls import CacheControls
-from services.router.ranking import Strategy
+from services.router.slate import Asked
+from services.router.wishes import NO_WISHES, Wishes
 from services.runtime.identity import Caller
 from services.wire.eligibility import question_text
 from services.wire.extensions import EXTENSION_FIELDS
@@ -55,8 +56,6 @@ class Question:
     key: cache_pb.EntryKey
     caller: Caller
     controls: CacheControls
-    # The provider that the caller would rather have; empty for none.
-    preferred_provider: str
     # Wishes of the caller that were understood and are not met; said in `x-joulegate-warnings`.
     warnings: tuple[str, ...]
     # Metadata that calls on behalf of this request carry.
@@ -64,14 +63,17 @@ class Question:
     # Monotonic seconds.
     arrived_at: float
     timeout_s: float
-    strategy: Strategy = Strategy.FALLBACK
+    wishes: Wishes = NO_WISHES
     # Cached answers to other words that a new answer is to be compared with.
     neighbours: tuple[cache_pb.Neighbour, ...] = ()
-    # A second provider may be called when the first one's first event is late.
-    wants_hedge: bool = False
     # What the answer can be found by beside the request itself; None where only the request will do. Worked out when first asked for.
     wording: Callable[[], cache_pb.Wording | None] = lambda: None
     ticket: Ticket = field(default_factory=Ticket)
+
+    @property
+    def asked(self) -> Asked:
+        """What is to be routed."""
+        return Asked(self.request, self.model, self.caller, self.wishes, wants_figures=self.wishes.wants_explanation)
 
     @property
     def wants_stream(self) -> bool:
@@ -108,17 +110,28 @@ def for_providers(request: chat_pb2.ChatRequest, taken: Mapping[str, object]) ->
 
 
 def entry_key(
-    request: chat_pb2.ChatRequest, caller: Caller, controls: CacheControls, public_namespaces: Collection[str] = ()
+    request: chat_pb2.ChatRequest,
+    caller: Caller,
+    controls: CacheControls,
+    public_namespaces: Collection[str] = (),
+    pinned: str = "",
 ) -> cache_pb.EntryKey:
     """Where the answer to this request is kept."""
     tenant = PUBLIC_TENANT if controls.namespace in public_namespaces else caller.tenant
-    return cache_pb.EntryKey(tenant=tenant, namespace=controls.namespace, digest=exact_digest(request))
+    return cache_pb.EntryKey(tenant=tenant, namespace=controls.namespace, digest=_pinned(exact_digest(request), pinned))
 
 
-def wording(request: chat_pb2.ChatRequest, controls: CacheControls) -> cache_pb.Wording | None:
+def wording(request: chat_pb2.ChatRequest, controls: CacheControls, pinned: str = "") -> cache_pb.Wording | None:
     """The words of a request whose answer other words may find, and what must be equal beside them."""
     text = question_text(request) if controls.may_reword else None
-    return None if text is None else cache_pb.Wording(scope=scope_digest(request), text=text)
+    return None if text is None else cache_pb.Wording(scope=_pinned(scope_digest(request), pinned), text=text)
+
+
+def _pinned(digest: bytes, pinned: str) -> bytes:
+    """What headers pin makes it another question, as it does in the body."""
+    if not pinned:
+        return digest
+    return hashlib.blake2b(digest + pinned.encode("utf-8", "surrogateescape"), digest_size=len(digest)).digest()
 
 
 def flight_id(key: cache_pb.EntryKey, caller: Caller) -> bytes:

@@ -58,7 +58,8 @@ class Rate:
     def joules(self, input_tokens: float, output_tokens: float, cached_input_tokens: float = 0) -> float:
         """The geometric mean of the ends, as the books take it."""
         fresh = input_tokens - 0.9 * cached_input_tokens
-        low, high = (self.request_joules[end] + fresh * self.input_joules[end] + output_tokens * self.output_joules[end] for end in (0, 1))
+        low = self.request_joules[0] + fresh * self.input_joules[0] + output_tokens * self.output_joules[0]
+        high = self.request_joules[1] + fresh * self.input_joules[1] + output_tokens * self.output_joules[1]
         return math.sqrt(low * high)
 
     def grams(self, joules: float) -> float:

@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from joulegate.chat.v1 import chat_pb2, receipt_pb2
+from services.router import explanation
 from services.router.answer import Answer, Source, completion_id
+from services.router.decision import Decision
 from services.router.question import Question
 from services.runtime.errors import GatewayError
 from services.wire import openai, sse
@@ -72,6 +74,7 @@ def whole(completion: chat_pb2.ChatCompletion, source: Source, receipt: receipt_
         "provider": source.provider,
         "model": source.model,
         "routing_decision": source.decision,
+        **_routing(source.routing),
         "latency_ms": round(latency_s * 1000, 1),
         "cost_usd": receipt.cost_nano_usd / 1e9 if receipt.HasField("cost_nano_usd") else None,
         **_energy(receipt),
@@ -82,6 +85,18 @@ def whole(completion: chat_pb2.ChatCompletion, source: Source, receipt: receipt_
         completion = _copy(completion)
         completion.id = completion_id(receipt.request_id)
     return openai.encode_completion(completion, additions={"x-gateway": msgspec.json.encode(gateway)})
+
+
+def _routing(decision: Decision | None) -> dict[str, object]:
+    """What the router found out, and, for who asked, all of it."""
+    if decision is None:
+        return {}
+    told: dict[str, object] = {
+        "routing_strategy": decision.strategy.value,
+        "router_score": None if decision.complexity is None else decision.complexity.score,
+        "relaxed": [criterion.value for criterion in decision.relaxed],
+    }
+    return told | {"explanation": explanation.document(decision)} if decision.wants_explanation else told
 
 
 def _energy(receipt: receipt_pb2.Receipt) -> dict[str, object]:
@@ -122,16 +137,18 @@ async def frames(answer: Answer, with_usage: bool) -> AsyncIterator[bytes]:
         return
     receipt = await answer.receipt()
     if with_usage:
-        yield sse.encode(_final_chunk(final or answer.usage_chunk(), receipt)) + sse.DONE
+        yield sse.encode(_final_chunk(final or answer.usage_chunk(), receipt, answer.source.routing)) + sse.DONE
     else:
         yield sse.DONE
 
 
-def _final_chunk(chunk: chat_pb2.ChatCompletionChunk, receipt: receipt_pb2.Receipt) -> bytes:
+def _final_chunk(chunk: chat_pb2.ChatCompletionChunk, receipt: receipt_pb2.Receipt, routing: Decision | None) -> bytes:
     figures: dict[str, object] = {"request_id": receipt.request_id, "provider": receipt.provider, "model": receipt.model}
     if receipt.HasField("cost_nano_usd"):
         figures["cost_usd"] = receipt.cost_nano_usd / 1e9
     figures |= _energy(receipt)
+    if routing is not None and routing.wants_explanation:
+        figures |= {"routing_decision": routing.text, **_routing(routing)}
     return openai.encode_chunk(chunk, additions={"x-joulegate": msgspec.json.encode(figures)})
 
 

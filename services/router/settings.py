@@ -1,10 +1,18 @@
 """What the router reads from its environment."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from services.router.controls import EXACT, SEMANTIC
-from services.router.ranking import STRATEGIES
-from services.runtime.settings import boolean, http_address, integer, names, number, one_of, setting, text
+from services.router.strategies import STRATEGIES, Strategy, Weights, named, read_weights
+from services.runtime.settings import boolean, http_address, integer, names, number, one_of, path, setting, text
+
+
+def _strategy(value: str) -> Strategy:
+    found = named(value)
+    if found is None:
+        raise ValueError(f"must be one of {', '.join(STRATEGIES)}")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +56,20 @@ class RouterSettings:
         "30",
         "How long a router serves its own copy; bounds how long an invalidated answer lives on.",
     )
-    routing_strategy: str = setting(
+    config: Path | None = setting("JOULEGATE_CONFIG", path, None, "The optional joulegate.toml.")
+    routing_strategy: Strategy | None = setting(
         "DEFAULT_ROUTING_STRATEGY",
-        one_of(*STRATEGIES),
-        "fallback",
-        "How providers are chosen where a request does not say: `fallback` (or `failover`) in sequence, `latency` (or `least_latency`) "
-        "where an answer begins soonest, `least_busy` where the fewest calls are out.",
+        _strategy,
+        None,
+        "How it is chosen who answers, where a request does not say; see [routing.md](routing.md). Unset: as joulegate.toml says, else "
+        "`eco` if `MODEL_ROUTER_WEIGHTS` is set, else `fallback`.",
+    )
+    router_weights: Weights | None = setting(
+        "MODEL_ROUTER_WEIGHTS",
+        read_weights,
+        None,
+        "What counts how much in the strategy `eco`: `cost=0.35,latency=0.2,reliability=0.3,energy=0.15` when unset. Also `carbon`, "
+        "`quality`.",
     )
     request_timeout_s: float = setting("REQUEST_TIMEOUT_SECONDS", number(above=0), "600", "The longest that a request may take in all.")
     drain_s: float = setting("DRAIN_SECONDS", number(least=0), "30", "How long running calls may go on after SIGTERM.")

@@ -67,6 +67,6 @@ def anew(question: Question, source: Source) -> Question:
         request_id=f"{ID_PREFIX}{uuid.uuid4()}",
         controls=dataclasses.replace(question.controls, may_read=False),
         neighbours=(served,),
-        wants_hedge=False,
+        wishes=dataclasses.replace(question.wishes, hedges=False),
         ticket=Ticket(),
     )

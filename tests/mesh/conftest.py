@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from services.router.policy import VIRTUAL_MODELS
 from tests.fakes.openai_upstream import OpenAIUpstream
 from tests.mesh.gateway import ONE_PROCESS, PROCESSES, Gateway, provider_table, running
 
@@ -37,7 +38,7 @@ async def gateway(
 
 def listed_models() -> list[str]:
     """What the gateway lists, in its order."""
-    return ["small", *fresh("small"), "shared", *fresh("shared"), "demo"]
+    return ["small", *fresh("small"), "shared", *fresh("shared"), "demo", *VIRTUAL_MODELS]
 
 
 def fresh(name: str) -> list[str]:

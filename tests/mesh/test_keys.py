@@ -20,6 +20,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from joulegate.ledger.v1 import admin_service_pb2 as pb
 from joulegate.ledger.v1 import admin_service_pb2_grpc as pb_grpc
 from joulegate.ledger.v1.key_pb2 import ApiKey
+from services.router.policy import VIRTUAL_MODELS
 from tests.fakes.openai_upstream import OpenAIUpstream, completion, stream
 from tests.mesh.asking import CHAT, assert_openai_error, http_client, question
 from tests.mesh.gateway import ADMIN_KEY, ONE_PROCESS, PROCESSES, Gateway, provider_table, running
@@ -91,6 +92,11 @@ async def refused(http: httpx.AsyncClient) -> bool:
     return (await http.get("/v1/models")).status_code == 401
 
 
+async def real_models(http: httpx.AsyncClient) -> list[str]:
+    """Those listed that a provider has, without what stands for them."""
+    return [each["id"] for each in (await http.get("/v1/models")).json()["data"] if each["owned_by"] != "joulegate"]
+
+
 async def test_key_is_made_used_booked_shown_and_deleted(gateway: Gateway, lab: OpenAIUpstream) -> None:
     made = await create(gateway, environment="production", rateLimitRpm=5)
     assert re.fullmatch("gw-prod-[0-9A-Za-z]{43}", made["key"])
@@ -159,7 +165,7 @@ async def test_typed_keys_over_rest(gateway: Gateway, lab: OpenAIUpstream) -> No
         page = (await admin.get(TYPED_KEYS, params={"page_size": "1"})).json()
         assert len(page["keys"]) == 1
         async with client(gateway, made["key_text"]) as http:
-            assert [each["id"] for each in (await http.get("/v1/models")).json()["data"]] == ["small"]
+            assert await real_models(http) == ["small"]
             patched = await admin.patch(
                 path, params={"update_mask": "allowed_models"}, json={"team": "blue", "allowed_models": ["l*", "other"]}
             )
@@ -167,7 +173,7 @@ async def test_typed_keys_over_rest(gateway: Gateway, lab: OpenAIUpstream) -> No
             assert (patched.json()["key"]["team"], patched.json()["key"]["allowed_models"]) == ("red", ["l*", "other"])
 
             async def lists(*models: str) -> bool:
-                return [each["id"] for each in (await http.get("/v1/models")).json()["data"]] == list(models)
+                return await real_models(http) == list(models)
 
             assert await eventually(lambda: lists("large", "other")) < 2
             await admin.patch(path, json={"enabled": False})
@@ -200,7 +206,10 @@ async def test_key_uses_only_the_models_and_providers_that_it_may(gateway: Gatew
     made = await create(gateway, allowedModels=["spare/small", "large"])
     async with client(gateway, made["key"]) as http:
         listed = {each["id"]: each["providers"] for each in (await http.get("/v1/models")).json()["data"]}
-        assert listed == {"small": ["spare"], "large": ["lab"]}
+        virtual = listed.pop("auto")
+        assert sorted(virtual) == ["lab", "spare"], "a virtual model stands for what the key may use"
+        assert {name: listed[name] for name in ("small", "large")} == {"small": ["spare"], "large": ["lab"]}
+        assert listed.keys() == {"small", "large", *VIRTUAL_MODELS} - {"auto"}
         lab.script(completion("From the spare."))
         answer = await http.post(CHAT, json=question())
         assert answer.headers["x-joulegate-provider"] == "spare"

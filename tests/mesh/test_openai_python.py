@@ -172,6 +172,9 @@ async def test_whole_answer_says_its_source_and_its_figures(sdk: Sdk, gateway: G
         **figures(row),
         "cache_hit": False,
         "fallback_used": False,
+        "routing_strategy": "fallback",
+        "router_score": None,
+        "relaxed": [],
     }
 
 

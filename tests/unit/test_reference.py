@@ -10,6 +10,7 @@ from services.dispatch import catalog, policies
 from services.dispatch.settings import DispatchSettings
 from services.dispatch.vendors import VENDORS, variables_of
 from services.ledger.overrides import read_overrides
+from services.router import families, policy
 from services.runtime.config_file import TABLES
 from services.runtime.settings import Variable, load, variables
 
@@ -42,7 +43,10 @@ def test_file_is_documented_as_it_is_read() -> None:
     assert reference.RETRY_KEYS.keys() == policies.RETRY_KEYS
     assert reference.BREAKER_KEYS.keys() == policies.BREAKER_KEYS
     assert reference.LIMIT_KEYS.keys() == policies.LIMIT_KEYS
-    assert {"providers", "models", "retry", "breaker"} == TABLES
+    assert reference.ROUTING_KEYS.keys() | {"virtual_models"} == policy.ROUTING_KEYS
+    assert reference.CONSTRAINT_KEYS.keys() == policy.CONSTRAINT_KEYS
+    assert reference.VIRTUAL_KEYS.keys() == policy.VIRTUAL_KEYS
+    assert {"providers", "models", "retry", "breaker", "routing", "virtual_models"} == TABLES
 
 
 def test_example_is_accepted_and_uses_every_key() -> None:
@@ -56,6 +60,12 @@ def test_example_is_accepted_and_uses_every_key() -> None:
     assert example["providers"]["lab"]["timeouts"].keys() == reference.TIMEOUT_KEYS.keys()
     assert example["providers"]["lab"]["limits"].keys() == reference.LIMIT_KEYS.keys()
     assert example["models"][0].keys() == reference.MODEL_KEYS.keys()
+    assert example["routing"].keys() == reference.ROUTING_KEYS.keys()
+    assert example["virtual_models"]["house"].keys() == reference.VIRTUAL_KEYS.keys()
+    assert example["virtual_models"]["house"]["constraints"].keys() == reference.CONSTRAINT_KEYS.keys()
+    routing = policy.configured(example, None, None)
+    assert routing.virtual_models["house"].min_tier == 2 and routing.provider_weights == {"lab": 3}
+    assert families.read_declared(example)["lab", "large"] == families.Declared(4, 128000)
     assert example["retry"].keys() == reference.RETRY_KEYS.keys()
     assert example["breaker"].keys() == reference.BREAKER_KEYS.keys()
 

@@ -35,7 +35,7 @@ ANSWER = begun()
 
 def asking(streamed: bool = True, key_id: str = "") -> Question:
     request = chat_pb2.ChatRequest(model="small", stream=streamed)
-    return Question("r", request, "small", cache_pb.EntryKey(), Caller(key_id, ""), CacheControls(), "", (), (), 0.0, 10.0)
+    return Question("r", request, "small", cache_pb.EntryKey(), Caller(key_id, ""), CacheControls(), (), (), 0.0, 10.0)
 
 
 def said(text: str, finish: chat_pb2.FinishReason.ValueType = chat_pb2.FINISH_REASON_UNSPECIFIED) -> chat_pb2.ChatEvent:

@@ -17,13 +17,16 @@ from joulegate.dispatch.v1 import dispatch_service_pb2 as dispatch_pb
 from joulegate.ledger.v1 import entry_pb2, ledger_service_pb2
 from services.router.books import Books, Verdict
 from services.router.controls import CacheControls
+from services.router.decision import Decision
 from services.router.provider_answer import ProviderAnswer
 from services.router.question import Question
 from services.router.reservations import Admitted
+from services.router.strategies import Strategy
 from services.runtime.errors import STATUS_DETAILS_KEY, GatewayError
 from services.runtime.identity import ANONYMOUS
 
 TARGET = dispatch_pb.Target(provider="lab", model="small")
+DECISION = Decision([], Strategy.FALLBACK, "small", False, "first in sequence", False)
 SPARE = dispatch_pb.Target(provider="spare", model="small")
 
 
@@ -74,12 +77,12 @@ def begun() -> dispatch_pb.DispatchResponse:
 def answer(call: FakeCall, books: FakeBooks, most: int = 0, **members: Any) -> ProviderAnswer:
     request = chat_pb2.ChatRequest(model="small", stream=True, **members)
     key = cache_pb.EntryKey()
-    question = Question("r", request, "small", key, ANONYMOUS, CacheControls(), "", (), (), asyncio.get_running_loop().time(), 10)
+    question = Question("r", request, "small", key, ANONYMOUS, CacheControls(), (), (), asyncio.get_running_loop().time(), 10)
     status = receipt_pb2.CACHE_STATUS_MISS
     intended: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
     intended.set_result(None)
     admitted = Admitted(request, [TARGET, SPARE], 0, most, Timestamp(seconds=1), intended, (), "")
-    return ProviderAnswer(question, admitted, "", status, call, cast(Books, books), lambda completion, source, ack: None)
+    return ProviderAnswer(question, admitted, DECISION, status, call, cast(Books, books), lambda completion, source, ack: None)
 
 
 CUT = GatewayError(ErrorReason.ERROR_REASON_STREAM_CUT, "lab: the connection broke")

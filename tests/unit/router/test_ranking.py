@@ -8,7 +8,8 @@ import pytest
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from services.router.catalogue import Candidate
 from services.router.load import Live, Place
-from services.router.ranking import Ranking, Strategy
+from services.router.ranking import Ranking
+from services.router.strategies import Strategy
 
 NOW = 1000.0
 
@@ -44,7 +45,7 @@ def names(
     now: float = NOW,
 ) -> list[str]:
     ranking = Ranking(lambda: now, iter(draws).__next__)
-    return [one.provider.name for one in ranking.rank(candidates, strategy, streamed=True, preferred=preferred)]
+    return [one.provider.name for one in ranking.rank(candidates, strategy, streamed=True, preferred=[preferred] if preferred else [])]
 
 
 def all_firsts(candidates: Sequence[Candidate], strategy: Strategy = Strategy.LATENCY) -> Counter[str]:

@@ -17,7 +17,8 @@ from services.dispatch.feed import Feed
 from services.dispatch.roster import Provider, Roster
 from services.router.catalogue import Catalogue
 from services.router.load import Load, Place
-from services.router.ranking import Ranking, Strategy
+from services.router.ranking import Ranking
+from services.router.strategies import Strategy
 from services.runtime.clock import SystemClock
 
 SEED = 20261121

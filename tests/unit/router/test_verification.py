@@ -15,6 +15,7 @@ from services.router.answer import Answer, Events, Source
 from services.router.controls import CacheControls
 from services.router.question import Question
 from services.router.verification import ID_PREFIX, MAX_AT_ONCE, Verifier
+from services.router.wishes import Wishes
 from services.runtime.errors import GatewayError
 from services.runtime.identity import ANONYMOUS
 
@@ -27,12 +28,11 @@ QUESTION = Question(
     key=cache_pb.EntryKey(),
     caller=ANONYMOUS,
     controls=CacheControls(may_reword=True),
-    preferred_provider="",
     warnings=(),
     trace=(),
     arrived_at=0.0,
     timeout_s=PATIENCE_S,
-    wants_hedge=True,
+    wishes=Wishes(hedges=True),
 )
 
 
@@ -75,7 +75,7 @@ async def test_question_is_asked_anew_whatever_the_cache_has_and_names_what_it_i
     await provider.changes()
     [asked] = provider.asked
     assert asked.request_id.startswith(ID_PREFIX)
-    assert (asked.controls.may_read, asked.controls.may_write, asked.wants_hedge) == (False, True, False)
+    assert (asked.controls.may_read, asked.controls.may_write, asked.wishes.hedges) == (False, True, False)
     [neighbour] = asked.neighbours
     assert (neighbour.entry_id, neighbour.similarity, neighbour.served) == ("e1", 0.9, True)
     provider.may_answer.set()

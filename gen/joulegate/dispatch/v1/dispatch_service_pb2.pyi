@@ -417,6 +417,8 @@ class ModelFigures(_message.Message):
     SUCCESS_ODDS_FIELD_NUMBER: _builtins.int
     BREAKER_STATE_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_FIELD_NUMBER: _builtins.int
+    TIME_TO_FIRST_EVENT_P95_FIELD_NUMBER: _builtins.int
+    TIME_TO_ANSWER_P95_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     model: _builtins.str
     in_flight_count: _builtins.int
@@ -449,6 +451,16 @@ class ModelFigures(_message.Message):
     def retry_after(self) -> _duration_pb2.Duration:
         """How long no call goes out, for an open breaker or a limit that is used up. Unset when calls go out."""
 
+    @_builtins.property
+    def time_to_first_event_p95(self) -> _duration_pb2.Duration:
+        """What 95 % of the times to the first event of a stream do not exceed, over the last few hundred, a tenth too long at most. Unset before
+        there were 20.
+        """
+
+    @_builtins.property
+    def time_to_answer_p95(self) -> _duration_pb2.Duration:
+        """As `time_to_first_event_p95`, of whole answers."""
+
     def __init__(
         self,
         *,
@@ -463,10 +475,12 @@ class ModelFigures(_message.Message):
         success_odds: _builtins.float = ...,
         breaker_state: _breaker_pb2.BreakerState.ValueType = ...,
         retry_after: _duration_pb2.Duration | None = ...,
+        time_to_first_event_p95: _duration_pb2.Duration | None = ...,
+        time_to_answer_p95: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["peak_time_to_answer", b"peak_time_to_answer", "peak_time_to_first_event", b"peak_time_to_first_event", "retry_after", b"retry_after", "time_between_tokens", b"time_between_tokens", "time_to_answer", b"time_to_answer", "time_to_first_event", b"time_to_first_event"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["peak_time_to_answer", b"peak_time_to_answer", "peak_time_to_first_event", b"peak_time_to_first_event", "retry_after", b"retry_after", "time_between_tokens", b"time_between_tokens", "time_to_answer", b"time_to_answer", "time_to_answer_p95", b"time_to_answer_p95", "time_to_first_event", b"time_to_first_event", "time_to_first_event_p95", b"time_to_first_event_p95"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker_state", b"breaker_state", "in_flight_count", b"in_flight_count", "model", b"model", "peak_time_to_answer", b"peak_time_to_answer", "peak_time_to_first_event", b"peak_time_to_first_event", "provider", b"provider", "retry_after", b"retry_after", "success_odds", b"success_odds", "time_between_tokens", b"time_between_tokens", "time_to_answer", b"time_to_answer", "time_to_first_event", b"time_to_first_event"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker_state", b"breaker_state", "in_flight_count", b"in_flight_count", "model", b"model", "peak_time_to_answer", b"peak_time_to_answer", "peak_time_to_first_event", b"peak_time_to_first_event", "provider", b"provider", "retry_after", b"retry_after", "success_odds", b"success_odds", "time_between_tokens", b"time_between_tokens", "time_to_answer", b"time_to_answer", "time_to_answer_p95", b"time_to_answer_p95", "time_to_first_event", b"time_to_first_event", "time_to_first_event_p95", b"time_to_first_event_p95"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,23 +22,35 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from joulegate.chat.v1 import chat_pb2 as joulegate_dot_chat_dot_v1_dot_chat__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(joulegate/router/v1/router_service.proto\x12\x13joulegate.router.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cjoulegate/chat/v1/chat.proto\"H\n\x15RankCandidatesRequest\x12/\n\x07request\x18\x01 \x01(\x0b\x32\x1e.joulegate.chat.v1.ChatRequest\"a\n\x16RankCandidatesResponse\x12\x32\n\ncandidates\x18\x01 \x03(\x0b\x32\x1e.joulegate.router.v1.Candidate\x12\x13\n\x0b\x65xplanation\x18\x02 \x01(\t\"m\n\tCandidate\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12?\n\x1c\x65xpected_time_to_first_token\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration2z\n\rRouterService\x12i\n\x0eRankCandidates\x12*.joulegate.router.v1.RankCandidatesRequest\x1a+.joulegate.router.v1.RankCandidatesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(joulegate/router/v1/router_service.proto\x12\x13joulegate.router.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cjoulegate/chat/v1/chat.proto\"9\n\x13\x45xplainRouteRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"H\n\x15RankCandidatesRequest\x12/\n\x07request\x18\x01 \x01(\x0b\x32\x1e.joulegate.chat.v1.ChatRequest\"\xba\x03\n\x16RankCandidatesResponse\x12\x32\n\ncandidates\x18\x01 \x03(\x0b\x32\x1e.joulegate.router.v1.Candidate\x12\x13\n\x0b\x65xplanation\x18\x02 \x01(\t\x12\x10\n\x08strategy\x18\x03 \x01(\t\x12\x0f\n\x07virtual\x18\x04 \x01(\x08\x12I\n\x07weights\x18\x05 \x03(\x0b\x32\x38.joulegate.router.v1.RankCandidatesResponse.WeightsEntry\x12\x0f\n\x07relaxed\x18\x06 \x03(\t\x12\x38\n\x08rejected\x18\x07 \x03(\x0b\x32&.joulegate.router.v1.RejectedCandidate\x12\x19\n\x0crouter_score\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\rweak_suffices\x18\t \x01(\x01H\x01\x88\x01\x01\x12\x14\n\x0cinput_tokens\x18\n \x01(\x03\x1a.\n\x0cWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x0f\n\r_router_scoreB\x10\n\x0e_weak_suffices\"D\n\x11RejectedCandidate\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x9b\x04\n\tCandidate\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12?\n\x1c\x65xpected_time_to_first_token\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10\x65xpected_latency\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0blatency_p95\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\x08\x63ost_usd\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\renergy_joules\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x0c\x63\x61rbon_grams\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x19\n\x0c\x66\x61ilure_odds\x18\t \x01(\x01H\x03\x88\x01\x01\x12\x14\n\x07quality\x18\n \x01(\x01H\x04\x88\x01\x01\x12\x15\n\routput_tokens\x18\x0b \x01(\x01\x12\x12\n\x05score\x18\x0c \x01(\x01H\x05\x88\x01\x01\x12\x11\n\tnear_best\x18\r \x01(\x08\x12\x0c\n\x04tier\x18\x0e \x01(\x05\x12\x0c\n\x04zone\x18\x0f \x01(\t\x12\x17\n\x0fin_flight_count\x18\x10 \x01(\x05\x42\x0b\n\t_cost_usdB\x10\n\x0e_energy_joulesB\x0f\n\r_carbon_gramsB\x0f\n\r_failure_oddsB\n\n\x08_qualityB\x08\n\x06_score2\xeb\x01\n\rRouterService\x12i\n\x0eRankCandidates\x12*.joulegate.router.v1.RankCandidatesRequest\x1a+.joulegate.router.v1.RankCandidatesResponse\x12o\n\x0c\x45xplainRoute\x12(.joulegate.router.v1.ExplainRouteRequest\x1a\x14.google.api.HttpBody\"\x1f\x82\xd3\xe4\x93\x02\x19\"\x11/v1/route/explain:\x04\x62odyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'joulegate.router.v1.router_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RANKCANDIDATESREQUEST']._serialized_start=127
-  _globals['_RANKCANDIDATESREQUEST']._serialized_end=199
-  _globals['_RANKCANDIDATESRESPONSE']._serialized_start=201
-  _globals['_RANKCANDIDATESRESPONSE']._serialized_end=298
-  _globals['_CANDIDATE']._serialized_start=300
-  _globals['_CANDIDATE']._serialized_end=409
-  _globals['_ROUTERSERVICE']._serialized_start=411
-  _globals['_ROUTERSERVICE']._serialized_end=533
+  _globals['_RANKCANDIDATESRESPONSE_WEIGHTSENTRY']._loaded_options = None
+  _globals['_RANKCANDIDATESRESPONSE_WEIGHTSENTRY']._serialized_options = b'8\001'
+  _globals['_ROUTERSERVICE'].methods_by_name['ExplainRoute']._loaded_options = None
+  _globals['_ROUTERSERVICE'].methods_by_name['ExplainRoute']._serialized_options = b'\202\323\344\223\002\031\"\021/v1/route/explain:\004body'
+  _globals['_EXPLAINROUTEREQUEST']._serialized_start=184
+  _globals['_EXPLAINROUTEREQUEST']._serialized_end=241
+  _globals['_RANKCANDIDATESREQUEST']._serialized_start=243
+  _globals['_RANKCANDIDATESREQUEST']._serialized_end=315
+  _globals['_RANKCANDIDATESRESPONSE']._serialized_start=318
+  _globals['_RANKCANDIDATESRESPONSE']._serialized_end=760
+  _globals['_RANKCANDIDATESRESPONSE_WEIGHTSENTRY']._serialized_start=679
+  _globals['_RANKCANDIDATESRESPONSE_WEIGHTSENTRY']._serialized_end=725
+  _globals['_REJECTEDCANDIDATE']._serialized_start=762
+  _globals['_REJECTEDCANDIDATE']._serialized_end=830
+  _globals['_CANDIDATE']._serialized_start=833
+  _globals['_CANDIDATE']._serialized_end=1372
+  _globals['_ROUTERSERVICE']._serialized_start=1375
+  _globals['_ROUTERSERVICE']._serialized_end=1610
 # @@protoc_insertion_point(module_scope)

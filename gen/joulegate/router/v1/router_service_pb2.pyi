@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -19,6 +20,28 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+@_typing.final
+class ExplainRouteRequest(_message.Message):
+    """ExplainRouteRequest carries the body as it came."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BODY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def body(self) -> _httpbody_pb2.HttpBody: ...
+    def __init__(
+        self,
+        *,
+        body: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainRouteRequest: _TypeAlias = ExplainRouteRequest  # noqa: Y015
 
 @_typing.final
 class RankCandidatesRequest(_message.Message):
@@ -48,40 +71,172 @@ class RankCandidatesResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class WeightsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CANDIDATES_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    VIRTUAL_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    RELAXED_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
+    ROUTER_SCORE_FIELD_NUMBER: _builtins.int
+    WEAK_SUFFICES_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     explanation: _builtins.str
     """For humans. Not API."""
+    strategy: _builtins.str
+    """The strategy that ordered them."""
+    virtual: _builtins.bool
+    """Whether the model's name is a virtual one."""
+    router_score: _builtins.float
+    """How hard the prompt is; only the order of such scores means something."""
+    weak_suffices: _builtins.float
+    """Probability that a weaker model answers as well as a stronger one; 0 to 1."""
+    input_tokens: _builtins.int
+    """Tokens of the prompt, as they were reckoned."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]: ...
+    @_builtins.property
+    def weights(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """What each criterion counted, by its name; they add up to 1. Empty for a strategy that weighs no figures."""
+
+    @_builtins.property
+    def relaxed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The bounds that nobody kept and that were given up: `latency`, `cost`, `carbon`, `quality`."""
+
+    @_builtins.property
+    def rejected(self) -> _containers.RepeatedCompositeFieldContainer[Global___RejectedCandidate]:
+        """Who serves the model and was not considered."""
+
     def __init__(
         self,
         *,
         candidates: _abc.Iterable[Global___Candidate] | None = ...,
         explanation: _builtins.str = ...,
+        strategy: _builtins.str = ...,
+        virtual: _builtins.bool = ...,
+        weights: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        relaxed: _abc.Iterable[_builtins.str] | None = ...,
+        rejected: _abc.Iterable[Global___RejectedCandidate] | None = ...,
+        router_score: _builtins.float | None = ...,
+        weak_suffices: _builtins.float | None = ...,
+        input_tokens: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_router_score", b"_router_score", "_weak_suffices", b"_weak_suffices", "router_score", b"router_score", "weak_suffices", b"weak_suffices"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "explanation", b"explanation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_router_score", b"_router_score", "_weak_suffices", b"_weak_suffices", "candidates", b"candidates", "explanation", b"explanation", "input_tokens", b"input_tokens", "rejected", b"rejected", "relaxed", b"relaxed", "router_score", b"router_score", "strategy", b"strategy", "virtual", b"virtual", "weak_suffices", b"weak_suffices", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__router_score: _TypeAlias = _typing.Literal["router_score"]  # noqa: Y015
+    _WhichOneofArgType__router_score: _TypeAlias = _typing.Literal["_router_score", b"_router_score"]  # noqa: Y015
+    _WhichOneofReturnType__weak_suffices: _TypeAlias = _typing.Literal["weak_suffices"]  # noqa: Y015
+    _WhichOneofArgType__weak_suffices: _TypeAlias = _typing.Literal["_weak_suffices", b"_weak_suffices"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__router_score) -> _WhichOneofReturnType__router_score | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weak_suffices) -> _WhichOneofReturnType__weak_suffices | None: ...
 
 Global___RankCandidatesResponse: _TypeAlias = RankCandidatesResponse  # noqa: Y015
 
 @_typing.final
+class RejectedCandidate(_message.Message):
+    """RejectedCandidate is a provider and model that was left out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    model: _builtins.str
+    reason: _builtins.str
+    """`excluded`, `lacks:<capability>`, `context`, or `constraint:<criterion>`."""
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "provider", b"provider", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectedCandidate: _TypeAlias = RejectedCandidate  # noqa: Y015
+
+@_typing.final
 class Candidate(_message.Message):
-    """Candidate is a provider and model that can serve the request."""
+    """Candidate is a provider and model that can serve the request. Its figures are those of this request; unset: not known."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PROVIDER_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     EXPECTED_TIME_TO_FIRST_TOKEN_FIELD_NUMBER: _builtins.int
+    EXPECTED_LATENCY_FIELD_NUMBER: _builtins.int
+    LATENCY_P95_FIELD_NUMBER: _builtins.int
+    COST_USD_FIELD_NUMBER: _builtins.int
+    ENERGY_JOULES_FIELD_NUMBER: _builtins.int
+    CARBON_GRAMS_FIELD_NUMBER: _builtins.int
+    FAILURE_ODDS_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    NEAR_BEST_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    ZONE_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_COUNT_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     model: _builtins.str
+    cost_usd: _builtins.float
+    energy_joules: _builtins.float
+    carbon_grams: _builtins.float
+    failure_odds: _builtins.float
+    """Failures for each success."""
+    quality: _builtins.float
+    """Probability that the answer is good; 0 to 1."""
+    output_tokens: _builtins.float
+    """Expected length of the answer."""
+    score: _builtins.float
+    """The weighted product as a part of the best one's; 0 to 1. Unset where the strategy weighs no figures."""
+    near_best: _builtins.bool
+    """Whether it counts as good as the best, so that load decides."""
+    tier: _builtins.int
+    """1 small to 5 frontier; 0 when not known."""
+    zone: _builtins.str
+    """Where its machines draw their power, as far as is known."""
+    in_flight_count: _builtins.int
     @_builtins.property
     def expected_time_to_first_token(self) -> _duration_pb2.Duration:
         """Recent time to the first event. Unset when never used."""
+
+    @_builtins.property
+    def expected_latency(self) -> _duration_pb2.Duration:
+        """Until the answer is there, its length reckoned in."""
+
+    @_builtins.property
+    def latency_p95(self) -> _duration_pb2.Duration:
+        """What 95 % of first events, or of whole answers, do not exceed."""
 
     def __init__(
         self,
@@ -89,11 +244,47 @@ class Candidate(_message.Message):
         provider: _builtins.str = ...,
         model: _builtins.str = ...,
         expected_time_to_first_token: _duration_pb2.Duration | None = ...,
+        expected_latency: _duration_pb2.Duration | None = ...,
+        latency_p95: _duration_pb2.Duration | None = ...,
+        cost_usd: _builtins.float | None = ...,
+        energy_joules: _builtins.float | None = ...,
+        carbon_grams: _builtins.float | None = ...,
+        failure_odds: _builtins.float | None = ...,
+        quality: _builtins.float | None = ...,
+        output_tokens: _builtins.float = ...,
+        score: _builtins.float | None = ...,
+        near_best: _builtins.bool = ...,
+        tier: _builtins.int = ...,
+        zone: _builtins.str = ...,
+        in_flight_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expected_time_to_first_token", b"expected_time_to_first_token"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_carbon_grams", b"_carbon_grams", "_cost_usd", b"_cost_usd", "_energy_joules", b"_energy_joules", "_failure_odds", b"_failure_odds", "_quality", b"_quality", "_score", b"_score", "carbon_grams", b"carbon_grams", "cost_usd", b"cost_usd", "energy_joules", b"energy_joules", "expected_latency", b"expected_latency", "expected_time_to_first_token", b"expected_time_to_first_token", "failure_odds", b"failure_odds", "latency_p95", b"latency_p95", "quality", b"quality", "score", b"score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_time_to_first_token", b"expected_time_to_first_token", "model", b"model", "provider", b"provider"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_carbon_grams", b"_carbon_grams", "_cost_usd", b"_cost_usd", "_energy_joules", b"_energy_joules", "_failure_odds", b"_failure_odds", "_quality", b"_quality", "_score", b"_score", "carbon_grams", b"carbon_grams", "cost_usd", b"cost_usd", "energy_joules", b"energy_joules", "expected_latency", b"expected_latency", "expected_time_to_first_token", b"expected_time_to_first_token", "failure_odds", b"failure_odds", "in_flight_count", b"in_flight_count", "latency_p95", b"latency_p95", "model", b"model", "near_best", b"near_best", "output_tokens", b"output_tokens", "provider", b"provider", "quality", b"quality", "score", b"score", "tier", b"tier", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__carbon_grams: _TypeAlias = _typing.Literal["carbon_grams"]  # noqa: Y015
+    _WhichOneofArgType__carbon_grams: _TypeAlias = _typing.Literal["_carbon_grams", b"_carbon_grams"]  # noqa: Y015
+    _WhichOneofReturnType__cost_usd: _TypeAlias = _typing.Literal["cost_usd"]  # noqa: Y015
+    _WhichOneofArgType__cost_usd: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015
+    _WhichOneofReturnType__energy_joules: _TypeAlias = _typing.Literal["energy_joules"]  # noqa: Y015
+    _WhichOneofArgType__energy_joules: _TypeAlias = _typing.Literal["_energy_joules", b"_energy_joules"]  # noqa: Y015
+    _WhichOneofReturnType__failure_odds: _TypeAlias = _typing.Literal["failure_odds"]  # noqa: Y015
+    _WhichOneofArgType__failure_odds: _TypeAlias = _typing.Literal["_failure_odds", b"_failure_odds"]  # noqa: Y015
+    _WhichOneofReturnType__quality: _TypeAlias = _typing.Literal["quality"]  # noqa: Y015
+    _WhichOneofArgType__quality: _TypeAlias = _typing.Literal["_quality", b"_quality"]  # noqa: Y015
+    _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
+    _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__carbon_grams) -> _WhichOneofReturnType__carbon_grams | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_usd) -> _WhichOneofReturnType__cost_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__energy_joules) -> _WhichOneofReturnType__energy_joules | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__failure_odds) -> _WhichOneofReturnType__failure_odds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quality) -> _WhichOneofReturnType__quality | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__score) -> _WhichOneofReturnType__score | None: ...
 
 Global___Candidate: _TypeAlias = Candidate  # noqa: Y015

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from joulegate.router.v1 import router_service_pb2 as joulegate_dot_router_dot_v1_dot_router__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -40,6 +41,11 @@ class RouterServiceStub:
                 request_serializer=joulegate_dot_router_dot_v1_dot_router__service__pb2.RankCandidatesRequest.SerializeToString,
                 response_deserializer=joulegate_dot_router_dot_v1_dot_router__service__pb2.RankCandidatesResponse.FromString,
                 _registered_method=True)
+        self.ExplainRoute = channel.unary_unary(
+                '/joulegate.router.v1.RouterService/ExplainRoute',
+                request_serializer=joulegate_dot_router_dot_v1_dot_router__service__pb2.ExplainRouteRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
 
 
 class RouterServiceServicer:
@@ -47,8 +53,16 @@ class RouterServiceServicer:
     """
 
     def RankCandidates(self, request, context):
-        """RankCandidates orders the targets for a request, best first. No side effect, no provider call.
-        NOT_FOUND when no provider serves the model.
+        """RankCandidates orders the targets for a request, best first. The gateway's own fields in the request, and its headers in the metadata, count
+        as they do for a chat. No provider is called; with a strategy that takes turns, it counts as one.
+        NOT_FOUND when no provider serves the model, INVALID_ARGUMENT when the request's own conditions leave nobody.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainRoute(self, request, context):
+        """ExplainRoute is RankCandidates for REST: OpenAI's body in, a JSON document out whose shape is in docs/routing.md.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,6 +75,11 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.RankCandidates,
                     request_deserializer=joulegate_dot_router_dot_v1_dot_router__service__pb2.RankCandidatesRequest.FromString,
                     response_serializer=joulegate_dot_router_dot_v1_dot_router__service__pb2.RankCandidatesResponse.SerializeToString,
+            ),
+            'ExplainRoute': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainRoute,
+                    request_deserializer=joulegate_dot_router_dot_v1_dot_router__service__pb2.ExplainRouteRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -91,6 +110,33 @@ class RouterService:
             '/joulegate.router.v1.RouterService/RankCandidates',
             joulegate_dot_router_dot_v1_dot_router__service__pb2.RankCandidatesRequest.SerializeToString,
             joulegate_dot_router_dot_v1_dot_router__service__pb2.RankCandidatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainRoute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joulegate.router.v1.RouterService/ExplainRoute',
+            joulegate_dot_router_dot_v1_dot_router__service__pb2.ExplainRouteRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from google.api import httpbody_pb2 as _httpbody_pb2
 from grpc import aio as _aio
 from joulegate.router.v1 import router_service_pb2 as _router_service_pb2
 import abc as _abc_1
@@ -17,9 +18,12 @@ class RouterServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RankCandidates: _aio.UnaryUnaryMultiCallable[_router_service_pb2.RankCandidatesRequest, _router_service_pb2.RankCandidatesResponse]
-    """RankCandidates orders the targets for a request, best first. No side effect, no provider call.
-    NOT_FOUND when no provider serves the model.
+    """RankCandidates orders the targets for a request, best first. The gateway's own fields in the request, and its headers in the metadata, count
+    as they do for a chat. No provider is called; with a strategy that takes turns, it counts as one.
+    NOT_FOUND when no provider serves the model, INVALID_ARGUMENT when the request's own conditions leave nobody.
     """
+    ExplainRoute: _aio.UnaryUnaryMultiCallable[_router_service_pb2.ExplainRouteRequest, _httpbody_pb2.HttpBody]
+    """ExplainRoute is RankCandidates for REST: OpenAI's body in, a JSON document out whose shape is in docs/routing.md."""
 
 class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
     """RouterService explains routing without doing it."""
@@ -30,8 +34,17 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _router_service_pb2.RankCandidatesRequest,
         context: _aio.ServicerContext[_router_service_pb2.RankCandidatesRequest, _abc.Awaitable[_router_service_pb2.RankCandidatesResponse]],
     ) -> _abc.Awaitable[_router_service_pb2.RankCandidatesResponse]:
-        """RankCandidates orders the targets for a request, best first. No side effect, no provider call.
-        NOT_FOUND when no provider serves the model.
+        """RankCandidates orders the targets for a request, best first. The gateway's own fields in the request, and its headers in the metadata, count
+        as they do for a chat. No provider is called; with a strategy that takes turns, it counts as one.
+        NOT_FOUND when no provider serves the model, INVALID_ARGUMENT when the request's own conditions leave nobody.
         """
+
+    @_abc_1.abstractmethod
+    def ExplainRoute(
+        self,
+        request: _router_service_pb2.ExplainRouteRequest,
+        context: _aio.ServicerContext[_router_service_pb2.ExplainRouteRequest, _abc.Awaitable[_httpbody_pb2.HttpBody]],
+    ) -> _abc.Awaitable[_httpbody_pb2.HttpBody]:
+        """ExplainRoute is RankCandidates for REST: OpenAI's body in, a JSON document out whose shape is in docs/routing.md."""
 
 def add_RouterServiceServicer_to_server(servicer: RouterServiceServicer, server: _aio.Server) -> None: ...

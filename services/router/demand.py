@@ -1,0 +1,93 @@
+"""What a request asks of whoever answers it: tokens, capabilities, and the place where its conversation began."""
+
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import Final
+
+from joulegate.chat.v1 import chat_pb2
+from services.router import tokens
+
+# Counting takes 25 microseconds a kilobyte; of longer texts, the usual ratio is near enough to choose by.
+COUNTED_CHARACTERS: Final = 16_384
+CHARACTERS_PER_TOKEN: Final = 4.0
+# Of each message at most so much tells conversations apart.
+_TOLD: Final = 4096
+_OF_PART: Final = {"image_url": "vision", "input_audio": "audio"}
+
+
+class Demand:
+    """One request, as far as choosing goes. What takes time to find out is found out when it is asked for."""
+
+    __slots__ = ("_characters", "_home", "_input_tokens", "_most_tokens", "_request", "max_output_tokens", "needs", "streamed")
+
+    def __init__(self, request: chat_pb2.ChatRequest, required: frozenset[str] = frozenset()) -> None:
+        self._request = request
+        self._characters = _characters(request)
+        # No text has more tokens than bytes, and few characters have four.
+        self._most_tokens = self._characters * 4 + tokens.TOKENS_PER_MESSAGE * len(request.messages)
+        self._input_tokens: int | None = None
+        self._home: bytes | None = None
+        bound = request.max_completion_tokens or request.max_tokens
+        # The most that the answer may have; None: no bound.
+        self.max_output_tokens = bound if bound > 0 else None
+        # Capabilities, in the words of provider listings: what the request uses, and what it insists on besides.
+        self.needs = required.union(_needs(request))
+        self.streamed = request.stream
+
+    @property
+    def input_tokens(self) -> int:
+        """Of the prompt, as near as choosing needs it."""
+        if self._input_tokens is None:
+            self._input_tokens = self._counted()
+        return self._input_tokens
+
+    @property
+    def home(self) -> bytes:
+        """A digest of the conversation's beginning, which stays the same over its turns; empty when there is none."""
+        if self._home is None:
+            self._home = _home(self._request)
+        return self._home
+
+    def exceeds(self, context_tokens: int) -> bool:
+        """Whether prompt and answer do not fit into so many tokens together."""
+        room = context_tokens - (self.max_output_tokens or 0)
+        return self._most_tokens > room and self.input_tokens > room
+
+    def _counted(self) -> int:
+        if self._characters <= COUNTED_CHARACTERS:
+            return tokens.count_prompt(self._request)
+        return int(self._characters / CHARACTERS_PER_TOKEN) + tokens.TOKENS_PER_MESSAGE * len(self._request.messages)
+
+
+def _characters(request: chat_pb2.ChatRequest) -> int:
+    characters = sum(len(tool.function.parameters_json) for tool in request.tools)
+    for message in request.messages:
+        characters += len(message.text) + sum(len(part.text) for part in message.parts.parts)
+    return characters
+
+
+def _needs(request: chat_pb2.ChatRequest) -> Iterator[str]:
+    if request.tools:
+        yield "tools"
+    if request.response_format_json:
+        if b'"json_schema"' in request.response_format_json:
+            yield "json_schema"
+        elif b'"json_object"' in request.response_format_json:
+            yield "json_mode"
+    for message in request.messages:
+        for part in message.parts.parts:
+            if part.type in _OF_PART:
+                yield _OF_PART[part.type]
+
+
+def _home(request: chat_pb2.ChatRequest) -> bytes:
+    """Over all up to the first question: later turns repeat it and go on from there."""
+    digest = blake2b(digest_size=16)
+    for message in request.messages:
+        digest.update(b"%d:" % message.role)
+        digest.update(message.text[:_TOLD].encode("utf-8", "replace"))
+        for part in message.parts.parts:
+            digest.update(part.text[:_TOLD].encode("utf-8", "replace"))
+        if message.role == chat_pb2.ROLE_USER:
+            return digest.digest()
+    return b""

@@ -1,0 +1,77 @@
+"""The prospects of candidates: what this request would cost at each, by the books' rates, the live figures and the expected length."""
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from joulegate.chat.v1.receipt_pb2 import COST_BASIS_UNKNOWN, ENERGY_BASIS_DEFAULT
+from services.router.catalogue import Candidate
+from services.router.demand import Demand
+from services.router.families import Traits
+from services.router.output_lengths import OutputLengths
+from services.router.prospect import Prospect
+from services.router.rates import Rate
+
+NANO: Final = 1e-9
+# Of each candidate's tier, the probability that it answers well; None: not known.
+Quality = Callable[[int], float | None]
+
+
+class RateSource(Protocol):
+    """Whoever knows what calls cost; never waits."""
+
+    def of(self, provider: str, model: str) -> Rate | None: ...
+
+
+class Forecast:
+    """Foretells figures."""
+
+    def __init__(self, rates: RateSource, lengths: OutputLengths) -> None:
+        self._rates = rates
+        self._lengths = lengths
+
+    def rate(self, candidate: Candidate) -> Rate | None:
+        return self._rates.of(candidate.provider.name, candidate.model)
+
+    def output_tokens(self, candidate: Candidate, demand: Demand) -> float:
+        return self._lengths.expected(candidate.model, demand.max_output_tokens)
+
+    def prospects(
+        self, candidates: Sequence[Candidate], traits: Sequence[Traits], demand: Demand, quality: Quality, now: float
+    ) -> list[Prospect]:
+        """One for each, at `now` in monotonic seconds."""
+        slowest_s = max((live.between_tokens_s or 0.0 for live in (candidate.live for candidate in candidates)), default=0.0)
+        qualities = {tier: quality(tier) for tier in {trait.tier for trait in traits}}
+        return [
+            self._prospect(candidate, demand, qualities[trait.tier], slowest_s, now)
+            for candidate, trait in zip(candidates, traits, strict=True)
+        ]
+
+    def _prospect(self, candidate: Candidate, demand: Demand, quality: float | None, slowest_s: float, now: float) -> Prospect:
+        live, streamed = candidate.live, demand.streamed
+        output_tokens = self.output_tokens(candidate, demand)
+        latency_s = live.expected_s(now, streamed=streamed)
+        if latency_s is not None and streamed:
+            # Whose tokens nobody has timed is not faster for that.
+            latency_s += output_tokens * (slowest_s if live.between_tokens_s is None else live.between_tokens_s)
+        cost_usd = energy_j = carbon_g = None
+        rate = self.rate(candidate)
+        if rate is not None:
+            if rate.cost_basis != COST_BASIS_UNKNOWN:
+                cost_usd = rate.cost_nano_usd(demand.input_tokens, output_tokens) * NANO
+            if rate.energy_basis != ENERGY_BASIS_DEFAULT:
+                energy_j = rate.joules(demand.input_tokens, output_tokens)
+                carbon_g = rate.grams(energy_j)
+        return Prospect(cost_usd, energy_j, carbon_g, latency_s, live.p95_s(streamed=streamed), live.failure_odds, quality)
+
+    def hoped_s(self, candidates: Sequence[Candidate], prospects: Sequence[Prospect], demand: Demand, now: float) -> list[float]:
+        """Each one's latency, were it as fast as its peak, which comes down unasked, lets hope. Who was never asked may be anything."""
+        streamed = demand.streamed
+        return [_hope(candidate, prospect.latency_s, streamed, now) for candidate, prospect in zip(candidates, prospects, strict=True)]
+
+
+def _hope(candidate: Candidate, latency_s: float | None, streamed: bool, now: float) -> float:
+    average_s = candidate.live.average_s(streamed=streamed)
+    if latency_s is None or average_s is None:
+        return 0.0
+    peak_s = candidate.live.peak_s(now, streamed=streamed)
+    return latency_s if peak_s is None or peak_s >= average_s else max(0.0, latency_s - average_s + peak_s)

@@ -1,0 +1,198 @@
+"""Decides where a request goes: among those who can serve it, by what it would cost at each, who is tried first and who comes after.
+
+Two steps, since something may have to be waited for in between: `gather` finds who can serve it, and refuses what nobody can; `choose` puts
+them in order by what is known at that moment, and waits for nothing.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import log
+
+from services.router.catalogue import Candidate, Catalogue
+from services.router.complexity import Complexity, Scorer, quality
+from services.router.decision import Decision, Option, Rejected
+from services.router.demand import Demand
+from services.router.families import Traits
+from services.router.forecast import Forecast, Quality
+from services.router.prospect import Feasible, Prospect, feasible, logarithms, score, terms_of
+from services.router.ranking import Judgement, Ranking, is_able, near_best
+from services.router.slate import Asked, Slate, Slates, nobody_left
+from services.router.strategies import Criterion, Strategy, Weights
+
+
+@dataclass(frozen=True, slots=True)
+class _Figured:
+    """A slate and what each of its candidates is expected to cost."""
+
+    slate: Slate
+    demand: Demand
+    traits: Sequence[Traits]
+    prospects: Sequence[Prospect]
+    kept: Feasible
+    now: float
+
+    @property
+    def candidates(self) -> Sequence[Candidate]:
+        return self.slate.candidates
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What choosing came to."""
+
+    ranked: Sequence[Candidate]
+    complexity: Complexity | None = None
+    relaxed: tuple[Criterion, ...] = ()
+    rejected: Sequence[Rejected] = ()
+    options: Sequence[Option] = ()
+    # How many are as good as the best.
+    near_count: int = 0
+
+
+class Selection:
+    """Chooses."""
+
+    def __init__(self, slates: Slates, ranking: Ranking, forecast: Forecast, scorer: Scorer, now: Callable[[], float]) -> None:
+        self.slates = slates
+        self._ranking = ranking
+        self._forecast = forecast
+        self._scorer = scorer
+        self._now = now
+
+    def gather(self, catalogue: Catalogue, asked: Asked) -> Slate:
+        """Who can serve the request. Raises GatewayError when nobody can, or may."""
+        return self.slates.gather(catalogue, asked)
+
+    def choose(self, slate: Slate) -> Decision:
+        """The order in which they are tried, as of now. Counts as a turn where turns are taken. Raises GatewayError when none keeps bounds
+        that may not be given up."""
+        policy, asked, virtual = slate.policy, slate.asked, slate.virtual
+        strategy = asked.wishes.strategy or (policy.strategy if virtual is None else virtual.strategy)
+        weights = policy.weights_of(strategy, virtual)
+        is_weighed = weights is not None and len(slate.candidates) > 1
+        if slate.demand is not None and (is_weighed or asked.wants_figures or slate.constraints.are_set):
+            return self._figured(slate, slate.demand, strategy, weights)
+        complexity = None if virtual is None else self._scorer.score(asked.request)
+        return self._decision(slate, strategy, weights, _Outcome(self._ranked(slate, slate.candidates, strategy, None), complexity))
+
+    def _figured(self, slate: Slate, demand: Demand, strategy: Strategy, weights: Weights | None) -> Decision:
+        complexity = self._complexity(slate, weights)
+        figured = self._figures(slate, demand, _quality(complexity))
+        kept = figured.kept
+        if not kept.proven and not kept.doubtful:
+            raise nobody_left(slate.asked.model, f"the bound on {next(iter(kept.broken.values()))} may not be passed")
+        # In the configured order: it decides among equals.
+        places = sorted((*kept.proven, *kept.doubtful)) if kept.doubtful else kept.proven
+        candidates = [figured.candidates[place] for place in places]
+        judgement = self._judgement(figured, places, weights)
+        ranked = self._ranked(slate, candidates, strategy, judgement)
+        if kept.proven and kept.doubtful:
+            doubtful = {figured.candidates[place].target for place in kept.doubtful}
+            # Whoever is sure to keep the bounds comes first, unless it is failing.
+            ranked.sort(key=lambda candidate: (not is_able(candidate, figured.now), candidate.target in doubtful))
+        outcome = _Outcome(
+            ranked,
+            complexity,
+            kept.relaxed,
+            [Rejected(figured.candidates[place], f"constraint:{criterion}") for place, criterion in kept.broken.items()],
+            self._options(figured, places, ranked, judgement) if slate.asked.wants_figures else (),
+            0 if judgement is None else len(near_best(range(len(places)), judgement)),
+        )
+        return self._decision(slate, strategy, weights, outcome)
+
+    def _decision(self, slate: Slate, strategy: Strategy, weights: Weights | None, outcome: _Outcome) -> Decision:
+        asked, is_virtual = slate.asked, slate.virtual is not None
+        wishes = asked.wishes
+        why = ""
+        if weights is not None:
+            by = f"for {asked.model}" if is_virtual else f"by {strategy}"
+            why = f"best {by}" if outcome.near_count < 2 else f"one of {outcome.near_count} near the best {by}"
+        return Decision(
+            ranked=outcome.ranked,
+            strategy=strategy,
+            model=asked.model,
+            is_virtual=is_virtual,
+            text=self._ranking.explain(outcome.ranked, strategy, why),
+            hedges=strategy is Strategy.LATENCY if wishes.hedges is None else wishes.hedges,
+            weights=weights,
+            complexity=outcome.complexity,
+            constraints=slate.constraints,
+            relaxed=outcome.relaxed,
+            rejected=(*slate.rejected, *outcome.rejected),
+            demand=slate.demand,
+            options=outcome.options,
+            wants_explanation=wishes.wants_explanation,
+            may_fail_over=wishes.may_fail_over,
+        )
+
+    def _complexity(self, slate: Slate, weights: Weights | None) -> Complexity | None:
+        """How hard the request is, where that matters: finding out takes a tenth of a millisecond."""
+        weighs_quality = weights is not None and weights.quality > 0
+        bounds = slate.constraints
+        is_bounded = bounds.min_quality is not None or bounds.min_quality_of_best is not None
+        if slate.virtual is None and not weighs_quality and not is_bounded and not slate.asked.wants_figures:
+            return None
+        return self._scorer.score(slate.asked.request)
+
+    def _figures(self, slate: Slate, demand: Demand, quality_of: Quality) -> _Figured:
+        now = self._now()
+        traits = [self.slates.traits(candidate) for candidate in slate.candidates]
+        prospects = self._forecast.prospects(slate.candidates, traits, demand, quality_of, now)
+        kept = feasible(prospects, slate.constraints, slate.policy.relaxation)
+        return _Figured(slate, demand, traits, prospects, kept, now)
+
+    def _judgement(self, figured: _Figured, places: Sequence[int], weights: Weights | None) -> Judgement | None:
+        """What the figures say of the candidates at these places; None where the strategy does not ask them."""
+        if weights is None:
+            return None
+        candidates = [figured.candidates[place] for place in places]
+        prospects = [figured.prospects[place] for place in places]
+        floors = figured.slate.policy.floors
+        values = hopes = logarithms(prospects, weights, floors)
+        share = weights.shares().get(Criterion.LATENCY, 0.0)
+        if share:
+            hoped_s = self._forecast.hoped_s(candidates, prospects, figured.demand, figured.now)
+            expected = terms_of(prospects, Criterion.LATENCY, floors)
+            hopes = [
+                value + share * (log(hope_s + floors.latency) - term) for value, hope_s, term in zip(values, hoped_s, expected, strict=True)
+            ]
+        return Judgement(values, hopes, figured.slate.policy.near_best, lambda: figured.demand.home)
+
+    def _ranked(self, slate: Slate, candidates: Sequence[Candidate], strategy: Strategy, judgement: Judgement | None) -> list[Candidate]:
+        policy, asked = slate.policy, slate.asked
+        return self._ranking.rank(
+            candidates,
+            strategy,
+            streamed=asked.request.stream,
+            preferred=(*asked.wishes.preferred, *policy.prefer_providers),
+            judgement=judgement,
+            shares=policy.provider_weights,
+        )
+
+    def _options(self, figured: _Figured, places: Sequence[int], ranked: Sequence[Candidate], judgement: Judgement | None) -> list[Option]:
+        near: set[tuple[str, str]] = set()
+        score_of: Mapping[tuple[str, str], float] = {}
+        candidates = [figured.candidates[place] for place in places]
+        if judgement is not None:
+            near = {candidates[place].target for place in near_best(range(len(candidates)), judgement)}
+            best = min(judgement.values)
+            score_of = {candidate.target: score(value - best) for candidate, value in zip(candidates, judgement.values, strict=True)}
+        known = {figured.candidates[place].target: (figured.traits[place], figured.prospects[place]) for place in places}
+        return [
+            Option(
+                candidate,
+                *known[candidate.target],
+                output_tokens=self._forecast.output_tokens(candidate, figured.demand),
+                rate=self._forecast.rate(candidate),
+                score=score_of.get(candidate.target),
+                is_near_best=candidate.target in near,
+            )
+            for candidate in ranked
+        ]
+
+
+def _quality(complexity: Complexity | None) -> Quality:
+    """The probability that a model of a tier answers well, as far as that is known."""
+    if complexity is None:
+        return lambda tier: None
+    return lambda tier: quality(tier, complexity) if tier else None
