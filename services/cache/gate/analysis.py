@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from services.cache.gate import payload
 from services.cache.gate.clauses import STATEMENT, Clause, clauses
-from services.cache.gate.content import ADVICE, AGENTS, VERDICTS, Item, content
+from services.cache.gate.content import ADVICE, AGENTS, NAMED, VERDICTS, Item, content
 from services.cache.gate.conversion import conversion
 from services.cache.gate.grammar import Grammar
 from services.cache.gate.language import grammar_of
@@ -14,8 +14,11 @@ from services.cache.gate.wording import normalise
 
 # A longer text is compared as it stands: its analysis would cost more than it could save.
 MAX_CHARS = 4000
+_LONGEST_INSTRUCTION = 800
 # Of more sentences or words than a question has only equal order passes.
 _LONGEST_QUESTION = 14
+_LONGEST_CONCEPT = 3
+_LEAVES = {"okay": "okay", "possible": "possible", "fine": "okay"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ def analyse(text: str) -> Analysis:
         return Analysis(text)
     plain = payload.plain(clean(text))
     request = payload.split(plain)
+    if len(request.instruction) > _LONGEST_INSTRUCTION:
+        return Analysis(plain)
     tokens = scan(request.instruction)
     grammar = grammar_of(tokens)
     if grammar is None:
@@ -102,6 +107,7 @@ def _of_prose(plain: str, about: str, found: list[Clause], grammar: Grammar) -> 
         is_concept = (
             len(found) == 1
             and len(own) == 1
+            and len(own[0][1]) <= _LONGEST_CONCEPT
             and not front
             and not any(item.starts_noun for item in items[:1] if "the " in f" {clause.head} ")
         )
@@ -145,10 +151,15 @@ def _question(clause: Clause, items: list[Item], grammar: Grammar) -> tuple[str,
         question = "fragment"
     if question in ("fragment", "what") and len(items) > 3 and [item.form for item in items[1:3]] == ["translation", "of"]:
         return "translate", [*items[3:], Item("to", Kind.WORD), items[0]]
+    forms = [item.form for item in items]
+    if question == "fragment" and "vs" in forms and sum(form in grammar.links for form in forms) == 1:
+        return "difference", items
+    if question == "compose" and items and forms[0] in NAMED and clause.head.startswith(("give", "i ")):
+        return "what", items
     if question == "what":
         return question, _possessed(items, grammar)
     if question == "whether":
-        return question, _verdict_last(items)
+        return _ability(items) or (question, _verdict_last(items))
     return question, items
 
 
@@ -160,6 +171,18 @@ def _possessed(items: list[Item], grammar: Grammar) -> list[Item]:
         if item.form == "have" and index > 1:
             return [items[0], Item("of", Kind.WORD), *items[1:index], *items[index + 1 :]]
     return items
+
+
+def _ability(items: list[Item]) -> tuple[str, list[Item]] | None:
+    """Reads "are dogs able to eat it" and "is it okay for dogs to eat it" as "can dogs eat it"."""
+    forms = [item.form for item in items]
+    if forms[:1] == ["it"] and forms[2:3] == ["for"] and forms[1] in _LEAVES and "to" in forms[4:]:
+        at = forms.index("to", 4)
+        return _LEAVES[forms[1]], [*items[3:at], *items[at + 1 :]]
+    for at, form in enumerate(forms[:-2]):
+        if at and form in ("able", "allow", "permit") and forms[at + 1] == "to":
+            return ("possible" if form == "able" else "permitted"), [*items[:at], *items[at + 2 :]]
+    return None
 
 
 def _verdict_last(items: list[Item]) -> list[Item]:

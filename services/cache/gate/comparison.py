@@ -3,6 +3,7 @@
 from collections import Counter
 
 from services.cache.gate.analysis import Analysis
+from services.cache.gate.english_words import VERBS
 from services.cache.gate.rule import Rule
 from services.cache.gate.structure import TECHNOLOGY, TOPIC, Segment
 
@@ -11,9 +12,10 @@ _SAME_ANSWER = frozenset(
     frozenset(pair)
     for pair in (
         ("can", "possible"), ("can", "permitted"), ("can", "okay"), ("permitted", "okay"),
-        ("what", "fragment"), ("like", "fragment"), ("when", "when:year"), 
+        ("can-other", "possible"), ("can-other", "permitted"), ("can-other", "okay"),
+        ("what", "fragment"), ("like", "fragment"), ("when", "when:year"),
         ("when", "when:time"), ("when", "when:date"),
-        ("translate", "fragment"), ("what", "value"), ("meaning", "fragment"),
+        ("what", "value"), ("meaning", "fragment"),
     )
 )  # fmt: skip
 # Ways to ask what something is, when it is no more than a name.
@@ -23,7 +25,7 @@ _ATTRIBUTIVE = frozenset(("in", "for", "on", "about", TOPIC, TECHNOLOGY))
 # What a topic in front of a question may be related to it by.
 _TOPICAL = frozenset(("in", "on", "with", "for", "using", "at", "about", TECHNOLOGY))
 # Where "on" and "about" name the same subject.
-_ABOUT = frozenset(("compose", "explain", "summarize"))
+_ABOUT = frozenset(("compose", "recommend", "explain", "summarize"))
 _ORDER_FREE = frozenset(("howto", "can", "possible", "permitted", "okay", "need", "should"))
 
 
@@ -55,7 +57,7 @@ def _fold(forms: tuple[str, ...]) -> list[str]:
 
 
 def _have_same_answer(asked: Analysis, kept: Analysis) -> bool:
-    if len(asked.questions) != len(kept.questions):
+    if len(asked.questions) != len(kept.questions) or asked.payload:
         return False
     for one, other in zip(asked.questions, kept.questions, strict=True):
         if one == other or frozenset((one, other)) in _SAME_ANSWER:
@@ -83,7 +85,8 @@ def _structure(asked: Analysis, kept: Analysis) -> Rule | None:
         return _one_differs(left[0], right[0], frozenset((asked.questions[0], kept.questions[0])))
     if len(left) + len(right) == 3 and (_is_attribute(left, right) or _is_attribute(right, left)):
         return None
-    return Rule.ORDER if Counter(link for link, _ in left) == Counter(link for link, _ in right) else Rule.DIRECTION
+    is_linked = all(link for link, _ in (*left, *right))
+    return Rule.DIRECTION if is_linked or Counter(link for link, _ in left) != Counter(link for link, _ in right) else Rule.ORDER
 
 
 def _flat(parts: tuple[Segment, ...]) -> list[str]:
@@ -124,7 +127,8 @@ def _one_differs(one: Segment, other: Segment, questions: frozenset[str]) -> Rul
     if one[0] != other[0]:
         return Rule.DIRECTION
     is_free = questions <= _ORDER_FREE and not one[0] and len(one[1]) == 2 and sorted(one[1]) == sorted(other[1])
-    return None if is_free and not any(any(map(str.isdigit, form)) for form in one[1]) else Rule.ORDER
+    # Of "plan" and "trip" only one can be what is done; "book a ship" is not "ship a book".
+    return None if is_free and not all(form in VERBS or not form.isalpha() for form in one[1]) else Rule.ORDER
 
 
 def _is_attribute(apart: list[Segment], joined: list[Segment]) -> bool:
@@ -135,7 +139,7 @@ def _is_attribute(apart: list[Segment], joined: list[Segment]) -> bool:
     for (head_link, head), (link_behind, behind) in (apart, apart[::-1]):
         if head_link != link or link_behind not in _ATTRIBUTIVE:
             continue
-        last = len(head) + (link_behind in (TOPIC, TECHNOLOGY))
+        last = len(head) + (link_behind == TOPIC)
         if any(head[:at] + behind + head[at:] == forms for at in range(last)):
             return True
     return False

@@ -26,6 +26,8 @@ _SAID = {
     "when": words("year"),
     "summarize": words("summary"),
 }  # fmt: skip
+# What one asks to be given when one asks what it is.
+NAMED = words("synonym antonym example recipe formula definition alternative substitute")
 # Point at the text that follows, and say nothing when there is one.
 _POINTERS = words("this following below")
 # Verdicts on what someone does: "is it safe to do it", "is doing it safe".
@@ -34,11 +36,15 @@ VERDICTS = words(
     " useless harmful",
     "risky rude ethical wise worth possible impossible necessary haram halal sinful wrong polite acceptable",
 )
+# Empty between words only.
+_RELATIVES = words("that which do does did be been ein eine das que che")
 _FINAL_MODALS = words("kann können könnte soll sollte muss müssen darf kan kunnen moet moeten mag")
 _MODALS = words("should can could would will must may might")
 _PRONOUNS = words("i we you he she it they one")
-_ANY = words("any some")
-_ANY_QUESTIONS = frozenset(("whether", "howto", "how-many"))
+# Quantifiers that say nothing in these questions.
+_IDLE = {"howto": words("any"), "whether": words("any"), "how-many": words("any")}
+# Beside these a function word is spoken of, not used: "the difference between is and are".
+_COORDINATORS = words("and or vs between und oder zwischen et ou entre y e o tra fra en of tussen")
 # Nouns for who does it, that ask for the same as the verb.
 AGENTS = {
     "author": "write", "writer": "write", "inventor": "invent", "founder": "found", "director": "direct", "composer": "compose",
@@ -66,14 +72,19 @@ def content(clause: Clause, source: list[Word], grammar: Grammar, has_payload: b
     found = _particles(_base_items(source, grammar), grammar)
     found = _uninverted(_phrased(found, grammar), clause.question)
     said = _SAID.get(clause.question.partition(":")[0], frozenset())
+    idle = _IDLE.get(clause.question, frozenset())
     is_advice = clause.question in ADVICE
     kept: list[Item] = []
     starts_noun = follows_be = False
-    for item in found:
+    for index, item in enumerate(found):
         form = item.form
         if item.kind is not Kind.WORD:
             kept.append(item._replace(starts_noun=starts_noun or item.starts_noun))
             starts_noun = follows_be = False
+            continue
+        is_function = form in grammar.empty or form in grammar.articles
+        if is_function and _is_spoken_of(found, index, grammar):
+            kept.append(Item(form, Kind.WORD))
             continue
         if form in grammar.articles:
             starts_noun = True
@@ -89,11 +100,21 @@ def content(clause: Clause, source: list[Word], grammar: Grammar, has_payload: b
             continue
         if has_payload and form in _POINTERS:
             continue
-        if form in _ANY and clause.question in _ANY_QUESTIONS:
+        if form in idle:
             continue
         kept.append(item._replace(form=grammar.synonyms.get(form, form), starts_noun=starts_noun, follows_be=follows_be or item.follows_be))
         starts_noun = follows_be = False
     return _verb_led(kept, grammar) if is_advice and kept and grammar.code != "en" else kept
+
+
+def _is_spoken_of(items: list[Item], index: int, grammar: Grammar) -> bool:
+    """Whether a function word is the subject itself, and so carries all the meaning there is."""
+    following = items[index + 1].form if index + 1 < len(items) else ""
+    if following in _COORDINATORS or (index and items[index - 1].form in _COORDINATORS and following in grammar.links):
+        return True
+    if index and items[index - 1].form in _COORDINATORS and not following:
+        return True
+    return items[index].form in _RELATIVES and (not following or following in grammar.links)
 
 
 def _verb_led(items: list[Item], grammar: Grammar) -> list[Item]:

@@ -13,8 +13,11 @@ _UNITS = frozenset(UNITS.values()) | words(
     "kilometer meter centimeter millimeter mile foot inch yard kilogram gram milligram pound ounce liter milliliter hour minute second",
 )
 _FILLER = words(
-    "in to into are is be there a an the of convert equal equals make makes worth as much how many do does from it how when converted"
+    "degree degrees",
+    "in to into are is be there a an the of convert equal equals make makes worth as much how many do does from it how when converted",
 )
+
+_SIGNS = {"C": "celsius", "F": "fahrenheit", "°C": "celsius", "°F": "fahrenheit"}
 
 
 def conversion(clause: Clause) -> list[Segment] | None:
@@ -27,12 +30,15 @@ def conversion(clause: Clause) -> list[Segment] | None:
     index = 0
     while index < len(found):
         word = found[index]
-        unit = _unit(found[index + 1].form) if index + 1 < len(found) else None
+        behind = index + 1
+        if behind + 1 < len(found) and found[behind].form in ("degree", "degrees"):
+            behind += 1
+        unit = _unit(found[behind].form) if behind < len(found) else None
         if word.kind is Kind.NUMBER and unit is not None and source is None:
             source = (word.form, unit)
-            index += 2
+            index = behind + 1
             continue
-        own = _unit(word.form) if word.kind is Kind.WORD else None
+        own = _unit(_SIGNS.get(word.raw, word.form)) if word.kind is Kind.WORD else None
         if own is not None and target is None:
             target = own
         elif word.kind is not Kind.WORD or word.form not in _FILLER:

@@ -80,7 +80,7 @@ DUTCH = Grammar(
     wishes=pattern(r"ik (?:wil|wou|zou graag|moet)(?: graag)?"),
     back_references=pattern(rf"hoe(?: {_DO_IT})?\Z"),
     articles=words("de het een"),
-    empty=words("is zijn was waren er dat te om eigenlijk precies wordt worden"),
+    empty=words("alsjeblieft alstublieft is zijn was waren er dat te om eigenlijk precies wordt worden"),
     links=pairs(
         "van=van voor=voor naar=naar in=in op=op aan=aan bij=bij tot=tot uit=uit over=over tussen=tussen met=met"
         " zonder=zonder door=door tegen=tegen",

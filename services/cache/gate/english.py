@@ -163,7 +163,7 @@ ENGLISH = Grammar(
     back_references=BACK_REFERENCES,
     articles=words("a an the"),
     empty=words(
-        "is are am be been being was were do does did really actually truly indeed basically literally that which 's please kindly own"
+        "is are am be been being was were do does did really actually truly indeed basically literally that which 's please kindly"
     ),
     links=LINKS,
     negations=pairs("not=not no=no never=never none=none nobody=nobody nothing=nothing neither=neither nor=nor nowhere=nowhere non=non"),

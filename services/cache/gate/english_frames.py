@@ -346,6 +346,8 @@ TAILS = (
     Frame("where", ending(r"[,:] where")),
     Frame("how-long", ending(r"[,:] how long(?: does (?:it|that|this) take)?")),
     Frame("cost", ending(r"[,:] how much(?: does (?:it|that|this) cost| is (?:it|that))?")),
+    Frame("howto", pattern(r"(?:walk|guide|take|talk) (?:me|us) through (?=\w+ing )")),
+    Frame("recommend", pattern(r"(?:recommend|suggest)(?: me| us)?")),
     Frame("difference", ending(r"[,:] (?:what is the |the )?difference", r"[,:] how do they differ")),
     Frame("can", ending(r"[,:] can i(?: do (?:that|this|it|so))?")),
     Frame("possible", ending(r"[,:] is (?:that|this|it) possible", r"[,:] possible")),

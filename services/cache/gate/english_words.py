@@ -189,6 +189,7 @@ SYNONYMS = groups(
     "show display",
     "get obtain",
     "help assist",
+    "recommend suggest",
     "use utilize",
     "select choose pick",
     "change modify alter",

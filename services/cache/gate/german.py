@@ -177,7 +177,7 @@ GERMAN = Grammar(
     wishes=pattern(r"(?:ich|wir) (?:möchten?|will|wollen|würden?(?: gerne?)?|muss|müssen)(?: gerne?)?"),
     back_references=pattern(rf"wie {_DO_IT}\Z|wie\Z"),
     articles=words("der die das den dem des ein eine einen einem einer eines"),
-    empty=words("ist sind war waren es denn eigentlich mal bitte gerade dass daß um sich genau wird werden wurde wurden bin"),
+    empty=words("man ist sind war waren es denn eigentlich mal bitte gerade dass daß um sich genau wird werden wurde wurden bin"),
     links=pairs(
         "in=in im=in an=an am=an auf=auf aus=aus bei=bei beim=bei für=für fürs=für gegen=gegen mit=mit nach=nach ohne=ohne"
         " seit=seit über=über",

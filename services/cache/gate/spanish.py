@@ -120,7 +120,7 @@ SPANISH = Grammar(
     wishes=pattern(r"(?:quiero|quisiera|necesito|me gustaría|querría|deseo|tengo que|para)"),
     back_references=pattern(rf"c[oó]mo(?: {_DO_IT})?\Z"),
     articles=words("el la los las un una unos unas lo"),
-    empty=words("es son está están ser estar que se hay"),
+    empty=words("es son está están que se hay"),
     links=pairs(
         "de=de del=de a=a al=a en=en sobre=sobre bajo=bajo para=para por=por con=con sin=sin entre=entre hacia=hacia"
         " hasta=hasta desde=desde",

@@ -141,7 +141,7 @@ def _commuted(found: list[Segment], question: str, grammar: Grammar) -> list[Seg
         if question == "difference" or link == "vs":
             if before > forms:
                 found[index - 1], found[index] = (before_link, forms), (link, before)
-        elif link == "or" and before and before[-1] in grammar.verbs and forms[0] in grammar.verbs and before[-1] > forms[0]:
+        elif link == "or" and before and forms and before[-1] in grammar.verbs and forms[0] in grammar.verbs and before[-1] > forms[0]:
             found[index - 1], found[index] = (before_link, (*before[:-1], forms[0])), (link, (before[-1], *forms[1:]))
         elif len(forms) == 1 and before and _commutes(before[-1], grammar) and _commutes(forms[0], grammar) and before[-1] > forms[0]:
             found[index - 1], found[index] = (before_link, (*before[:-1], forms[0])), (link, (before[-1],))

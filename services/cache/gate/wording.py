@@ -104,7 +104,7 @@ def _word(token: Token, grammar: Grammar, styled: bool, is_first: bool, previous
         return [_plain(part, raw if not number else "") for number, part in enumerate(meaning.split(" "))]
     if form is not raw and form == raw and not form.islower():
         return [Word(form, raw, Kind.WORD)]
-    parts = grammar.expand(form)
+    parts = [other for part in grammar.expand(form) for other in grammar.words.get(part, part).split(" ")]
     return [Word(grammar.normal(part), raw if not number else "", Kind.WORD) for number, part in enumerate(parts) if part]
 
 
