@@ -3,8 +3,9 @@
 import random
 import sys
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from joulegate.cache.v1.cache_service_pb2_grpc import CacheServiceStub
 from joulegate.cache.v1.flight_service_pb2_grpc import FlightServiceStub
@@ -12,10 +13,12 @@ from joulegate.chat.v1.chat_service_pb2_grpc import add_ChatServiceServicer_to_s
 from joulegate.dispatch.v1.dispatch_service_pb2_grpc import DispatchServiceStub
 from joulegate.ledger.v1.key_service_pb2_grpc import KeyServiceStub
 from joulegate.ledger.v1.ledger_service_pb2_grpc import LedgerServiceStub
+from joulegate.ledger.v1.policy_service_pb2_grpc import PolicyServiceStub
 from joulegate.ledger.v1.rates_service_pb2_grpc import RatesServiceStub
 from joulegate.openai.v1.openai_service_pb2_grpc import add_OpenAIServiceServicer_to_server
 from joulegate.ops.v1.cache_ops_service_pb2_grpc import add_CacheOpsServiceServicer_to_server
 from joulegate.ops.v1.ops_service_pb2_grpc import add_OpsServiceServicer_to_server
+from joulegate.ops.v1.routing_service_pb2_grpc import add_RoutingServiceServicer_to_server
 from joulegate.router.v1.router_service_pb2_grpc import add_RouterServiceServicer_to_server
 from services.router.books import open_books
 from services.router.cache_ops_servicer import CacheOpsServicer
@@ -26,18 +29,20 @@ from services.router.families import Families, read_declared
 from services.router.forecast import Forecast
 from services.router.intake import Intake
 from services.router.leases import Accounts
+from services.router.live_policy import PolicyVersion, open_policy
 from services.router.near_cache import NearCache
 from services.router.openai_servicer import OpenAIServicer
 from services.router.ops_servicer import OpsServicer
 from services.router.output_lengths import OutputLengths
 from services.router.pipeline import LookupBounds, Pipeline
-from services.router.policy import configured
+from services.router.policy import RoutingPolicy, configured, document_of
 from services.router.provider_watch import watch_providers
 from services.router.ranking import Ranking
 from services.router.rates import Rates, watch_rates
 from services.router.relay import open_relay
 from services.router.reservations import open_reservations
 from services.router.router_servicer import RouterServicer
+from services.router.routing_servicer import RoutingServicer
 from services.router.selection import Selection
 from services.router.settings import RouterSettings
 from services.router.slate import Slates
@@ -64,7 +69,12 @@ async def build(settings: RouterSettings, mesh: Mesh) -> AsyncIterator[None]:
         watch = await stack.enter_async_context(watch_providers(dispatch))
         near_cache = NearCache(settings.near_cache_bytes, settings.near_cache_ttl_s)
         rates = await stack.enter_async_context(watch_rates(RatesServiceStub(mesh.channel("ledger")), watch))
-        selection, lengths = _selection(settings, rates, clock)
+        config = read_config(settings.config)
+        policy = configured(config, settings.routing_strategy, settings.router_weights)
+        selection, lengths = _selection(policy, config, rates, clock)
+        policies = PolicyServiceStub(mesh.channel("ledger"))
+        version = PolicyVersion(policy, 0, document_of(config))
+        live = await stack.enter_async_context(open_policy(policies, version, selection.slates.apply))
         lookup_s = LookupBounds(exact=settings.cache_lookup_s, reworded=settings.rewording_s)
         pipeline = Pipeline(
             watch,
@@ -91,16 +101,16 @@ async def build(settings: RouterSettings, mesh: Mesh) -> AsyncIterator[None]:
         add_RouterServiceServicer_to_server(RouterServicer(intake, watch, selection), mesh.registry)
         cache_ops = CacheOpsServicer(intake, watch, cache, ledger, near_cache, AdminKey(settings.admin_api_key))
         add_CacheOpsServiceServicer_to_server(cache_ops, mesh.registry)
+        routing = RoutingServicer(live, policies, AdminKey(settings.admin_api_key))
+        add_RoutingServiceServicer_to_server(routing, mesh.registry)
         ops = OpsServicer(intake, watch, books, ledger, clock, settings.environment_name, settings.cache_enabled)
         add_OpsServiceServicer_to_server(ops, mesh.registry)
         yield
 
 
-def _selection(settings: RouterSettings, rates: Rates, clock: Clock) -> tuple[Selection, OutputLengths]:
+def _selection(policy: RoutingPolicy, config: Mapping[str, Any], rates: Rates, clock: Clock) -> tuple[Selection, OutputLengths]:
     """Who chooses, and what it learns of answers' lengths. Raises SettingsError for what joulegate.toml says wrong."""
-    config = read_config(settings.config)
     lengths = OutputLengths()
-    policy = configured(config, settings.routing_strategy, settings.router_weights)
     slates = Slates(policy, Families(read_declared(config)), rates)
     ranking = Ranking(clock.monotonic, random.random)
     return Selection(slates, ranking, Forecast(rates, lengths), Scorer.load(), clock.monotonic), lengths

@@ -19,6 +19,7 @@ FLIGHT_LISTENERS = Gauge("joulegate_router_flight_listeners", "Requests that the
 FLIGHT_PROMOTIONS = Counter("joulegate_router_flight_promotions", "Times a follower took over from a leader that failed.")
 CACHE_FAULTS = Counter("joulegate_router_cache_faults", "Calls of the cache that failed and were taken as misses.", ["call"])
 VERIFICATIONS = Counter("joulegate_router_verifications", "Answers to other words that were asked anew for comparison.", ["result"])
+POLICY_VERSION = Gauge("joulegate_router_policy_version", "Version of the routing policy in force; 0 is what is configured.")
 KEY_QUESTIONS = Counter("joulegate_router_key_questions", "Keys that were not known and asked of the ledger, by result.", ["result"])
 ADMISSIONS = Counter(
     "joulegate_router_admissions",

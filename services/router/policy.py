@@ -114,14 +114,19 @@ def configured(config: Mapping[str, Any], strategy: Strategy | None, weights: We
 
     Who sets weights and no strategy wants the one that they are for.
     """
-    table = config.get("routing", {})
-    document: Mapping[str, Any] = {**table, "virtual_models": config.get("virtual_models", {})} if isinstance(table, Mapping) else {}
+    document = document_of(config)
     policy = parse(document)
     if weights is not None:
         policy = replace(policy, weights={**policy.weights, Strategy.ECO: weights})
         if "strategy" not in document:
             policy = replace(policy, strategy=Strategy.ECO)
     return policy if strategy is None else replace(policy, strategy=strategy)
+
+
+def document_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What joulegate.toml says of routing, as one document."""
+    table = config.get("routing", {})
+    return {**table, "virtual_models": config.get("virtual_models", {})} if isinstance(table, Mapping) else {}
 
 
 def _policy(table: Table) -> RoutingPolicy:

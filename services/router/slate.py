@@ -59,13 +59,17 @@ class _Pools:
 
 
 class Slates:
-    """Finds candidates by the policy of the moment; setting another one takes effect with the next request."""
+    """Finds candidates by the policy of the moment."""
 
     def __init__(self, policy: RoutingPolicy, families: Families, rates: RateSource) -> None:
         self.policy = policy
         self._families = families
         self._rates = rates
         self._pools = _Pools(Catalogue(), policy)
+
+    def apply(self, policy: RoutingPolicy) -> None:
+        """Goes by another policy from now on. A slate that was gathered keeps the one that it was gathered by."""
+        self.policy = policy
 
     def gather(self, catalogue: Catalogue, asked: Asked) -> Slate:
         """Raises GatewayError when nobody can serve the model, or none of them may be asked."""

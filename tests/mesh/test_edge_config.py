@@ -247,6 +247,9 @@ async def test_unknown_path_is_not_found(gateway: RunningEdge, path: str) -> Non
         ("DELETE", "/v1/cache/stats", "GET"),
         ("GET", "/api/cache/invalidate", "POST"),
         ("GET", "/v1/cache", "DELETE"),
+        ("POST", "/api/admin/routing", "GET, PUT"),
+        ("PUT", "/api/admin/routing/versions", "GET"),
+        ("GET", "/api/admin/routing/versions/3/restore", "POST"),
     ],
 )
 async def test_wrong_method_says_which_is_right(gateway: RunningEdge, method: str, path: str, allow: str) -> None:
