@@ -7,11 +7,14 @@ from joulegate.chat.v1.receipt_pb2 import COST_BASIS_UNKNOWN, ENERGY_BASIS_DEFAU
 from services.router.catalogue import Candidate
 from services.router.demand import Demand
 from services.router.families import Traits
+from services.router.load import Live
 from services.router.output_lengths import OutputLengths
 from services.router.prospect import Prospect
 from services.router.rates import Rate
 
 NANO: Final = 1e-9
+# So many times the average is what 95 % of answers do not exceed, about.
+TAIL: Final = 2.0
 # Of each candidate's tier, the probability that it answers well; None: not known.
 Quality = Callable[[int], float | None]
 
@@ -61,12 +64,18 @@ class Forecast:
             if rate.energy_basis != ENERGY_BASIS_DEFAULT:
                 energy_j = rate.joules(demand.input_tokens, output_tokens)
                 carbon_g = rate.grams(energy_j)
-        return Prospect(cost_usd, energy_j, carbon_g, latency_s, live.p95_s(streamed=streamed), live.failure_odds, quality)
+        return Prospect(cost_usd, energy_j, carbon_g, latency_s, _p95_s(live, streamed), live.failure_odds, quality)
 
     def hoped_s(self, candidates: Sequence[Candidate], prospects: Sequence[Prospect], demand: Demand, now: float) -> list[float]:
         """Each one's latency, were it as fast as its peak, which comes down unasked, lets hope. Who was never asked may be anything."""
         streamed = demand.streamed
         return [_hope(candidate, prospect.latency_s, streamed, now) for candidate, prospect in zip(candidates, prospects, strict=True)]
+
+
+def _p95_s(live: Live, streamed: bool) -> float | None:
+    """As measured or, from the first answer until there are enough, as answers that vary as usual have it."""
+    p95_s, average_s = live.p95_s(streamed=streamed), live.average_s(streamed=streamed)
+    return TAIL * average_s if p95_s is None and average_s is not None else p95_s
 
 
 def _hope(candidate: Candidate, latency_s: float | None, streamed: bool, now: float) -> float:

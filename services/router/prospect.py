@@ -11,7 +11,7 @@ nobody.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, inf, log
 from typing import NamedTuple
 
@@ -149,6 +149,8 @@ class Feasible:
     broken: Mapping[int, Criterion]
     # The bounds that had to be given up.
     relaxed: tuple[Criterion, ...] = ()
+    # Of the doubtful ones, those of whom only their speed is not known: calls will tell.
+    untimed: frozenset[int] = frozenset()
 
 
 def feasible(prospects: Sequence[Prospect], constraints: Constraints, relaxation: Sequence[Criterion] = RELAXATION) -> Feasible:
@@ -170,7 +172,7 @@ def feasible(prospects: Sequence[Prospect], constraints: Constraints, relaxation
         again = _sorted(prospects, {kept: bound for kept, bound in bounds.items() if kept not in others})
         if again.proven or again.doubtful:
             found, dropped = again, others
-    return Feasible(found.proven, found.doubtful, found.broken, tuple(dropped))
+    return replace(found, relaxed=tuple(dropped))
 
 
 def _bounds(prospects: Sequence[Prospect], constraints: Constraints) -> dict[Criterion, float]:
@@ -190,18 +192,20 @@ def _bounds(prospects: Sequence[Prospect], constraints: Constraints) -> dict[Cri
 
 def _sorted(prospects: Sequence[Prospect], bounds: Mapping[Criterion, float]) -> Feasible:
     broken: dict[int, Criterion] = {}
-    doubtful: set[int] = set()
+    unknown: dict[int, Criterion] = {}
+    # Latency first: what else is not known of a candidate comes over it.
     for criterion, bound in bounds.items():
         # A hair's breadth is rounding.
         most = bound + 1e-12
         for place, figure in enumerate(_bounded_figures(prospects, criterion)):
             if figure is None:
-                doubtful.add(place)
+                unknown[place] = criterion
             elif figure > most:
                 broken.setdefault(place, criterion)
     kept = [place for place in range(len(prospects)) if place not in broken]
-    proven = tuple(place for place in kept if place not in doubtful)
-    return Feasible(proven, tuple(place for place in kept if place in doubtful), broken)
+    doubtful = tuple(place for place in kept if place in unknown)
+    untimed = frozenset(place for place in doubtful if unknown[place] is Criterion.LATENCY)
+    return Feasible(tuple(place for place in kept if place not in unknown), doubtful, broken, untimed=untimed)
 
 
 def _bounded_figures(prospects: Sequence[Prospect], criterion: Criterion) -> Sequence[float | None]:

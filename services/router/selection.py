@@ -7,6 +7,7 @@ them in order by what is known at that moment, and waits for nothing.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
+from typing import Final
 
 from services.router.catalogue import Candidate, Catalogue
 from services.router.complexity import Complexity, Scorer, quality
@@ -18,6 +19,9 @@ from services.router.prospect import Feasible, Prospect, feasible, logarithms, s
 from services.router.ranking import Judgement, Ranking, is_able, near_best
 from services.router.slate import Asked, Slate, Slates, nobody_left
 from services.router.strategies import Criterion, Strategy, Weights
+
+# More than any weighted logarithm of figures.
+FAR_OFF: Final = 1000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ class Selection:
         candidates = [figured.candidates[place] for place in places]
         judgement = self._judgement(figured, places, weights)
         ranked = self._ranked(slate, candidates, strategy, judgement)
-        if kept.proven and kept.doubtful:
+        if judgement is None and kept.proven and kept.doubtful:
             doubtful = {figured.candidates[place].target for place in kept.doubtful}
             # Whoever is sure to keep the bounds comes first, unless it is failing.
             ranked.sort(key=lambda candidate: (not is_able(candidate, figured.now), candidate.target in doubtful))
@@ -156,6 +160,14 @@ class Selection:
             hopes = [
                 value + share * (log(hope_s + floors.latency) - term) for value, hope_s, term in zip(values, hoped_s, expected, strict=True)
             ]
+        kept = figured.kept
+        if kept.proven and kept.doubtful:
+            # Behind all who are sure to keep the bounds; who needs only be timed may still be tried.
+            hopes = [
+                hope + (FAR_OFF if place in kept.doubtful and place not in kept.untimed else 0.0)
+                for place, hope in zip(places, hopes, strict=True)
+            ]
+            values = [value + (FAR_OFF if place in kept.doubtful else 0.0) for place, value in zip(places, values, strict=True)]
         return Judgement(values, hopes, figured.slate.policy.near_best, lambda: figured.demand.home)
 
     def _ranked(self, slate: Slate, candidates: Sequence[Candidate], strategy: Strategy, judgement: Judgement | None) -> list[Candidate]:
