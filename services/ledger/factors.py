@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
@@ -31,7 +31,7 @@ def factor_set(overrides: Overrides, unknown: DeclaredPrice | None, gateway_plac
     """The set that figures are made with under these settings."""
     parts = {
         **_shipped(),
-        "joulegate.toml": _digest(json.dumps(asdict(overrides), sort_keys=True, default=_text).encode()),
+        "joulegate.toml": _stated(overrides),
         "unknown_price": "" if unknown is None else f"{unknown.input} {unknown.output}",
         "gateway_zone": gateway_place,
     }
@@ -60,5 +60,7 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:_DIGITS]
 
 
-def _text(value: object) -> str:
-    return repr(value)
+def _stated(overrides: Overrides) -> str:
+    """The digest of what joulegate.toml says, in whichever order it says it."""
+    said = {field.name: sorted(map(repr, getattr(overrides, field.name).items())) for field in fields(overrides)}
+    return _digest(json.dumps(said, sort_keys=True).encode())
