@@ -36,6 +36,7 @@ from services.ledger.policy_store import open_policies
 from services.ledger.rate_servicer import RateServicer
 from services.ledger.reads import Exports, Reads, Reports
 from services.ledger.report_store import open_reports
+from services.ledger.retention import Retention
 from services.ledger.servicer import LedgerServicer
 from services.ledger.settings import LedgerSettings
 from services.ledger.store import Reader, Writer, open_books
@@ -60,7 +61,9 @@ async def build(settings: LedgerSettings, mesh: Mesh) -> AsyncIterator[None]:
         if isinstance(place, Path):
             stack.enter_context(owned(place))
         writer, reader = await _open(place, settings.synchronous, stack)
-        books = Books(writer, figurer, _thread("ledger-writer", stack), SystemClock(), settings.orphan_grace_s)
+        writing = _thread("ledger-writer", stack)
+        books = Books(writer, figurer, writing, SystemClock(), settings.orphan_grace_s)
+        retention = Retention(writer, writing, SystemClock(), settings.retention_days)
         writer.note_factors(factors, int(SystemClock().now() * 10**9))
         reads = Reads(reader, _thread("ledger-reader", stack))
         books.expect(writer.waiting_routers())
@@ -80,7 +83,9 @@ async def build(settings: LedgerSettings, mesh: Mesh) -> AsyncIterator[None]:
         admin = AdminServicer(reads, reports, exports, keys, settings.admin_api_key, SystemClock())
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, mesh.registry)
         draining = _drain(mesh.draining, books, keys, policies)
-        await stack.enter_async_context(_running(books.run(), books.watch(), keys.follow(revision), policies.follow(), draining))
+        await stack.enter_async_context(
+            _running(books.run(), books.watch(), retention.run(), keys.follow(revision), policies.follow(), draining)
+        )
         yield
 
 

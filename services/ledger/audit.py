@@ -4,18 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from services.ledger.booking import Totals
-from services.ledger.chain import Checkpoint, Head, hash_of
+from services.ledger.chain import Checkpoint, Head, Link, hash_of
 from services.ledger.records import Row
 
 _SHOWN: Final = 50
-
-
-class Link(NamedTuple):
-    """A link as it is stored."""
-
-    link: int
-    hash: bytes
-    content: Row | Checkpoint
 
 
 class Anchor(NamedTuple):

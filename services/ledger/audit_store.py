@@ -2,23 +2,21 @@
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import sqlalchemy as sa
 
 from joulegate.ledger.v1.entry_pb2 import Outcome
-from services.ledger import audit
-from services.ledger.audit import Anchor, Findings, Link
+from services.ledger import audit, chain_store
+from services.ledger.audit import Anchor, Findings
 from services.ledger.booking import Totals, sum_of
-from services.ledger.chain import Checkpoint, Head, origin
+from services.ledger.chain import Head, Link
 from services.ledger.records import Row
 from services.ledger.schema import checkpoints, entries, intents, superseded, totals
 
 # What else has to be true of books: gives a sentence for each fault.
 Check: TypeAlias = Callable[[sa.Connection], Iterable[str]]
-_PAGE: Final = 2000
 _SHOWN: Final = 20
-_CHECKPOINT_FIELDS: Final = (*Checkpoint._fields[:-1], *Totals._fields)
 _LOST: Final = sa.literal(int(Outcome.OUTCOME_LOST))
 
 
@@ -65,7 +63,7 @@ class _Audit:
             self._findings.fault(fault)
 
     def _chain(self, chain: int, end: Head) -> None:
-        start, deleted = self._start(chain)
+        start, deleted = chain_store.start(self._connection, chain)
         wanted = {anchor.link for anchor in self._anchors if anchor.chain == chain}
         if start.links in wanted:
             self._found[chain, start.links] = start.hash.hex()
@@ -75,20 +73,11 @@ class _Audit:
         gone = f", {start.links} of them deleted for their age" if start.links else ""
         self._findings.note(f"chain {chain}: {end.links} links{gone}; it ends with {chain}:{end.links}:{end.hash.hex()}")
 
-    def _start(self, chain: int) -> tuple[Head, Totals]:
-        """Where the links that are there begin, and what was deleted before."""
-        found = self._connection.execute(
-            sa.select(checkpoints).where(checkpoints.c.chain == chain).order_by(checkpoints.c.through_link.desc()).limit(1)
-        ).one_or_none()
-        if found is None:
-            return origin(chain), Totals()
-        return Head(found.through_link, bytes.fromhex(found.through_hash)), _totals_of(found)
-
     def _noted(self, chain: int, wanted: set[int]) -> Iterator[Link]:
         """The links of a chain in order; notes what the audit needs to know of them later."""
-        rows = _pages(self._connection, entries, Row._fields, chain, lambda fields: Row(*fields), self._add_up)
-        gave_way = _pages(self._connection, superseded, Row._fields, chain, lambda fields: Row(*fields))
-        stood_for = _pages(self._connection, checkpoints, _CHECKPOINT_FIELDS, chain, _checkpoint)
+        rows = chain_store.rows(self._connection, entries, chain, self._add_up)
+        gave_way = chain_store.rows(self._connection, superseded, chain)
+        stood_for = chain_store.checkpoints_of(self._connection, chain)
         for link in heapq.merge(rows, gave_way, stood_for, key=lambda link: link.link):
             if link.link in wanted:
                 self._found[chain, link.link] = link.hash.hex()
@@ -105,39 +94,11 @@ class _Audit:
     def _open_anchors(self) -> Iterator[Anchor]:
         """Anchors that can be looked for; a link that was deleted for its age cannot."""
         for anchor in self._anchors:
-            start, _ = self._start(anchor.chain)
+            start, _ = chain_store.start(self._connection, anchor.chain)
             if anchor.link < start.links:
                 self._findings.note(f"chain {anchor.chain}: link {anchor.link}, which was noted, was deleted for its age: not looked for")
             else:
                 yield anchor
-
-
-def _pages(
-    connection: sa.Connection,
-    table: sa.Table,
-    fields: Sequence[str],
-    chain: int,
-    content_of: Callable[[Sequence[Any]], Row | Checkpoint],
-    seen: Callable[[Sequence[Link]], None] = lambda _: None,
-) -> Iterator[Link]:
-    """The links of a chain in one table, in order. What is `seen` is told page by page."""
-    columns = [table.c[name] for name in ("link", "hash", *fields)]
-    query = sa.select(*columns).where(table.c.chain == chain, table.c.link > sa.bindparam("after")).order_by(table.c.link).limit(_PAGE)
-    after = 0
-    while found := connection.execute(query, {"after": after}).all():
-        links = [Link(link, digest, content_of(content)) for link, digest, *content in found]
-        seen(links)
-        yield from links
-        after = links[-1].link
-
-
-def _checkpoint(fields: Sequence[Any]) -> Checkpoint:
-    through_link, through_hash, created_ns, before_ns, *sums = fields
-    return Checkpoint(through_link, through_hash, created_ns, before_ns, Totals(*sums))
-
-
-def _totals_of(found: Any) -> Totals:
-    return Totals(*(getattr(found, name) for name in Totals._fields))
 
 
 def _damage(connection: sa.Connection) -> Iterator[str]:

@@ -54,6 +54,14 @@ class Linked(NamedTuple):
     hash: bytes
 
 
+class Link(NamedTuple):
+    """A link as it is stored."""
+
+    link: int
+    hash: bytes
+    content: Row | Checkpoint
+
+
 def origin(chain: int) -> Head:
     """A chain without links."""
     return Head(0, hashlib.sha256(b"joulegate chain %d" % chain).digest())

@@ -9,6 +9,7 @@ from joulegate.ledger.v1.entry_pb2 import Outcome
 from services.ledger.records import Row
 
 ENTRIES = Counter("joulegate_ledger_entries", "Rows booked, by outcome.", ["outcome"])
+DELETED_ROWS = Counter("joulegate_ledger_deleted_rows", "Rows deleted for their age.")
 COMMITS = Counter("joulegate_ledger_commits", "Transactions of the writer, by result.", ["result"])
 BATCH_RECORDS = Histogram(
     "joulegate_ledger_batch_records", "Intents and settlements in one commit.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)

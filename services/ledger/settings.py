@@ -36,6 +36,12 @@ class LedgerSettings:
         "10",
         "How long a router may be away before its open requests are booked as lost.",
     )
+    retention_days: float | None = setting(
+        "LEDGER_RETENTION_DAYS",
+        settings.number(least=32),
+        None,
+        "Rows of requests older than so many days are deleted; what they came to stays in the totals. Unset: none.",
+    )
     unknown_input_usd_per_million: float | None = setting(
         "LEDGER_UNKNOWN_INPUT_USD_PER_MILLION",
         settings.number(above=0, most=100_000),

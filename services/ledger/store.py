@@ -15,7 +15,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from services.ledger import chain_store, migration
+from services.ledger import chain_store, migration, prune_store
 from services.ledger.booking import Batch, Changes, Known, Totals
 from services.ledger.chain import Linked, extend
 from services.ledger.engines import Place, open_engine
@@ -185,6 +185,14 @@ class Writer:
         """Durable when left without an exception, undone otherwise."""
         with self._engine.begin() as connection:
             yield Transaction(connection, self._insert_rows, self._insert_intents, self._totals_row)
+
+    def prune(self, chain: int, before_ns: int, now_ns: int) -> int:
+        """Deletes some of a chain's first rows that are older, and gives how many: 0 when no more can go. See retention."""
+        with self._engine.begin() as connection:
+            if self.is_shared:
+                # No record of any request is decided on while its rows go.
+                connection.execute(_lock_slots, {"space": _LOCK_SPACE, "slots": list(range(LOCK_SLOTS))})
+            return prune_store.prune(connection, chain, before_ns, now_ns)
 
     def note_factors(self, factors: FactorSet, now_ns: int) -> None:
         """Keeps what a version of the factors that rows name was, from its first use on."""
