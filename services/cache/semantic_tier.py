@@ -69,6 +69,8 @@ class SemanticTier:
         vector = await self._queue.vector(wording.text)
         if vector is None or not vector.any():
             return None
+        # Nobody waits here. The gate takes the text apart and remembers, so that lookups need not.
+        self._gate(wording.text, wording.text)
         return KeptWording.of(scope_id(key, wording.scope, self._fingerprint), wording.text, vector.astype("<f4").tobytes())
 
     async def find(self, key: pb.EntryKey, wording: pb.Wording, now: Callable[[], int], max_age_us: int | None, bounds: Bounds) -> Finding:
