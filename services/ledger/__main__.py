@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -20,13 +20,17 @@ from joulegate.ledger.v1 import (
 )
 from services.ledger import carbon, figuring, live_grids, metrics, migration
 from services.ledger.admin import AdminServicer
+from services.ledger.alerts import Alerts
 from services.ledger.books import Books
+from services.ledger.budget_changes import open_budgets
+from services.ledger.budget_keeper import BudgetKeeper
 from services.ledger.carbon_sources import CarbonSource, ElectricityMaps, NationalGrid, WattTime
 from services.ledger.engines import Place
 from services.ledger.export_store import open_export
 from services.ledger.key_servicer import KeyServicer
 from services.ledger.key_store import open_keys
 from services.ledger.keys import Keys, KeyThreads
+from services.ledger.limits import Limits, default_limits, read_tiers
 from services.ledger.live_grids import LiveGrids
 from services.ledger.lock import owned
 from services.ledger.places import cause_of, place_of, unusable
@@ -39,9 +43,10 @@ from services.ledger.report_store import open_reports
 from services.ledger.retention import Retention
 from services.ledger.servicer import LedgerServicer
 from services.ledger.settings import LedgerSettings
-from services.ledger.store import Reader, Writer, open_books
+from services.ledger.store import Reader, Terms, Writer, open_books
 from services.runtime import app, logs
 from services.runtime.clock import SystemClock
+from services.runtime.config_file import read_config
 from services.runtime.mesh import Mesh
 from services.runtime.settings import SettingsError
 
@@ -60,9 +65,11 @@ async def build(settings: LedgerSettings, mesh: Mesh) -> AsyncIterator[None]:
         place = place_of(settings)
         if isinstance(place, Path):
             stack.enter_context(owned(place))
-        writer, reader = await _open(place, settings.synchronous, stack)
+        terms = Terms(_limits(settings), SystemClock(), settings.unbounded_output_tokens)
+        writer, reader = await _open(place, settings.synchronous, terms, stack)
+        alerts = await _alerts(settings, stack)
         writing = _thread("ledger-writer", stack)
-        books = Books(writer, figurer, writing, SystemClock(), settings.orphan_grace_s)
+        books = Books(writer, figurer, writing, SystemClock(), settings.orphan_grace_s, alerts.tell)
         retention = Retention(writer, writing, SystemClock(), settings.retention_days)
         writer.note_factors(factors, int(SystemClock().now() * 10**9))
         reads = Reads(reader, _thread("ledger-reader", stack))
@@ -71,7 +78,7 @@ async def build(settings: LedgerSettings, mesh: Mesh) -> AsyncIterator[None]:
         ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerServicer(books, reads), mesh.registry)
         rates = RateServicer(figurer, _thread("ledger-rates", stack), SystemClock())
         rates_service_pb2_grpc.add_RatesServiceServicer_to_server(rates, mesh.registry)
-        keys, revision = _keys(place, settings, stack)
+        keys, revision = _keys(place, settings, books.revoke_leases, stack)
         key_service_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(keys), mesh.registry)
         policies = Policies(
             stack.enter_context(open_policies(place, settings.synchronous)), _thread("ledger-policies", stack), SystemClock()
@@ -80,7 +87,9 @@ async def build(settings: LedgerSettings, mesh: Mesh) -> AsyncIterator[None]:
         policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(PolicyServicer(policies), mesh.registry)
         reports = Reports(stack.enter_context(open_reports(place, settings.synchronous)), _thread("ledger-reports", stack))
         exports = Exports(stack.enter_context(open_export(place, settings.synchronous)), _thread("ledger-exports", stack))
-        admin = AdminServicer(reads, reports, exports, keys, settings.admin_api_key, SystemClock())
+        budgets = _budgets(place, settings, books.revoke_leases, stack)
+        keys_are_demanded = settings.auth_required or settings.gateway_api_key is not None
+        admin = AdminServicer(reads, reports, exports, keys, budgets, settings.admin_api_key, SystemClock(), keys_are_demanded)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, mesh.registry)
         draining = _drain(mesh.draining, books, keys, policies)
         await stack.enter_async_context(
@@ -89,7 +98,34 @@ async def build(settings: LedgerSettings, mesh: Mesh) -> AsyncIterator[None]:
         yield
 
 
-def _keys(place: Place, settings: LedgerSettings, stack: AsyncExitStack) -> tuple[Keys, int]:
+def _limits(settings: LedgerSettings) -> Limits:
+    default = default_limits(
+        settings.rate_limit_per_minute,
+        settings.rate_limit_requests_per_minute,
+        settings.default_rate_limit_capacity,
+        settings.default_rate_limit_refill_rate,
+    )
+    return Limits(default, read_tiers(read_config(settings.config)))
+
+
+async def _alerts(settings: LedgerSettings, stack: AsyncExitStack) -> Alerts:
+    """Alerts, being sent from now on if there is an address for them."""
+    url = settings.budget_alert_webhook_url
+    if url is None:
+        return Alerts(None, None)
+    alerts = Alerts(url, await stack.enter_async_context(aiohttp.ClientSession()))
+    await stack.enter_async_context(_running(alerts.run()))
+    return alerts
+
+
+def _budgets(place: Place, settings: LedgerSettings, changed: Callable[[], None], stack: AsyncExitStack) -> BudgetKeeper:
+    """The budgets of books that are open. Keys from before there were budgets get theirs."""
+    writer, reader = stack.enter_context(open_budgets(place, settings.synchronous))
+    writer.adopt_keys(int(SystemClock().now() * 1e9))
+    return BudgetKeeper(writer, reader, _thread("ledger-budgets", stack), SystemClock(), changed)
+
+
+def _keys(place: Place, settings: LedgerSettings, changed: Callable[[], None], stack: AsyncExitStack) -> tuple[Keys, int]:
     """The keys of books that are open, and the number of their newest change. Raises SettingsError where nobody could ever present one."""
     writer, viewer, finder = stack.enter_context(open_keys(place, settings.synchronous))
     if settings.auth_required and settings.gateway_api_key is None and settings.admin_api_key is None and not viewer.count():
@@ -97,7 +133,7 @@ def _keys(place: Place, settings: LedgerSettings, stack: AsyncExitStack) -> tupl
             ["AUTH_REQUIRED=true: there is no key that could be presented; set ADMIN_API_KEY to make some, or GATEWAY_API_KEY for just one"]
         )
     threads = KeyThreads(*(_thread(f"ledger-keys-{name}", stack) for name in ("writer", "viewer", "finder")))
-    return Keys(writer, viewer, finder, threads, SystemClock()), viewer.revision()
+    return Keys(writer, viewer, finder, threads, SystemClock(), changed=changed), viewer.revision()
 
 
 async def _live(settings: LedgerSettings, stack: AsyncExitStack) -> LiveGrids | None:
@@ -128,11 +164,11 @@ def _source(settings: LedgerSettings, session: aiohttp.ClientSession) -> CarbonS
     return WattTime(session, settings.watttime_username, settings.watttime_password, address or WattTime.address)
 
 
-async def _open(place: Place, synchronous: str, stack: AsyncExitStack) -> tuple[Writer, Reader]:
+async def _open(place: Place, synchronous: str, terms: Terms, stack: AsyncExitStack) -> tuple[Writer, Reader]:
     pauses = iter(() if isinstance(place, Path) else START_PAUSES_S)
     while True:
         try:
-            return stack.enter_context(open_books(place, synchronous))
+            return stack.enter_context(open_books(place, synchronous, terms))
         except OperationalError as error:
             pause = next(pauses, None)
             if pause is None:

@@ -4,11 +4,12 @@ from collections.abc import AsyncIterator
 
 from google.api.httpbody_pb2 import HttpBody
 
-from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from joulegate.ledger.v1 import admin_service_pb2 as pb
 from joulegate.ledger.v1 import admin_service_pb2_grpc as pb_grpc
 from services.ledger import api_key, key_documents, report
 from services.ledger.api_key import message_of
+from services.ledger.budget_keeper import BudgetKeeper
+from services.ledger.budget_messages import summary, usage_of
 from services.ledger.export import FORMATS
 from services.ledger.export_store import ALL, Span
 from services.ledger.keys import Keys
@@ -17,7 +18,6 @@ from services.ledger.reads import Exports, Reads, Reports
 from services.ledger.records import entry
 from services.runtime.admin_key import AdminKey
 from services.runtime.clock import Clock
-from services.runtime.errors import GatewayError
 from services.runtime.interceptors import Context, metadata_value
 
 _CREATED = (("x-http-status", "201"),)
@@ -26,14 +26,28 @@ _CREATED = (("x-http-status", "201"),)
 class AdminServicer(pb_grpc.AdminServiceServicer):
     """See admin_service.proto."""
 
-    def __init__(self, reads: Reads, reports: Reports, exports: Exports, keys: Keys, admin_key: str | None, clock: Clock) -> None:
+    def __init__(
+        self,
+        reads: Reads,
+        reports: Reports,
+        exports: Exports,
+        keys: Keys,
+        budgets: BudgetKeeper,
+        admin_key: str | None,
+        clock: Clock,
+        keys_are_demanded: bool = False,
+    ) -> None:
         self._reads = reads
         self._reports = reports
         self._exports = exports
         self._keys = keys
+        self._budgets = budgets
+        # Whether clients need a key: what they may all see without one is then the admin's.
+        self._keys_are_demanded = keys_are_demanded
         self._admin_key = AdminKey(admin_key)
         self._tokens = PageTokens(admin_key or "")
         self._key_tokens = PageTokens(f"keys {admin_key}")
+        self._budget_tokens = PageTokens(f"budgets {admin_key}")
         self._report_tokens = PageTokens(f"reports {admin_key}")
         self._clock = clock
 
@@ -107,22 +121,39 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
         return pb.RevokeKeyResponse(key=message_of(await self._keys.revoke(request.key_id)))
 
     async def CreateBudget(self, request: pb.CreateBudgetRequest, context: Context) -> pb.CreateBudgetResponse:
-        raise self._not_yet(context)
+        self._check(context)
+        view = await self._budgets.create(request.budget)
+        await context.send_initial_metadata(_CREATED)
+        return pb.CreateBudgetResponse(usage=usage_of(view))
 
     async def GetBudget(self, request: pb.GetBudgetRequest, context: Context) -> pb.GetBudgetResponse:
-        raise self._not_yet(context)
+        self._check(context)
+        return pb.GetBudgetResponse(usage=usage_of(await self._budgets.get(request.budget_id)))
 
     async def ListBudgets(self, request: pb.ListBudgetsRequest, context: Context) -> pb.ListBudgetsResponse:
-        raise self._not_yet(context)
+        self._check(context)
+        size = page_size(request.page_size)
+        after = self._budget_tokens.open(request.page_token, b"")
+        views = await self._budgets.page(size + 1, "" if after is None else after.decode())
+        last = views[size - 1].budget.budget_id if len(views) > size else None
+        return pb.ListBudgetsResponse(
+            usages=[usage_of(view) for view in views[:size]],
+            next_page_token="" if last is None else self._budget_tokens.seal(last.encode(), b""),
+        )
 
     async def UpdateBudget(self, request: pb.UpdateBudgetRequest, context: Context) -> pb.UpdateBudgetResponse:
-        raise self._not_yet(context)
+        self._check(context)
+        return pb.UpdateBudgetResponse(usage=usage_of(await self._budgets.update(request.budget, list(request.update_mask.paths))))
 
     async def DeleteBudget(self, request: pb.DeleteBudgetRequest, context: Context) -> pb.DeleteBudgetResponse:
-        raise self._not_yet(context)
+        self._check(context)
+        await self._budgets.delete(request.budget_id)
+        return pb.DeleteBudgetResponse()
 
     async def GetBudgetSummary(self, request: pb.GetBudgetSummaryRequest, context: Context) -> HttpBody:
-        raise self._not_yet(context)
+        if self._keys_are_demanded:
+            self._check(context)
+        return _json(summary(*await self._budgets.everybody()))
 
     async def CreateApiKey(self, request: pb.CreateApiKeyRequest, context: Context) -> HttpBody:
         self._check(context)
@@ -138,10 +169,6 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
     async def DeleteApiKey(self, request: pb.DeleteApiKeyRequest, context: Context) -> HttpBody:
         self._check(context)
         return _json({"success": await self._keys.delete(request.key)})
-
-    def _not_yet(self, context: Context) -> GatewayError:
-        self._check(context)
-        return GatewayError(ErrorReason.ERROR_REASON_UNIMPLEMENTED, "budgets cannot be changed yet")
 
     def _check(self, context: Context) -> None:
         self._admin_key.check(metadata_value(context, "authorization"))

@@ -5,25 +5,80 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from joulegate.ledger.v1 import ledger_service_pb2 as pb
+from joulegate.ledger.v1 import reservation_pb2
+from services.ledger.budgets import NOTHING, Alert, Amounts
 from services.ledger.figures import Figurer
-from services.ledger.records import OpenIntent, Row, acknowledgement, lost_row, settled_rows
+from services.ledger.funds import Funds
+from services.ledger.records import (
+    Asked,
+    OpenIntent,
+    Row,
+    acknowledgement,
+    asked,
+    held_by,
+    lost_row,
+    open_intent,
+    settled_rows,
+    text_of,
+)
 from services.ledger.request_key import RequestKey, key_of
+from services.ledger.reserving import Granted, grant_of, reserve
+
+
+class LetIn(NamedTuple):
+    """An intent that its router has let in by itself, under a lease if it names one, and what it takes of that."""
+
+    intent: OpenIntent
+    lease_id: str
+    wanted: Amounts
 
 
 @dataclass(slots=True)
 class Batch:
     """Checked records that are to be committed together, routers that will not come back for theirs, and routers that are here."""
 
-    intents: list[OpenIntent] = field(default_factory=list)
+    intents: list[LetIn] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
     settlements: list[pb.Settlement] = field(default_factory=list)
+    releases: list[RequestKey] = field(default_factory=list)
+    extensions: list[RequestKey] = field(default_factory=list)
+    ended_lease_ids: list[str] = field(default_factory=list)
     gone_routers: list[str] = field(default_factory=list)
     present_routers: list[str] = field(default_factory=list)
+    # Whether holds are looked for whose time is over.
+    expires_holds: bool = False
+
+    def add(self, request: pb.BookRequest, router_id: str) -> None:
+        """Adds what a router has sent, checked."""
+        for intent in request.intents:
+            if intent.HasField("wishes"):
+                self.asked.append(asked(intent, router_id))
+            else:
+                self.intents.append(LetIn(open_intent(intent, router_id), intent.lease_id, held_by(intent)))
+        self.settlements += request.settlements
+        self.releases += map(key_of, request.releases)
+        self.extensions += map(key_of, request.extensions)
+        self.ended_lease_ids += request.returned_lease_ids
 
     def keys(self) -> list[RequestKey]:
-        return [intent.key for intent in self.intents] + [key_of(settlement) for settlement in self.settlements]
+        begun = [let_in.intent.key for let_in in self.intents] + [each.intent.key for each in self.asked]
+        return begun + [key_of(settlement) for settlement in self.settlements] + self.releases + self.extensions
+
+    def callers(self) -> set[str]:
+        """Those whom new requests are of."""
+        callers = {let_in.intent.key_id for let_in in self.intents} | {each.intent.key_id for each in self.asked}
+        return callers | {text_of(settlement.key_id) for settlement in self.settlements}
+
+    def lease_ids(self) -> set[str]:
+        ids = {let_in.lease_id for let_in in self.intents} | {settlement.lease_id for settlement in self.settlements}
+        return (ids | set(self.ended_lease_ids)) - {""}
+
+    @property
+    def changes_balances(self) -> bool:
+        return bool(len(self) or self.ended_lease_ids or self.gone_routers or self.expires_holds)
 
     def __len__(self) -> int:
-        return len(self.intents) + len(self.settlements)
+        return len(self.intents) + len(self.asked) + len(self.settlements) + len(self.releases)
 
 
 class Known(NamedTuple):
@@ -32,8 +87,10 @@ class Known(NamedTuple):
     # The id of each in the books; all other ids here are such.
     ids: Mapping[RequestKey, str]
     rows: Mapping[str, Sequence[Row]]
-    open_ids: Collection[str]
+    open: Mapping[str, OpenIntent]
+    # Open, and booked as lost now.
     orphans: Sequence[OpenIntent]
+    funds: Funds
 
 
 class Totals(NamedTuple):
@@ -64,13 +121,27 @@ class Changes(NamedTuple):
     corrected_ids: Collection[str]
     totals: Totals
     acknowledgements: Mapping[RequestKey, pb.SettlementAck]
+    # By what was asked with wishes.
+    answers: Mapping[RequestKey, reservation_pb2.Grant | reservation_pb2.Denial]
+    extended_ids: Collection[str]
+    funds: Funds
+    alerts: Sequence[Alert]
 
 
 def decide(batch: Batch, known: Known, figurer: Figurer) -> Changes:
     """Books each request once: the first settlement counts, a repeated one is answered with what was booked, a LOST row gives way."""
+    funds = known.funds
+    opened = _let_in(batch, known)
     rows: list[Row] = []
     acknowledgements: dict[RequestKey, pb.SettlementAck] = {}
     corrected: list[str] = []
+    # Requests that are over: settled, released or lost.
+    over: set[str] = set()
+
+    def end(request_id: str, fresh: Sequence[Row]) -> None:
+        over.add(request_id)
+        funds.book(known.rows.get(request_id, ()), fresh, opened.pop(request_id, None) or known.open.get(request_id))
+
     for settlement in batch.settlements:
         key = key_of(settlement)
         if key in acknowledgements:
@@ -85,22 +156,59 @@ def decide(batch: Batch, known: Known, figurer: Figurer) -> Changes:
         rows += fresh
         if booked:
             corrected.append(request_id)
-    settled = {known.ids[key] for key in acknowledgements}
-    rows += [
-        lost_row(orphan, figurer) for orphan in known.orphans if orphan.request_id not in settled and orphan.request_id not in known.rows
-    ]
+        if settlement.lease_id and request_id not in known.open:
+            funds.use_lease(settlement.lease_id, fresh[0].key_id, NOTHING)
+            funds.count(fresh[0].key_id, 0)
+        end(request_id, fresh)
+    for key in batch.releases:
+        if (request_id := known.ids[key]) not in over and (request_id in opened or request_id in known.open):
+            end(request_id, ())
+    for orphan in known.orphans:
+        if orphan.request_id not in over and orphan.request_id not in known.rows:
+            rows.append(lost_row(orphan, figurer))
+            end(orphan.request_id, rows[-1:])
+    for lease_id in batch.ended_lease_ids:
+        funds.end_lease(lease_id)
     totals = sum_of(rows)
     for request_id in corrected:
         totals = totals.plus(sum_of(known.rows[request_id]), sign=-1)
-    # An intent that is repeated after its request was booked must not open it again.
-    opened = {
-        request_id: intent._replace(request_id=request_id)
-        for intent in batch.intents
-        if not ((request_id := known.ids[intent.key]) in settled or request_id in known.rows or request_id in known.open_ids)
-    }
-    closed = {request_id for request_id in settled if request_id in known.open_ids}
-    closed.update(orphan.request_id for orphan in known.orphans)
-    return Changes(rows, list(opened.values()), closed, corrected, totals, acknowledgements)
+    answers = _answers(batch, known, figurer, opened, over)
+    closed = {request_id for request_id in over if request_id in known.open} | {orphan.request_id for orphan in known.orphans}
+    extended = {known.ids[key] for key in batch.extensions} & known.open.keys() - closed
+    return Changes(rows, list(opened.values()), closed, corrected, totals, acknowledgements, answers, extended, funds, funds.alerts())
+
+
+def _let_in(batch: Batch, known: Known) -> dict[str, OpenIntent]:
+    """The intents that open a request. One that is repeated after its request was booked must not open it again."""
+    opened: dict[str, OpenIntent] = {}
+    for intent, lease_id, wanted in batch.intents:
+        request_id = known.ids[intent.key]
+        if not (request_id in opened or request_id in known.rows or request_id in known.open):
+            opened[request_id] = known.funds.take_up(intent, lease_id, wanted)._replace(request_id=request_id)
+    return opened
+
+
+def _answers(
+    batch: Batch, known: Known, figurer: Figurer, opened: dict[str, OpenIntent], over: Collection[str]
+) -> dict[RequestKey, reservation_pb2.Grant | reservation_pb2.Denial]:
+    """Decides on what is asked with wishes, once the rest of the batch has made room, and adds what is granted to what is opened."""
+    answers: dict[RequestKey, reservation_pb2.Grant | reservation_pb2.Denial] = {}
+    for each in batch.asked:
+        key = each.intent.key
+        request_id = known.ids[key]
+        before = opened.get(request_id) or known.open.get(request_id)
+        if before is None and (request_id in over or request_id in known.rows):
+            # It has its end already: nobody waits for this any more.
+            before = each.intent
+            if request_id not in known.rows:
+                known.funds.count(before.key_id, 0)
+        answer = grant_of(before) if before is not None else reserve(each, known.funds, figurer)
+        if isinstance(answer, Granted):
+            opened[request_id] = answer.intent._replace(request_id=request_id)
+            answer = answer.answer
+        answer.request_id = key.request_id
+        answers[key] = answer
+    return answers
 
 
 def sum_of(rows: Iterable[Row]) -> Totals:

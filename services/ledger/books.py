@@ -9,7 +9,7 @@ Where several ledgers share the books, each tells the others which routers it ha
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from typing import Final, NamedTuple
 
@@ -18,10 +18,13 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from joulegate.ledger.v1 import ledger_service_pb2 as pb
+from joulegate.ledger.v1.reservation_pb2 import Denial, Grant
 from services.ledger import metrics
 from services.ledger.booking import Batch, Changes, decide
+from services.ledger.budgets import Alert, measure_name
 from services.ledger.figures import Figurer
-from services.ledger.records import check, open_intent
+from services.ledger.leases import LIFETIME_S, MARGIN_S
+from services.ledger.records import check
 from services.ledger.request_key import key_of
 from services.ledger.store import Writer
 from services.ledger.stream import RouterStream
@@ -36,6 +39,8 @@ MAX_BATCH_RECORDS: Final = 1024
 # Messages that may wait; beyond it the routers' streams are not read, and flow control holds them.
 MAX_QUEUED_MESSAGES: Final = 1024
 WARM_ROWS: Final = 200
+# How often holds are looked for that outlived their time.
+HOLDS_EXPIRE_S: Final = 60.0
 # How long a commit waits before it asks a server again.
 RETRY_PAUSES_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
 
@@ -56,7 +61,7 @@ class _Message(NamedTuple):
     request: pb.BookRequest
 
     def __len__(self) -> int:
-        return len(self.request.intents) + len(self.request.settlements)
+        return len(self.request.intents) + len(self.request.settlements) + len(self.request.releases)
 
 
 class _Gone(NamedTuple):
@@ -71,13 +76,28 @@ class _Here(NamedTuple):
     router_ids: Sequence[str]
 
 
-_News = _Message | _Gone | _Here
+class _Over(NamedTuple):
+    """Leases whose time is over, and whether there may be holds that outlived theirs."""
+
+    lease_ids: Sequence[str]
+    expires_holds: bool
+
+
+_News = _Message | _Gone | _Here | _Over
 
 
 class Books:
     """The writing side of the ledger. Everything but the commit itself happens on the event loop."""
 
-    def __init__(self, writer: Writer, figurer: Figurer, thread: Executor, clock: Clock, orphan_grace_s: float) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        figurer: Figurer,
+        thread: Executor,
+        clock: Clock,
+        orphan_grace_s: float,
+        tell: Callable[[Sequence[Alert]], None] = lambda _: None,
+    ) -> None:
         self._writer = writer
         self._figurer = figurer
         self._thread = thread
@@ -88,6 +108,10 @@ class Books:
         self._streams: dict[str, RouterStream] = {}
         self._away_since: dict[str, float] = {}
         self._is_draining = False
+        self._tell = tell
+        # When each lease was first seen. That is after it was given, so nobody uses it any more once this is long enough ago.
+        self._leases: dict[str, float] = {}
+        self._holds_expired_at = clock.monotonic()
 
     def open(self, router_id: str) -> RouterStream:
         """A stream for a router that said hello; an older one of the same router ends."""
@@ -110,7 +134,7 @@ class Books:
     async def take(self, stream: RouterStream, request: pb.BookRequest) -> None:
         """Queues the records of a message. Raises GatewayError, and queues none of them, when one cannot be booked."""
         check(request)
-        if request.intents or request.settlements:
+        if any((request.intents, request.settlements, request.releases, request.extensions, request.returned_lease_ids)):
             await self._queue.put(_Message(stream, request))
             # After the wait, which may be cancelled, and before anything else runs.
             stream.took()
@@ -140,6 +164,7 @@ class Books:
             if self._writer.is_shared:
                 await self.meet()
             await self.sweep()
+            await self.expire()
 
     async def meet(self) -> None:
         """Tells the other ledgers which routers are here, and takes up those that nobody may have any more."""
@@ -162,6 +187,28 @@ class Books:
             del self._away_since[router_id]
         if gone:
             await self._queue.put(_Gone(gone))
+
+    async def expire(self) -> None:
+        """Ends leases that nobody can be using any more, and books holds as lost that outlived their time."""
+        now = self._clock.monotonic()
+        try:
+            lease_ids = await asyncio.get_running_loop().run_in_executor(self._thread, self._writer.lease_ids)
+        except SQLAlchemyError as error:
+            log.debug("leases_unknown", error=type(error).__name__)
+            return
+        self._leases = {lease_id: self._leases.get(lease_id, now) for lease_id in lease_ids}
+        deadline = now - LIFETIME_S - max(MARGIN_S, self._grace_s)
+        over = [lease_id for lease_id, seen in self._leases.items() if seen <= deadline]
+        expires_holds = now - self._holds_expired_at >= HOLDS_EXPIRE_S
+        if expires_holds:
+            self._holds_expired_at = now
+        if over or expires_holds:
+            await self._queue.put(_Over(over, expires_holds))
+
+    def revoke_leases(self) -> None:
+        """Tells all routers that what their leases go by has changed."""
+        for stream in self._streams.values():
+            stream.tell(pb.BookResponse(leases_revoked=True))
 
     def drain(self) -> None:
         """Opens no more streams and reads no more records; each stream ends when what it sent is answered."""
@@ -188,9 +235,11 @@ class Books:
                     batch.gone_routers += router_ids
                 case _Here(router_ids):
                     batch.present_routers += router_ids
+                case _Over(lease_ids, expires_holds):
+                    batch.ended_lease_ids += lease_ids
+                    batch.expires_holds |= expires_holds
                 case _Message(stream, request):
-                    batch.intents += [open_intent(intent, stream.router_id) for intent in request.intents]
-                    batch.settlements += request.settlements
+                    batch.add(request, stream.router_id)
         started = time.perf_counter()
         pauses = iter(RETRY_PAUSES_S if self._writer.is_shared else ())
         while (changes := self._book(batch, next(pauses, None))) is None:
@@ -221,16 +270,38 @@ class Books:
         for row in changes.rows:
             if row.is_lost:
                 log.warning("request_lost", request_id=row.request_id, provider=row.provider)
+        if self._writer.funds.revokes_leases:
+            self.revoke_leases()
+        self._note_budgets(changes)
         by_stream: dict[RouterStream, list[pb.BookRequest]] = {}
         for message in batch:
             if isinstance(message, _Message):
                 by_stream.setdefault(message.stream, []).append(message.request)
         for stream, requests in by_stream.items():
             answer = pb.BookResponse(
-                intent_acks=[pb.IntentAck(request_id=intent.request_id) for request in requests for intent in request.intents],
+                intent_acks=[
+                    pb.IntentAck(request_id=intent.request_id)
+                    for request in requests
+                    for intent in request.intents
+                    if not intent.HasField("wishes")
+                ],
                 settlement_acks=[changes.acknowledgements[key_of(each)] for request in requests for each in request.settlements],
+                release_acks=[pb.ReleaseAck(request_id=release.request_id) for request in requests for release in request.releases],
             )
+            for request in requests:
+                for intent in request.intents:
+                    if intent.HasField("wishes"):
+                        _add_answer(answer, changes.answers[key_of(intent)])
             stream.answer(answer, len(requests))
+
+    def _note_budgets(self, changes: Changes) -> None:
+        for overshoot in changes.funds.sheet.overshoots:
+            metrics.OVERSHOOTS.labels(measure_name(overshoot.measure)).inc()
+            log.warning("budget_overshot", budget_id=overshoot.budget_id, measure=measure_name(overshoot.measure), by=overshoot.by)
+        for answer in changes.answers.values():
+            metrics.RESERVATIONS.labels("granted" if isinstance(answer, Grant) else answer.WhichOneof("cause") or "").inc()
+        if changes.alerts:
+            self._tell(changes.alerts)
 
     def _refuse(self, batch: Sequence[_News], error: BaseException) -> None:
         metrics.COMMITS.labels("failed").inc()
@@ -245,3 +316,10 @@ class Books:
         for message in batch:
             if isinstance(message, _Gone):
                 self.expect(message.router_ids)
+
+
+def _add_answer(response: pb.BookResponse, answer: Grant | Denial) -> None:
+    if isinstance(answer, Grant):
+        response.grants.append(answer)
+    else:
+        response.denials.append(answer)

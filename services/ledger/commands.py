@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ from typing import BinaryIO
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.ledger import audit, audit_store, chain_store, migration
+from services.ledger import audit, audit_store, budget_changes, chain_store, migration
 from services.ledger.audit_store import Check
 from services.ledger.engines import Place, open_engine
 from services.ledger.export import FORMATS
@@ -22,7 +23,7 @@ from services.ledger.settings import LedgerSettings
 from services.runtime.settings import SettingsError, load, read_environment
 
 # What has to be true of books beside their rows and sums.
-CHECKS: Sequence[Check] = ()
+CHECKS: Sequence[Check] = (lambda connection: budget_changes.discrepancies(connection, time.time_ns()),)
 
 
 def migrate(revision: str, as_sql: bool) -> int:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from services.ledger.api_key import Key, KeyView, Usage, columns_of, key_of_row
+from services.ledger.budget_changes import follow_key
 from services.ledger.engines import Place, open_engine
 from services.ledger.schema import api_keys, entries, salts
 
@@ -18,7 +19,8 @@ _LOCK: Final = 0x6A676B6579
 _SALT: Final = "anonymous_salt"
 
 _of_key = entries.c.key_id == api_keys.c.key_id
-_in_month = sa.and_(_of_key, entries.c.created_ns >= sa.bindparam("month_ns", type_=sa.BigInteger()))
+# Answers from the cache are nobody's spending.
+_in_month = sa.and_(_of_key, entries.c.attempt > 0, entries.c.created_ns >= sa.bindparam("month_ns", type_=sa.BigInteger()))
 
 
 def _sum(value: sa.ColumnElement[int]) -> sa.ScalarSelect[int]:
@@ -51,16 +53,17 @@ class KeyWriter:
         with self._engine.begin() as connection:
             revision = self._begin(connection)
             connection.execute(sa.insert(api_keys).values(revision=revision, **columns_of(key)))
+            follow_key(connection, None, key, key.created_ns)
 
-    def change(self, key_id: str, change: Callable[[Key], Key]) -> tuple[Key, Key] | None:
+    def change(self, key_id: str, change: Callable[[Key], Key], now_ns: int) -> tuple[Key, Key] | None:
         """Replaces a key by what `change` makes of it. Gives it as it was and as it is; None when there is none."""
-        return self._change(api_keys.c.key_id == _storable(key_id), change)
+        return self._change(api_keys.c.key_id == _storable(key_id), change, now_ns)
 
-    def change_by_digest(self, digest: bytes, change: Callable[[Key], Key]) -> tuple[Key, Key] | None:
+    def change_by_digest(self, digest: bytes, change: Callable[[Key], Key], now_ns: int) -> tuple[Key, Key] | None:
         """The same for the key of a text."""
-        return self._change(api_keys.c.digest == digest, change)
+        return self._change(api_keys.c.digest == digest, change, now_ns)
 
-    def _change(self, condition: sa.ColumnElement[bool], change: Callable[[Key], Key]) -> tuple[Key, Key] | None:
+    def _change(self, condition: sa.ColumnElement[bool], change: Callable[[Key], Key], now_ns: int) -> tuple[Key, Key] | None:
         with self._engine.begin() as connection:
             revision = self._begin(connection)
             row = connection.execute(sa.select(api_keys).where(condition)).one_or_none()
@@ -71,6 +74,7 @@ class KeyWriter:
             if after != before:
                 changed = sa.update(api_keys).where(api_keys.c.sequence == row.sequence)
                 connection.execute(changed.values(revision=revision, **columns_of(after)))
+                follow_key(connection, before, after, now_ns)
             return before, after
 
     def salt(self, fresh: bytes) -> bytes:

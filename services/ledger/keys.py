@@ -58,6 +58,7 @@ class Keys:
         threads: KeyThreads,
         clock: Clock,
         random_bytes: Randomness = secrets.token_bytes,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._writer = writer
         self._viewer = viewer
@@ -65,6 +66,8 @@ class Keys:
         self._threads = threads
         self._clock = clock
         self._random_bytes = random_bytes
+        # Called after each change of a key.
+        self._changed = changed
         self._salt: bytes | None = None
         self._watchers: set[asyncio.Queue[list[bytes] | None]] = set()
         self._is_draining = False
@@ -105,18 +108,21 @@ class Keys:
                 _check_expiry(terms, now_ns)
             return key._replace(terms=terms)
 
-        await self._change(lambda: self._writer.change(message.key_id, change))
+        await self._change(lambda: self._writer.change(message.key_id, change, now_ns))
         return await self.get(message.key_id), fields
 
     async def revoke(self, key_id: str) -> KeyView:
         """The key, which is refused from now on. Raises GatewayError NOT_FOUND."""
-        await self._change(lambda: self._writer.change(key_id, self._revoked))
+        await self._change(lambda: self._writer.change(key_id, self._revoked, self._now_ns()))
         return await self.get(key_id)
 
     async def delete(self, id_or_text: str) -> bool:
         """Revokes the key of that id or text; whether there was one to revoke."""
-        digest = digest_of(id_or_text)
-        for act in (lambda: self._writer.change(id_or_text, self._revoked), lambda: self._writer.change_by_digest(digest, self._revoked)):
+        digest, now_ns = digest_of(id_or_text), self._now_ns()
+        for act in (
+            lambda: self._writer.change(id_or_text, self._revoked, now_ns),
+            lambda: self._writer.change_by_digest(digest, self._revoked, now_ns),
+        ):
             try:
                 before, _ = await self._change(act)
             except GatewayError as error:
@@ -171,6 +177,7 @@ class Keys:
         before, after = changed
         if after != before:
             self._tell([after.digest])
+            self._changed()
             log.info("key_changed", key_id=after.key_id, revoked=after.revoked_ns is not None, enabled=after.terms.enabled)
         return changed
 

@@ -25,6 +25,11 @@ ENERGY_JOULES = Histogram(
 )
 OPEN_INTENTS = Gauge("joulegate_ledger_open_intents", "Requests that wait for their settlement.")
 
+RESERVATIONS = Counter("joulegate_ledger_reservations", "Requests that asked to be let in, by what came of it.", ["result"])
+OVERSHOOTS = Counter("joulegate_ledger_budget_overshoots", "Times that more was booked than a budget had room for.", ["measure"])
+ALERTS = Counter("joulegate_ledger_budget_alerts", "Budgets of which so much is spent, in percent.", ["percent"])
+BUDGET_USED = Gauge("joulegate_ledger_budget_used_ratio", "Spent of a budget in its window, as a share of its limit.", ["budget_id"])
+
 CARBON_POLLS = Counter("joulegate_ledger_carbon_polls", "Questions to the live carbon source, by result.", ["source", "result"])
 CARBON_FALLBACKS = Counter("joulegate_ledger_carbon_fallbacks", "Rows with an annual average because the live source did not know.")
 

@@ -1,6 +1,6 @@
 """From what routers report to rows of the books: checks records, and writes one row for each attempt."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -11,8 +11,9 @@ from joulegate.chat.v1.receipt_pb2 import CacheStatus, CostBasis, EnergyBasis
 from joulegate.ledger.v1 import entry_pb2
 from joulegate.ledger.v1 import ledger_service_pb2 as pb
 from joulegate.ledger.v1.entry_pb2 import Outcome
+from services.ledger.budgets import Amounts
 from services.ledger.cost import Usage
-from services.ledger.energy import LOOKUP, MAX_MICROJOULES, NOTHING
+from services.ledger.energy import LOOKUP, MAX_MICROJOULES, NOTHING, Energy
 from services.ledger.figures import NOTHING_TOLD, Figurer, Figures, Told
 from services.ledger.request_key import RequestKey
 from services.runtime.errors import GatewayError
@@ -22,7 +23,10 @@ LOST_OUTPUT_TOKENS: Final = 4096
 # Bounds that no honest record meets, so that every sum of figures fits 64 bits.
 MAX_TOKENS: Final = 10**9
 MAX_NANO_USD: Final = 10**15
+MAX_HELD: Final = 10**16
 MAX_ATTEMPTS: Final = 1000
+MAX_TARGETS: Final = 100
+MAX_ANSWERS: Final = 1000
 MAX_ID_CHARACTERS: Final = 256
 MAX_TEXT_CHARACTERS: Final = 512
 # Bound once: looking a name up in a protobuf enum takes longer than everything else about it.
@@ -97,10 +101,41 @@ class OpenIntent(NamedTuple):
     streamed: bool
     estimated_input_tokens: int
     max_output_tokens: int
+    # What was granted: how often providers may be called, for how many answers each, and what is held for it.
+    call_count: int = 1
+    answer_count: int = 1
+    held_nano_usd: int = 0
+    held_tokens: int = 0
+    held_microjoules: int = 0
+    held_micrograms: int = 0
+    # Where the caller's rate counts it.
+    rate_tick: int = 0
+    # When what is held is booked as lost, in nanoseconds since 1970; 0: only when its router is gone.
+    expires_ns: int = 0
 
     @property
     def key(self) -> RequestKey:
         return RequestKey(self.request_id, self.created_ns)
+
+    @property
+    def held(self) -> Amounts:
+        return Amounts(self.held_nano_usd, self.held_tokens, self.held_microjoules, self.held_micrograms)
+
+    def holding(self, amounts: Amounts) -> "OpenIntent":
+        return self._replace(
+            held_nano_usd=amounts.nano_usd,
+            held_tokens=amounts.tokens,
+            held_microjoules=amounts.microjoules,
+            held_micrograms=amounts.micrograms,
+        )
+
+
+class Asked(NamedTuple):
+    """An intent that wishes to be let in: its router may try these (provider, model) pairs, and would like a lease."""
+
+    intent: OpenIntent
+    targets: tuple[tuple[str, str], ...]
+    wants_lease: bool
 
 
 def check(request: pb.BookRequest) -> None:
@@ -111,6 +146,12 @@ def check(request: pb.BookRequest) -> None:
     for place, settlement in enumerate(request.settlements):
         for problem in _settlement_problems(settlement):
             raise _refusal(f"settlements[{place}].{problem}", settlement.request_id)
+    for place, release in enumerate(request.releases):
+        for problem in _header_problems(release.request_id, release.create_time):
+            raise _refusal(f"releases[{place}].{problem}", release.request_id)
+    for place, extension in enumerate(request.extensions):
+        for problem in _header_problems(extension.request_id, extension.create_time):
+            raise _refusal(f"extensions[{place}].{problem}", extension.request_id)
 
 
 def _refusal(problem: str, request_id: str) -> GatewayError:
@@ -128,6 +169,17 @@ def _intent_problems(intent: pb.Intent) -> Iterator[str]:
         yield f"estimated_input_tokens: {intent.estimated_input_tokens} is not a count"
     if intent.max_output_tokens < 0:
         yield f"max_output_tokens: {intent.max_output_tokens} is not a bound"
+    held, wishes = intent.held, intent.wishes
+    if not all(0 <= amount <= MAX_HELD for amount in (held.nano_usd, held.tokens, held.microjoules, held.micrograms)):
+        yield "held: not amounts"
+    if not intent.HasField("wishes"):
+        return
+    if not 1 <= len(wishes.targets) <= MAX_TARGETS:
+        yield f"wishes.targets: {len(wishes.targets)} of them"
+    if not 0 <= wishes.answer_count <= MAX_ANSWERS:
+        yield f"wishes.answer_count: {wishes.answer_count} is not a number of answers"
+    if not 0 <= wishes.call_count <= MAX_ATTEMPTS:
+        yield f"wishes.call_count: {wishes.call_count} is not a number of calls"
 
 
 def _settlement_problems(settlement: pb.Settlement) -> Iterator[str]:
@@ -184,24 +236,49 @@ def open_intent(intent: pb.Intent, router_id: str) -> OpenIntent:
         intent.request_id,
         router_id,
         intent.create_time.ToNanoseconds(),
-        _text(intent.key_id),
-        _text(intent.requested_model),
-        _text(intent.provider),
-        _text(intent.model),
+        text_of(intent.key_id),
+        text_of(intent.requested_model),
+        text_of(intent.provider),
+        text_of(intent.model),
         intent.streamed,
         intent.estimated_input_tokens,
         min(intent.max_output_tokens, MAX_TOKENS),
     )
 
 
+def asked(intent: pb.Intent, router_id: str) -> Asked:
+    """A checked intent with wishes."""
+    wishes = intent.wishes
+    opened = open_intent(intent, router_id)._replace(call_count=wishes.call_count or 1, answer_count=wishes.answer_count or 1)
+    targets = dict.fromkeys((text_of(target.provider), text_of(target.model)) for target in wishes.targets)
+    return Asked(opened, tuple(targets), wishes.wants_lease)
+
+
+def held_by(intent: pb.Intent) -> Amounts:
+    """What a checked intent takes of its lease."""
+    held = intent.held
+    return Amounts(held.nano_usd, held.tokens, held.microjoules, held.micrograms)
+
+
+def taken(rows: Iterable[Row]) -> Amounts:
+    """What budgets count of rows: calls of providers."""
+    calls = [row for row in rows if not row.is_hit]
+    return Amounts(
+        sum(row.cost_nano_usd for row in calls),
+        sum(row.input_tokens + row.output_tokens for row in calls),
+        sum(row.energy_microjoules for row in calls),
+        sum(row.carbon_micrograms for row in calls),
+    )
+
+
 def settled_rows(settlement: pb.Settlement, request_id: str, figurer: Figurer) -> list[Row]:
     """The rows of a checked settlement, by attempt, under the id that the request has in the books."""
     created_ns = settlement.create_time.ToNanoseconds()
-    key_id, requested_model = _text(settlement.key_id), _text(settlement.requested_model)
+    key_id, requested_model = text_of(settlement.key_id), text_of(settlement.requested_model)
     return [
         _row(
             (request_id, attempt.attempt, created_ns, key_id),
-            (_text(attempt.provider), requested_model, _text(attempt.model), _text(attempt.served_model)),
+            (text_of(attempt.provider), requested_model, text_of(attempt.model), text_of(attempt.served_model)),
             (attempt.outcome, settlement.streamed, settlement.cache_status),
             _usage(attempt.tokens),
             attempt.tokens.estimated,
@@ -214,8 +291,13 @@ def settled_rows(settlement: pb.Settlement, request_id: str, figurer: Figurer) -
 
 def lost_row(intent: OpenIntent, figurer: Figurer) -> Row:
     """The row of a request whose router died: what it may have taken, on the safe side."""
-    usage = Usage(intent.estimated_input_tokens, 0, intent.max_output_tokens or LOST_OUTPUT_TOKENS, 0)
+    output_tokens = (intent.max_output_tokens or LOST_OUTPUT_TOKENS) * intent.answer_count
+    # A router that let the request in by itself says only how many tokens it held.
+    input_tokens = max(intent.call_count * intent.estimated_input_tokens, intent.held_tokens - output_tokens)
+    usage = Usage(input_tokens, 0, output_tokens, 0)
     figures = figurer.of_attempt(intent.provider, intent.model, "", usage, intent.created_ns / 1e9)
+    if any(intent.held):
+        figures = _in_full(figures, intent.held)
     return _row(
         (intent.request_id, 1, intent.created_ns, intent.key_id),
         (intent.provider, intent.requested_model, intent.model, ""),
@@ -228,12 +310,23 @@ def lost_row(intent: OpenIntent, figurer: Figurer) -> Row:
     )
 
 
+def _in_full(figures: Figures, held: Amounts) -> Figures:
+    """All that was held, which another target than the first may have taken: nobody else must get it before the truth is known."""
+    low, point, high = figures.energy
+    point = max(point, held.microjoules)
+    return figures._replace(
+        cost_nano_usd=max(figures.cost_nano_usd, held.nano_usd),
+        energy=Energy(low, point, max(high, point)),
+        carbon_micrograms=max(figures.carbon_micrograms, held.micrograms),
+    )
+
+
 def _figures(attempt: pb.Attempt, figurer: Figurer, unix_s: float) -> Figures:
     if attempt.attempt == 0:
         return figurer.of_hit(unix_s)
     usage = _usage(attempt.tokens)
     told = _told(attempt)
-    figures = figurer.of_attempt(_text(attempt.provider), _text(attempt.model), _text(attempt.served_model), usage, unix_s, told)
+    figures = figurer.of_attempt(text_of(attempt.provider), text_of(attempt.model), text_of(attempt.served_model), usage, unix_s, told)
     if took_nothing(attempt.outcome, usage) and told.microjoules is None:
         return figures._replace(energy=NOTHING, carbon_micrograms=0, estimated_microjoules=0)
     return figures
@@ -349,6 +442,6 @@ def carbon_ends(row: Row) -> tuple[int, int]:
     return low, high
 
 
-def _text(value: str) -> str:
+def text_of(value: str) -> str:
     """Names come from clients and providers: bounded, and without the one character that PostgreSQL does not keep."""
     return value[:MAX_TEXT_CHARACTERS].replace("\0", "")

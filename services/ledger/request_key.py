@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from joulegate.ledger.v1 import ledger_service_pb2 as pb
+from joulegate.ledger.v1.reservation_pb2 import Extension, Release
 
 # Routers take no client's id with this in it, so nothing that is derived can meet an id that was sent.
 MARK: Final = "~"
@@ -26,7 +27,7 @@ class RequestKey(NamedTuple):
         return f"{self.request_id}{MARK}{_base_36(self.created_ns)}"
 
 
-def key_of(record: pb.Intent | pb.Settlement) -> RequestKey:
+def key_of(record: pb.Intent | pb.Settlement | Release | Extension) -> RequestKey:
     return RequestKey(record.request_id, record.create_time.ToNanoseconds())
 
 

@@ -7,7 +7,9 @@ from sqlalchemy.dialects import postgresql
 
 from services.ledger.api_key import KeyTerms
 from services.ledger.booking import Totals
+from services.ledger.budgets import Balance, Budget
 from services.ledger.chain import Checkpoint
+from services.ledger.leases import Lease
 from services.ledger.records import OpenIntent, Row
 
 metadata = sa.MetaData()
@@ -23,12 +25,12 @@ _text = sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
 _BEFORE: Final[dict[Any, str]] = {str: "", int: "0"}
 
 
-def _column(name: str, kind: Any) -> sa.Column[Any]:
+def _column(name: str, kind: Any, default: int | None = None) -> sa.Column[Any]:
     # A tuple of texts is kept as JSON.
     types: dict[Any, sa.types.TypeEngine[Any]] = {str: _text, tuple[str, ...]: _text, int: sa.BigInteger(), bool: sa.Boolean()}
     if kind == int | None:
         return sa.Column(name, sa.BigInteger())
-    return sa.Column(name, types[kind], nullable=False)
+    return sa.Column(name, types[kind], nullable=False, server_default=None if default is None else str(default))
 
 
 def _row_columns() -> list[sa.Column[Any]]:
@@ -66,7 +68,11 @@ intents = sa.Table(
     "intents",
     metadata,
     sa.Column("request_id", _text, primary_key=True),
-    *(_column(name, kind) for name, kind in OpenIntent.__annotations__.items() if name != "request_id"),
+    *(
+        _column(name, kind, OpenIntent._field_defaults.get(name))
+        for name, kind in OpenIntent.__annotations__.items()
+        if name != "request_id"
+    ),
     sa.Index("intents_by_router", "router_id"),
 )
 # The totals are the sum of these rows: ledgers that share the books add to different ones, so that none waits for another's commit.
@@ -134,4 +140,42 @@ policies = sa.Table(
     _column("document", str),
     _column("created_ns", int),
     _column("comment", str),
+)
+# Those of keys' own fields among them.
+budgets = sa.Table(
+    "budgets",
+    metadata,
+    sa.Column("budget_id", _text, primary_key=True),
+    *(_column(name, kind) for name, kind in Budget.__annotations__.items() if name != "budget_id"),
+    sa.Index("budgets_by_scope", "scope", "scope_id"),
+)
+# Sums over rows, and over open intents and leases, of a budget's scope: as of the same commit, always.
+budget_balances = sa.Table(
+    "budget_balances",
+    metadata,
+    sa.Column("budget_id", _text, primary_key=True),
+    sa.Column("bucket_ns", sa.BigInteger(), primary_key=True, autoincrement=False),
+    *(_column(name, kind) for name, kind in Balance.__annotations__.items()),
+)
+# Counts the changes of budgets and of what keys say of them: writers learn by it that what they remember of both is over.
+budget_revision = sa.Table(
+    "budget_revision",
+    metadata,
+    sa.Column("id", sa.Integer(), primary_key=True, autoincrement=False),
+    _column("revision", int),
+)
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("lease_id", _text, primary_key=True),
+    *(_column(name, kind) for name, kind in Lease.__annotations__.items() if name != "lease_id"),
+    sa.Index("leases_by_key", "key_id"),
+)
+# How fast callers were, where several ledgers have to know.
+rate_states = sa.Table(
+    "rate_states",
+    metadata,
+    sa.Column("key_id", _text, primary_key=True),
+    sa.Column("state", sa.LargeBinary(), nullable=False),
+    _column("updated_ns", int),
 )

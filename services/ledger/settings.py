@@ -77,6 +77,42 @@ class LedgerSettings:
     electricity_maps_api_key: Secret | None = setting("ELECTRICITY_MAPS_API_KEY", Secret, None, "Key of Electricity Maps.")
     watttime_username: str | None = setting("WATTTIME_USERNAME", settings.text, None, "User of WattTime.")
     watttime_password: Secret | None = setting("WATTTIME_PASSWORD", Secret, None, "Password of WattTime.")
+    unbounded_output_tokens: int = setting(
+        "LEDGER_UNBOUNDED_OUTPUT_TOKENS",
+        settings.integer(least=1, most=1_000_000),
+        "4096",
+        "What an answer is bounded by whose request says no bound, where a budget or a limit on tokens holds for its caller.",
+    )
+    rate_limit_per_minute: int | None = setting(
+        "RATE_LIMIT_PER_MINUTE",
+        settings.integer(least=1, most=10**9),
+        None,
+        "A bucket of so many requests for each key or address, which refills in a minute. Unset: no such limit.",
+    )
+    rate_limit_requests_per_minute: int | None = setting(
+        "RATE_LIMIT_REQUESTS_PER_MINUTE",
+        settings.integer(least=0, most=10**9),
+        None,
+        "Requests that each key or address may send in any 60 seconds, where its key and tier say nothing. Unset: no such limit.",
+    )
+    default_rate_limit_capacity: int | None = setting(
+        "DEFAULT_RATE_LIMIT_CAPACITY",
+        settings.integer(least=1, most=10**9),
+        None,
+        "Requests that a full bucket of a key or address has, instead of what `RATE_LIMIT_PER_MINUTE` says.",
+    )
+    default_rate_limit_refill_rate: float | None = setting(
+        "DEFAULT_RATE_LIMIT_REFILL_RATE",
+        settings.number(least=1e-6, most=1e9),
+        None,
+        "Requests that come back into it in a second.",
+    )
+    budget_alert_webhook_url: str | None = setting(
+        "BUDGET_ALERT_WEBHOOK_URL",
+        settings.http_address,
+        None,
+        "Where to POST a JSON document when 80 % and when 95 % of a budget is spent, once each in its window.",
+    )
     admin_api_key: str | None = setting(
         "ADMIN_API_KEY", settings.text, None, "Key of the admin endpoints; they answer 403 until it is set."
     )

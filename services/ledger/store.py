@@ -9,6 +9,7 @@ import secrets
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Final
 
@@ -17,12 +18,17 @@ from sqlalchemy.dialects import postgresql
 
 from services.ledger import chain_store, migration, prune_store
 from services.ledger.booking import Batch, Changes, Known, Totals
+from services.ledger.budget_store import FundsStore
 from services.ledger.chain import Linked, extend
 from services.ledger.engines import Place, open_engine
 from services.ledger.factors import FactorSet
+from services.ledger.limits import Limits
 from services.ledger.records import OpenIntent, Row
 from services.ledger.request_key import MARK, booked_ids
+from services.ledger.reserving import HOLD_S
 from services.ledger.schema import entries, intents, presence, superseded, totals
+from services.ledger.windows import SECOND
+from services.runtime.clock import Clock, SystemClock
 
 # Requests of one slot wait for each other. Few enough that a server has room for the locks of many ledgers.
 LOCK_SLOTS: Final = 64
@@ -38,9 +44,13 @@ _intent_columns = [intents.c[name] for name in OpenIntent._fields]
 # Built once: building a statement costs more than running it.
 _these: sa.BindParameter[Any] = sa.bindparam("these", expanding=True)
 _select_rows = sa.select(*_row_columns).where(entries.c.request_id.in_(_these)).order_by(entries.c.attempt)
-_select_open = sa.select(intents.c.request_id, intents.c.created_ns).where(intents.c.request_id.in_(_these))
+_select_open = sa.select(*_intent_columns).where(intents.c.request_id.in_(_these))
 _is_present = sa.exists().where(presence.c.router_id == intents.c.router_id, presence.c.until > sa.func.clock_timestamp())
 _select_orphans = sa.select(*_intent_columns).where(intents.c.router_id.in_(_these))
+_select_expired = sa.select(*_intent_columns).where(
+    intents.c.expires_ns > 0, intents.c.expires_ns < sa.bindparam("now", type_=sa.BigInteger())
+)
+_extend = sa.update(intents).where(intents.c.request_id.in_(_these)).values(expires_ns=sa.bindparam("until", type_=sa.BigInteger()))
 _select_absent_orphans = _select_orphans.where(~_is_present)
 _superseded_fields: Final = ["sequence", *_linked_fields]
 _supersede_rows = sa.insert(superseded).from_select(
@@ -102,8 +112,12 @@ class _Insert:
 class Transaction:
     """One transaction of the writer."""
 
-    def __init__(self, connection: sa.Connection, insert_rows: _Insert, insert_intents: _Insert, totals_row: int) -> None:
+    def __init__(
+        self, connection: sa.Connection, insert_rows: _Insert, insert_intents: _Insert, totals_row: int, funds: FundsStore, clock: Clock
+    ) -> None:
         self._connection = connection
+        self._funds = funds
+        self._clock = clock
         self._insert_rows = insert_rows
         self._insert_intents = insert_intents
         self._totals_row = totals_row
@@ -112,27 +126,37 @@ class Transaction:
     def known(self, batch: Batch) -> Known:
         """What the books say about the requests and the gone routers of a batch."""
         keys = batch.keys()
+        if batch.changes_balances:
+            self._funds.share_definitions(self._connection)
         if self._is_shared and (slots := _slots(batch)):
             self._connection.execute(_lock_slots, {"space": _LOCK_SPACE, "slots": slots})
-        rows, began = self._requests({key.request_id for key in keys})
-        ids = booked_ids(keys, began | {request_id: booked[0].created_ns for request_id, booked in rows.items()})
-        derived_rows, derived_began = self._requests({booked for key, booked in ids.items() if booked != key.request_id})
+        rows, opened = self._requests({key.request_id for key in keys})
+        began = {request_id: booked[0].created_ns for request_id, booked in rows.items()}
+        ids = booked_ids(keys, began | {request_id: intent.created_ns for request_id, intent in opened.items()})
+        derived_rows, derived_opened = self._requests({booked for key, booked in ids.items() if booked != key.request_id})
         orphans: list[OpenIntent] = []
         # A router that this ledger has lost may have found another.
         select_orphans = _select_absent_orphans if self._is_shared else _select_orphans
         for these in _chunks(batch.gone_routers):
             orphans += [OpenIntent(*fields) for fields in self._connection.execute(select_orphans, these)]
-        return Known(ids, rows | derived_rows, began.keys() | derived_began.keys(), orphans)
+        if batch.expires_holds:
+            now_ns = int(self._clock.now() * 1e9)
+            expired = [OpenIntent(*fields) for fields in self._connection.execute(_select_expired, {"now": now_ns})]
+            orphans += [intent for intent in expired if intent not in orphans]
+        rows, opened = rows | derived_rows, opened | derived_opened | {orphan.request_id: orphan for orphan in orphans}
+        funds = self._funds.funds(self._connection, batch, opened.values(), [row for booked in rows.values() for row in booked])
+        return Known(ids, rows, opened, orphans, funds)
 
-    def _requests(self, booked_ids: Collection[str]) -> tuple[dict[str, list[Row]], dict[str, int]]:
-        """The rows of those requests that have some, and when those began that are open."""
+    def _requests(self, booked_ids: Collection[str]) -> tuple[dict[str, list[Row]], dict[str, OpenIntent]]:
+        """The rows of those requests that have some, and the intents of those that are open."""
         rows: dict[str, list[Row]] = {}
-        began: dict[str, int] = {}
+        opened: dict[str, OpenIntent] = {}
         for these in _chunks(booked_ids):
             for fields in self._connection.execute(_select_rows, these):
                 rows.setdefault(fields.request_id, []).append(Row(*fields))
-            began.update(map(tuple, self._connection.execute(_select_open, these)))
-        return rows, began
+            for fields in self._connection.execute(_select_open, these):
+                opened[fields.request_id] = OpenIntent(*fields)
+        return rows, opened
 
     def apply(self, changes: Changes) -> None:
         """Writes the changes."""
@@ -151,17 +175,34 @@ class Transaction:
         self._insert_intents.run(self._connection, changes.opened)
         self._insert_rows.run(self._connection, [(*row, self._totals_row, link, digest) for row, link, digest in linked])
 
+        for these in _chunks(changes.extended_ids):
+            self._connection.execute(_extend, {"until": changes.funds.now_ns + HOLD_S * SECOND, **these})
+        self._funds.save(self._connection, changes.funds)
+
     def note_presence(self, router_ids: Collection[str], seconds: float) -> None:
         """Tells the other ledgers that this one has these routers, for so long. Only on a shared store."""
         if router_ids:
             self._connection.execute(_note_presence, [{"router": name, "seconds": seconds} for name in sorted(router_ids)])
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a writer lets requests in by."""
+
+    limits: Limits = field(default_factory=Limits)
+    clock: Clock = field(default_factory=SystemClock)
+    # What an answer without a bound is bounded by where something limits its caller.
+    unbounded_output_tokens: int = 4096
+
+
 class Writer:
     """The connection that writes. For one thread."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, terms: Terms | None = None) -> None:
+        terms = terms or Terms()
         self._engine = engine
+        self._clock = terms.clock
+        self.funds = FundsStore(engine.dialect, terms.limits, terms.clock, terms.unbounded_output_tokens)
         self._insert_rows = _Insert(entries, _linked_fields, engine.dialect)
         self._insert_intents = _Insert(intents, OpenIntent._fields, engine.dialect)
         # Whether other ledgers may write to the same books.
@@ -183,8 +224,12 @@ class Writer:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Durable when left without an exception, undone otherwise."""
-        with self._engine.begin() as connection:
-            yield Transaction(connection, self._insert_rows, self._insert_intents, self._totals_row)
+        try:
+            with self._engine.begin() as connection:
+                yield Transaction(connection, self._insert_rows, self._insert_intents, self._totals_row, self.funds, self._clock)
+        except BaseException:
+            self.funds.forget()
+            raise
 
     def prune(self, chain: int, before_ns: int, now_ns: int) -> int:
         """Deletes some of a chain's first rows that are older, and gives how many: 0 when no more can go. See retention."""
@@ -204,6 +249,11 @@ class Writer:
         latest = sa.select(entries.c.provider, entries.c.model).order_by(entries.c.sequence.desc()).limit(limit).subquery()
         with self._engine.connect() as connection:
             return [(row.provider, row.model) for row in connection.execute(sa.select(latest).distinct())]
+
+    def lease_ids(self) -> list[str]:
+        """All leases that there are."""
+        with self._engine.connect() as connection:
+            return self.funds.lease_ids(connection)
 
     def waiting_routers(self) -> dict[str, int]:
         """Routers that have open intents, and how many."""
@@ -237,12 +287,12 @@ class Reader:
 
 
 @contextmanager
-def open_books(place: Place, synchronous: str) -> Iterator[tuple[Writer, Reader]]:
+def open_books(place: Place, synchronous: str, terms: Terms | None = None) -> Iterator[tuple[Writer, Reader]]:
     """Both connections to the books, which are brought up to date."""
     with ExitStack() as stack:
         writing = open_engine(place, synchronous)
         stack.callback(writing.dispose)
-        writer = Writer(writing)
+        writer = Writer(writing, terms)
         writer.create()
         reading = open_engine(place, synchronous, read_only=True)
         stack.callback(reading.dispose)
@@ -255,8 +305,8 @@ def _chunks(ids: Collection[str]) -> Iterator[dict[str, list[str]]]:
 
 
 def _slots(batch: Batch) -> list[int]:
-    """What a transaction on shared books has to lock. What a router leaves may be any request."""
-    if batch.gone_routers:
+    """What a transaction on shared books has to lock. What a router leaves may be any request, and what expires too."""
+    if batch.gone_routers or batch.expires_holds:
         return list(range(LOCK_SLOTS))
     # An id and those that are derived from it are one.
     plain_ids = {key.request_id.partition(MARK)[0] for key in batch.keys()}  # noqa: SIM118

@@ -38,8 +38,14 @@ class RouterStream:
     def answer(self, response: pb.BookResponse, messages: int) -> None:
         """Sends the acknowledgements of so many messages."""
         self._unanswered -= messages
-        self._answers.put_nowait(response)
+        # Some records are not acknowledged.
+        if response.ListFields():
+            self._answers.put_nowait(response)
         self._end_if_answered()
+
+    def tell(self, response: pb.BookResponse) -> None:
+        """Sends what answers nothing."""
+        self._answers.put_nowait(response)
 
     def fail(self, error: Exception) -> None:
         """Ends the stream now; what is unanswered will be repeated on the router's next one."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from services.runtime.settings import SettingsError
 
-TABLES = frozenset({"providers", "models", "breaker", "retry", "routing", "virtual_models"})
+TABLES = frozenset({"providers", "models", "breaker", "retry", "routing", "virtual_models", "tiers"})
 
 
 def read_config(config: Path | None) -> Mapping[str, Any]:

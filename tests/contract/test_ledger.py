@@ -19,15 +19,18 @@ from joulegate.ledger.v1.entry_pb2 import Entry, Outcome, TokenCounts
 from services.ledger.__main__ import build
 from services.ledger.admin import AdminServicer
 from services.ledger.books import Books
+from services.ledger.budget_changes import open_budgets
+from services.ledger.budget_keeper import BudgetKeeper
 from services.ledger.engines import Place, open_engine
 from services.ledger.export_store import ExportReader
 from services.ledger.key_store import open_keys
 from services.ledger.keys import Keys, KeyThreads
+from services.ledger.limits import Limits
 from services.ledger.reads import Exports, Reads, Reports
 from services.ledger.report_store import ReportReader
 from services.ledger.servicer import LedgerServicer
 from services.ledger.settings import LedgerSettings
-from services.ledger.store import Reader, Writer
+from services.ledger.store import Reader, Terms, Writer
 from services.runtime.errors import GatewayError
 from services.runtime.settings import SettingsError, load
 from tests.contract.channels import KINDS, new_mesh, serve
@@ -59,21 +62,27 @@ class Ledger:
 
 
 @asynccontextmanager
-async def started(place: Place, kind: str, admin_key: str | None = "key") -> AsyncIterator[Ledger]:
+async def started(place: Place, kind: str, admin_key: str | None = "key", limits: Limits | None = None) -> AsyncIterator[Ledger]:
     """The ledger as its composition root builds it, but with a clock and a writer's engine in the test's hands."""
     mesh, clock = new_mesh(), HeldClock()
     writing, reading = open_engine(place, "full"), open_engine(place, "full", read_only=True)
-    writer = Writer(writing)
+    writer = Writer(writing, Terms(limits or Limits(), clock))
     writer.create()
-    with open_keys(place, "full") as key_stores, ThreadPoolExecutor(1) as writer_thread, ThreadPoolExecutor(1) as reader_thread:
+    with (
+        open_keys(place, "full") as key_stores,
+        open_budgets(place, "full") as budget_stores,
+        ThreadPoolExecutor(1) as writer_thread,
+        ThreadPoolExecutor(1) as reader_thread,
+    ):
         books = Books(writer, new_figurer(), writer_thread, clock, orphan_grace_s=10)
         books.expect(writer.waiting_routers())
         reads = Reads(Reader(reading), reader_thread)
         reports = Reports(ReportReader(reading), reader_thread)
-        keys = Keys(*key_stores, KeyThreads(*[reader_thread] * 3), clock)
+        keys = Keys(*key_stores, KeyThreads(*[reader_thread] * 3), clock, changed=books.revoke_leases)
         ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerServicer(books, reads), mesh.registry)
         exports = Exports(ExportReader(reading), reader_thread)
-        admin = AdminServicer(reads, reports, exports, keys, admin_key, clock)
+        budgets = BudgetKeeper(*budget_stores, reader_thread, clock, books.revoke_leases)
+        admin = AdminServicer(reads, reports, exports, keys, budgets, admin_key, clock)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, mesh.registry)
         running = asyncio.create_task(books.run())
         async with serve(mesh, kind) as channel:

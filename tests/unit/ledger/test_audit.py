@@ -105,7 +105,7 @@ TAMPERED: dict[str, tuple[tuple[str, ...], list[str]]] = {
     "open again": (
         (
             "INSERT INTO intents SELECT 'b', router_id, created_ns, key_id, requested_model, provider, model, streamed,"
-            " estimated_input_tokens, max_output_tokens FROM intents WHERE request_id = 'open'",
+            " estimated_input_tokens, max_output_tokens, 1, 1, 0, 0, 0, 0, 0, 0 FROM intents WHERE request_id = 'open'",
         ),
         ["request 'b': booked, and open"],
     ),

@@ -29,7 +29,7 @@ from tests.postgresql import variables_of
 from tests.unit.ledger.samples import BEGAN, LATER, attempt, hit, intent, settlement
 from tests.unit.ledger.test_store import commit
 
-REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0007", "0008", "0009"]
+REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"]
 # Files of programs from before there were revisions: an open intent, a request with two attempts, and a hit.
 OLD = {"0001": "books_in_microseconds.sql", "0002": "books_in_nanoseconds.sql"}
 
@@ -73,7 +73,7 @@ def test_servers_order_ids_by_bytes_in_any_language(engine: sa.Engine) -> None:
         query = "SELECT table_name, collation_name FROM information_schema.columns WHERE column_name IN ('request_id', 'router_id')"
         with engine.connect() as connection:
             found = connection.exec_driver_sql(query).all()
-        assert len(found) == 5
+        assert len(found) == 6
         assert {collation for _, collation in found} == {"C"}
 
 

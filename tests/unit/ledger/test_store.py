@@ -15,7 +15,6 @@ from joulegate.ledger.v1.entry_pb2 import Outcome
 from services.ledger.booking import Batch, Changes, Totals, decide, sum_of
 from services.ledger.engines import Place, open_engine
 from services.ledger.lock import owned
-from services.ledger.records import open_intent
 from services.ledger.request_key import key_of
 from services.ledger.schema import entries, intents, totals
 from services.ledger.store import Reader, Writer, open_books
@@ -33,10 +32,13 @@ def books(place: Place) -> Iterator[Books]:
 
 
 def commit(writer: Writer, *records: pb.Intent | pb.Settlement, router_id: str = "a", gone: tuple[str, ...] = ()) -> Changes:
-    batch = Batch(
-        [open_intent(record, router_id) for record in records if isinstance(record, pb.Intent)],
-        [record for record in records if isinstance(record, pb.Settlement)],
-        list(gone),
+    batch = Batch(gone_routers=list(gone))
+    batch.add(
+        pb.BookRequest(
+            intents=[record for record in records if isinstance(record, pb.Intent)],
+            settlements=[record for record in records if isinstance(record, pb.Settlement)],
+        ),
+        router_id,
     )
     with writer.transaction() as transaction:
         changes = decide(batch, transaction.known(batch), FIGURER)
@@ -257,7 +259,8 @@ def test_reads_do_not_wait_behind_a_transaction_and_do_not_see_it(books: Books) 
 
 def test_failed_transaction_leaves_no_trace(books: Books) -> None:
     writer, reader = books
-    batch = Batch([open_intent(intent("i"), "a")], [settlement("s")])
+    batch = Batch()
+    batch.add(pb.BookRequest(intents=[intent("i")], settlements=[settlement("s")]), "a")
     with pytest.raises(RuntimeError), writer.transaction() as transaction:
         transaction.apply(decide(batch, transaction.known(batch), FIGURER))
         raise RuntimeError

@@ -1,0 +1,308 @@
+"""Budgets, leases and rates in the books: every SQL statement that a commit needs of them, the same on both stores.
+
+What budgets there are, and what keys say of them, is remembered until its revision changes. Balances are read anew each time. On PostgreSQL
+whoever changes budgets or keys has a lock that all commits share, and a commit also locks the budgets that it is about, in the order of
+their slots and after those of its requests: what it reads stays true until it ends.
+"""
+
+import secrets
+import zlib
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from joulegate.ledger.v1.budget_pb2 import BudgetScope
+from services.ledger import rate_windows
+from services.ledger.booking import Batch
+from services.ledger.budgets import Balance, Budget, Sheet
+from services.ledger.funds import Funds
+from services.ledger.leases import Lease, Pace
+from services.ledger.limits import Limits
+from services.ledger.rate_windows import MINUTE, RateLimits, RateState
+from services.ledger.records import OpenIntent, Row
+from services.ledger.schema import api_keys, budget_balances, budget_revision, budgets, entries, intents, leases, rate_states
+from services.runtime.clock import Clock
+
+# Whoever changes budgets has this lock alone; commits share it.
+DEFINITIONS_LOCK: Final = 0x6A67627564
+LOCK_SLOTS: Final = 64
+_LOCK_SPACE: Final = 0x6A68
+_CHUNK: Final = 500
+# Callers that are remembered: clients without keys may be many.
+MAX_CALLERS: Final = 50_000
+
+_these: sa.BindParameter[Any] = sa.bindparam("these", expanding=True)
+_share_definitions = sa.text("SELECT pg_advisory_xact_lock_shared(:definitions)")
+_lock_slots = sa.text(
+    "SELECT pg_advisory_xact_lock(:space, slot) FROM (SELECT unnest(CAST(:slots AS integer[])) AS slot ORDER BY 1) AS wanted"
+)
+_select_revision = sa.select(budget_revision.c.revision)
+_key_columns = [api_keys.c[name] for name in ("key_id", "team", "organisation", "tier", "requests_per_minute", "tokens_per_minute")]
+_select_keys = sa.select(*_key_columns).where(api_keys.c.key_id.in_(_these))
+_select_budgets = (
+    sa.select(*(budgets.c[name] for name in Budget._fields))
+    .where(budgets.c.scope == sa.bindparam("scope"), budgets.c.scope_id.in_(_these))
+    .order_by(budgets.c.budget_id)
+)
+_select_balances = sa.select(budget_balances).where(
+    budget_balances.c.budget_id.in_(_these), budget_balances.c.bucket_ns >= sa.bindparam("since", type_=sa.BigInteger())
+)
+_lease_columns = [leases.c[name] for name in Lease._fields]
+_select_leases = sa.select(*_lease_columns).where(leases.c.lease_id.in_(_these))
+_select_leases_of_keys = sa.select(*_lease_columns).where(leases.c.key_id.in_(_these))
+_select_leases_of_routers = sa.select(*_lease_columns).where(leases.c.router_id.in_(_these))
+_select_lease_ids = sa.select(leases.c.lease_id)
+_delete_leases = sa.delete(leases).where(leases.c.lease_id.in_(_these))
+_select_rates = sa.select(rate_states.c.key_id, rate_states.c.state).where(rate_states.c.key_id.in_(_these))
+_forget_rates = sa.delete(rate_states).where(rate_states.c.updated_ns < sa.bindparam("before", type_=sa.BigInteger()))
+_database_ns = sa.text("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000000 AS BIGINT)")
+_prune = sa.delete(budget_balances).where(
+    budget_balances.c.budget_id == sa.bindparam("budget"), budget_balances.c.bucket_ns < sa.bindparam("before", type_=sa.BigInteger())
+)
+_is_call = sa.case((entries.c.attempt > 0, entries.c.input_tokens + entries.c.output_tokens), else_=0)
+_select_recent_rows = (
+    sa.select(entries.c.created_ns, sa.literal(1), sa.cast(sa.func.sum(_is_call), sa.BigInteger()))
+    .where(entries.c.key_id == sa.bindparam("key"), entries.c.created_ns > sa.bindparam("since", type_=sa.BigInteger()))
+    .group_by(entries.c.request_id, entries.c.created_ns)
+)
+_select_recent_intents = sa.select(intents.c.created_ns, sa.literal(1), intents.c.held_tokens).where(
+    intents.c.key_id == sa.bindparam("key"), intents.c.created_ns > sa.bindparam("since", type_=sa.BigInteger())
+)
+
+
+class Caller(NamedTuple):
+    """What a key says of budgets and limits; nothing for who has none."""
+
+    team: str = ""
+    organisation: str = ""
+    tier: str = ""
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+
+_NOBODY: Final = Caller()
+_Scope = tuple[int, str]
+
+
+class Definitions:
+    """What budgets there are and what keys say, as of one revision."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._revision = 0
+        self._callers: dict[str, Caller] = {}
+        self._budgets: dict[_Scope, tuple[Budget, ...]] = {}
+
+    def refresh(self, connection: sa.Connection) -> bool:
+        """Forgets what is over; whether that was so."""
+        revision = connection.scalar(_select_revision) or 0
+        was_known, is_over = bool(self._revision), revision != self._revision
+        if is_over or len(self._callers) > MAX_CALLERS:
+            self._callers.clear()
+            self._budgets.clear()
+            self._revision = revision
+        return was_known and is_over
+
+    def forget(self) -> None:
+        self._revision = 0
+
+    def learn(self, connection: sa.Connection, key_ids: Collection[str]) -> None:
+        """Reads what is not known of these callers yet."""
+        new = [key_id for key_id in key_ids if key_id not in self._callers]
+        if not new:
+            return
+        for these in chunks(new):
+            for key_id, *said in connection.execute(_select_keys, these):
+                self._callers[key_id] = Caller(*said)
+        for key_id in new:
+            self._callers.setdefault(key_id, _NOBODY)
+        wanted = {scope for key_id in new for scope in self._scopes(key_id)} - self._budgets.keys()
+        by_kind: dict[int, list[str]] = {}
+        for kind, scope_id in sorted(wanted):
+            by_kind.setdefault(kind, []).append(scope_id)
+        found: dict[_Scope, list[Budget]] = {scope: [] for scope in wanted}
+        for kind, scope_ids in by_kind.items():
+            for these in chunks(scope_ids):
+                for fields in connection.execute(_select_budgets, {"scope": kind, **these}):
+                    budget = Budget(*fields)
+                    found[kind, budget.scope_id].append(budget)
+        self._budgets.update((scope, tuple(each)) for scope, each in found.items())
+
+    def chain(self, key_id: str) -> tuple[Budget, ...]:
+        """The budgets of a caller that was learnt, its own first."""
+        return tuple(budget for scope in self._scopes(key_id) for budget in self._budgets[scope])
+
+    def limits(self, key_id: str) -> RateLimits:
+        caller = self._callers[key_id]
+        return self._limits.of(caller.tier, caller.requests_per_minute, caller.tokens_per_minute)
+
+    def _scopes(self, key_id: str) -> Iterator[_Scope]:
+        caller = self._callers[key_id]
+        yield BudgetScope.BUDGET_SCOPE_KEY, key_id
+        if caller.team:
+            yield BudgetScope.BUDGET_SCOPE_TEAM, caller.team
+        if caller.organisation:
+            yield BudgetScope.BUDGET_SCOPE_ORGANISATION, caller.organisation
+        yield BudgetScope.BUDGET_SCOPE_GLOBAL, ""
+
+
+class FundsStore:
+    """What commits know of budgets, leases and rates. For the writer's thread."""
+
+    def __init__(self, dialect: sa.Dialect, limits: Limits, clock: Clock, unbounded_output_tokens: int) -> None:
+        self._is_shared = dialect.name == "postgresql"
+        self._clock = clock
+        self._unbounded_output_tokens = unbounded_output_tokens
+        self._definitions = Definitions(limits)
+        # Where this ledger is the only one. What is not here is found in the rows.
+        self._rates: OrderedDict[str, RateState] = OrderedDict()
+        self._paces: dict[str, Pace] = {}
+        self._rates_forgotten_at = 0
+        self._put_balances = _upsert(budget_balances, dialect)
+        self._put_leases = _upsert(leases, dialect)
+        self._put_rates = _upsert(rate_states, dialect)
+        # Whether leases that were given out before are over, because what they go by has changed.
+        self.revokes_leases = False
+
+    def share_definitions(self, connection: sa.Connection) -> None:
+        """Before anything else of a commit that may change balances."""
+        if self._is_shared:
+            connection.execute(_share_definitions, {"definitions": DEFINITIONS_LOCK})
+
+    def funds(self, connection: sa.Connection, batch: Batch, opened: Iterable[OpenIntent], rows: Iterable[Row]) -> Funds:
+        """What a batch needs, after the requests that it is about are locked: also of those who have these open requests and rows."""
+        opened, rows = list(opened), list(rows)
+        self.revokes_leases = self._definitions.refresh(connection)
+        found = self._leases(connection, batch)
+        seen: list[OpenIntent | Row | Lease] = [*opened, *rows, *found.values()]
+        callers = batch.callers() | {each.key_id for each in seen}
+        self._definitions.learn(connection, callers)
+        chain = self._definitions.chain
+        concerned = {budget.budget_id: budget for key_id in callers for budget in chain(key_id)}
+        limited = [key_id for key_id in callers if not self._definitions.limits(key_id).are_none]
+        self._lock(connection, [*concerned, *(f"rate {key_id}" for key_id in limited)])
+        if self._is_shared and found:
+            # They may have changed, or ended, before their callers were locked.
+            found = self._select(connection, _select_leases, found)
+        if limited:
+            found |= self._select(connection, _select_leases_of_keys, limited)
+        now_ns = int(self._clock.now() * 1e9)
+        tick = self._tick(connection)
+        oldest = min([now_ns, *(each.created_ns for each in seen), *(key.created_ns for key in batch.keys())])  # noqa: SIM118
+        return Funds(
+            Sheet(chain, self._balances(connection, concerned, oldest), now_ns),
+            concerned,
+            self._definitions.limits,
+            self._states(connection, limited, found.values(), now_ns, tick),
+            found,
+            now_ns,
+            tick,
+            self._paces,
+            lambda: secrets.token_hex(8),
+            self._unbounded_output_tokens,
+        )
+
+    def save(self, connection: sa.Connection, funds: Funds) -> None:
+        """Writes what has changed."""
+        for budget_id, buckets in funds.sheet.changed.items():
+            budget = funds.budgets[budget_id]
+            if budget.rolling_s and funds.sheet.has_new(budget_id):
+                window = budget.window
+                kept = window.oldest(window.oldest(window.oldest(window.oldest(funds.now_ns))))
+                connection.execute(_prune, {"budget": budget_id, "before": kept})
+            rows = [{"budget_id": budget_id, "bucket_ns": bucket, **balance._asdict()} for bucket, balance in sorted(buckets.items())]
+            connection.execute(self._put_balances, rows)
+        if funds.put_leases:
+            connection.execute(self._put_leases, [lease._asdict() for lease in funds.put_leases.values()])
+        for these in chunks(funds.ended_leases):
+            connection.execute(_delete_leases, these)
+        if self._is_shared and funds.rates:
+            rates = [{"key_id": key_id, "state": state.encode(), "updated_ns": funds.tick} for key_id, state in sorted(funds.rates.items())]
+            connection.execute(self._put_rates, rates)
+            if funds.tick - self._rates_forgotten_at > MINUTE:
+                self._rates_forgotten_at = funds.tick
+                connection.execute(_forget_rates, {"before": funds.tick - 60 * MINUTE})
+
+    def forget(self) -> None:
+        """After a commit that may not have been one."""
+        self._definitions.forget()
+        self._rates.clear()
+
+    def lease_ids(self, connection: sa.Connection) -> list[str]:
+        """All leases that there are."""
+        return list(connection.scalars(_select_lease_ids))
+
+    def _lock(self, connection: sa.Connection, names: Collection[str]) -> None:
+        if self._is_shared and names:
+            slots = sorted({zlib.crc32(name.encode()) % LOCK_SLOTS for name in names})
+            connection.execute(_lock_slots, {"space": _LOCK_SPACE, "slots": slots})
+
+    def _leases(self, connection: sa.Connection, batch: Batch) -> dict[str, Lease]:
+        found = self._select(connection, _select_leases, batch.lease_ids())
+        gone = self._select(connection, _select_leases_of_routers, batch.gone_routers)
+        batch.ended_lease_ids += gone
+        return found | gone
+
+    def _select(self, connection: sa.Connection, query: sa.Select[Any], these: Collection[str]) -> dict[str, Lease]:
+        return {fields.lease_id: Lease(*fields) for chunk in chunks(these) for fields in connection.execute(query, chunk)}
+
+    def _tick(self, connection: sa.Connection) -> int:
+        """By a clock that all ledgers share, or by one that never jumps."""
+        return int(connection.scalar(_database_ns) or 0) if self._is_shared else int(self._clock.monotonic() * 1e9)
+
+    def _balances(self, connection: sa.Connection, concerned: Mapping[str, Budget], oldest_ns: int) -> dict[str, dict[int, Balance]]:
+        if not concerned:
+            return {}
+        since = min(budget.window.oldest(oldest_ns) for budget in concerned.values())
+        found: dict[str, dict[int, Balance]] = {}
+        for these in chunks(concerned):
+            for budget_id, bucket, *balance in connection.execute(_select_balances, {"since": since, **these}):
+                found.setdefault(budget_id, {})[bucket] = Balance(*balance)
+        return found
+
+    def _states(
+        self, connection: sa.Connection, limited: Sequence[str], found: Iterable[Lease], now_ns: int, tick: int
+    ) -> dict[str, RateState]:
+        kept: Mapping[str, RateState] = self._rates
+        if self._is_shared:
+            kept = {
+                key_id: rate_windows.decode(bytes(state), tick)
+                for these in chunks(limited)
+                for key_id, state in connection.execute(_select_rates, these)
+            }
+        states = {key_id: kept.get(key_id) or self._restored(connection, key_id, now_ns, tick) for key_id in limited}
+        if not self._is_shared:
+            for key_id, state in states.items():
+                self._rates[key_id] = state
+                self._rates.move_to_end(key_id)
+            while len(self._rates) > MAX_CALLERS:
+                self._rates.popitem(last=False)
+        for state in states.values():
+            state.leased_requests = state.leased_tokens = 0
+        for lease in found:
+            if lease.key_id in states:
+                states[lease.key_id].leased_requests += lease.requests
+                states[lease.key_id].leased_tokens += lease.rate_tokens
+        return states
+
+    def _restored(self, connection: sa.Connection, key_id: str, now_ns: int, tick: int) -> RateState:
+        """What the books say of a caller's last minute."""
+        of_key = {"key": key_id, "since": now_ns - MINUTE}
+        recent = [*connection.execute(_select_recent_rows, of_key), *connection.execute(_select_recent_intents, of_key)]
+        return rate_windows.restored(sorted((tick - max(0, now_ns - created_ns), count, tokens) for created_ns, count, tokens in recent))
+
+
+def _upsert(table: sa.Table, dialect: sa.Dialect) -> Any:
+    """Inserts rows of a table, or replaces those with the same key."""
+    insert = postgresql.insert(table) if dialect.name == "postgresql" else sqlite.insert(table)
+    kept = {column.name for column in table.primary_key}
+    changed = {column.name: insert.excluded[column.name] for column in table.columns if column.name not in kept}
+    return insert.on_conflict_do_update(index_elements=sorted(kept), set_=changed)
+
+
+def chunks(ids: Collection[str]) -> Iterator[dict[str, list[str]]]:
+    listed = list(ids)
+    return ({"these": listed[start : start + _CHUNK]} for start in range(0, len(listed), _CHUNK))
