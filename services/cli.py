@@ -88,6 +88,10 @@ def _add_ledger(works: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     export.add_argument("--until", metavar="TIME", help="only requests that began earlier")
     export.add_argument("-o", dest="out", type=Path, metavar="FILE", help="the file (default: standard output)")
 
+    rerate = works.add_parser("rerate", help="say what rows would cost and take with the present prices and factors, and change nothing")
+    rerate.add_argument("--since", metavar="TIME", help="only requests that began then or later")
+    rerate.add_argument("--until", metavar="TIME", help="only requests that began earlier")
+
 
 def _look_after_books(options: argparse.Namespace) -> int:
     from services.ledger import commands
@@ -97,6 +101,8 @@ def _look_after_books(options: argparse.Namespace) -> int:
             return commands.migrate(options.down or "head", options.sql)
         case "export":
             return commands.export(options.format, options.since, options.until, options.out)
+        case "rerate":
+            return commands.rerate(options.since, options.until)
         case _:
             return commands.verify(options.anchor)
 

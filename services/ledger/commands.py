@@ -12,8 +12,9 @@ from typing import BinaryIO
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.ledger import audit, audit_store, budget_changes, chain_store, migration
+from services.ledger import audit, audit_store, budget_changes, chain_store, figuring, migration, rederivation
 from services.ledger.audit_store import Check
+from services.ledger.carbon import Always
 from services.ledger.engines import Place, open_engine
 from services.ledger.export import FORMATS
 from services.ledger.export_store import ALL, ExportReader, Span
@@ -42,6 +43,11 @@ def export(file_format: str, since: str | None, until: str | None, out: Path | N
         "export",
         lambda place: _export(place, file_format, Span(_time("--since", since, ALL.since_ns), _time("--until", until, ALL.until_ns)), out),
     )
+
+
+def rerate(since: str | None, until: str | None) -> int:
+    """Prints what rows were booked with, and what they would be with the present prices and factors. Changes nothing."""
+    return _run("rerate", lambda place: _rerate(place, Span(_time("--since", since, ALL.since_ns), _time("--until", until, ALL.until_ns))))
 
 
 def _run(name: str, work: Callable[[Place], int | None]) -> int:
@@ -96,6 +102,14 @@ def _export(place: Place, file_format: str, span: Span, out: Path | None) -> Non
         for page in ExportReader(engine).pages(span):
             file.write(exporter.rows(page))
         file.write(exporter.end())
+
+
+def _rerate(place: Place, span: Span) -> None:
+    figurer, factors = figuring.figurer_of(load(LedgerSettings, read_environment(os.environ)), Always())
+    with _present(place) as engine:
+        rows = (placed.linked.row for page in ExportReader(engine).pages(span) for placed in page)
+        compared = rederivation.compare(rows, figurer)
+    print(f"now: factors {factors.version}", rederivation.table(compared), sep="\n")
 
 
 @contextmanager

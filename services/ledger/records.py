@@ -327,14 +327,14 @@ def _figures(attempt: pb.Attempt, figurer: Figurer, unix_s: float) -> Figures:
     usage = _usage(attempt.tokens)
     told = _told(attempt)
     figures = figurer.of_attempt(text_of(attempt.provider), text_of(attempt.model), text_of(attempt.served_model), usage, unix_s, told)
-    if took_nothing(attempt.outcome, usage) and told.microjoules is None:
+    return figures if told.microjoules is not None else without_work(figures, attempt.outcome, usage)
+
+
+def without_work(figures: Figures, outcome: int, usage: Usage) -> Figures:
+    """The figures of a call, without energy if it was refused before any work or never reached a provider."""
+    if outcome == _FAILED and not usage.input_tokens and not usage.output_tokens:
         return figures._replace(energy=NOTHING, carbon_micrograms=0, estimated_microjoules=0)
     return figures
-
-
-def took_nothing(outcome: int, usage: Usage) -> bool:
-    """Whether a call was refused before any work, or never reached a provider."""
-    return outcome == _FAILED and not usage.input_tokens and not usage.output_tokens
 
 
 def _told(attempt: pb.Attempt) -> Told:
