@@ -10,7 +10,6 @@ from google.protobuf import timestamp_pb2
 
 from joulegate.cache.v1 import cache_service_pb2 as cache_pb
 from joulegate.chat.v1 import chat_pb2
-from joulegate.ledger.v1 import ledger_service_pb2
 from services.router.controls import CacheControls
 from services.router.slate import Asked
 from services.router.wishes import NO_WISHES, Wishes
@@ -32,8 +31,6 @@ class Counted(NamedTuple):
     create_time: timestamp_pb2.Timestamp
     # The lease under which it was let in; empty for none.
     lease_id: str = ""
-    # What it was asked for with, where it was.
-    intent: ledger_service_pb2.Intent | None = None
 
 
 @dataclass(slots=True)

@@ -104,13 +104,13 @@ class Reservations:
         question.ticket.counted = self._counted_under_lease(question, account, now)
         if question.ticket.counted is not None:
             return
-        counted = question.ticket.counted = Counted(_now())
+        question.ticket.counted = Counted(_now())
         if not account.counts_requests(now):
             return
         if not self._books.is_connected:
             metrics.ADMISSIONS.labels("uncounted").inc()
             return
-        intent = _Ask(question, [dispatch_pb.Target()], counted.create_time, "").intent()
+        intent = _Ask(question, [dispatch_pb.Target()], question.ticket.counted.create_time, "").intent()
         intent.wishes.holds_nothing = True
         try:
             _, verdict = await self._asked(question, account, intent)
@@ -118,18 +118,14 @@ class Reservations:
             if error.reason != ErrorReason.ERROR_REASON_LEDGER_UNAVAILABLE:
                 raise
             metrics.ADMISSIONS.labels("uncounted").inc()
-            # That one is taken back.
-            question.ticket.counted = Counted(_now())
             return
         if isinstance(verdict, pb.Denial):
             raise admission.refusal(verdict, admission.wait_s(verdict))
-        question.ticket.counted = counted._replace(intent=intent)
 
-    def uncount(self, question: Question) -> None:
-        """What was to follow another request's call is to make its own."""
-        counted, question.ticket.counted = question.ticket.counted, None
-        if counted is not None and counted.intent is not None:
-            self._books.release(counted.intent)
+    @staticmethod
+    def uncount(question: Question) -> None:
+        """What was to follow another request's call is to make its own, which counts by itself."""
+        question.ticket.counted = None
 
     def _counted_under_lease(self, question: Question, account: Account, now: float) -> Counted | None:
         for lease in account.leases(now):

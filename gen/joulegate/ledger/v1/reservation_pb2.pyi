@@ -167,8 +167,8 @@ class Wishes(_message.Message):
     wants_lease: _builtins.bool
     """The router would like an allowance for further requests of this caller."""
     holds_nothing: _builtins.bool
-    """For an answer from the cache: nothing is held, so no budget denies it, and it counts in limits on requests only. The settlement of the
-    hit closes the intent.
+    """For an answer from the cache: nothing is held, so no budget denies it, and it counts in limits on requests only. Its grant opens nothing
+    that would have to be closed.
     """
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Target]:
