@@ -136,6 +136,8 @@ class Asked(NamedTuple):
     intent: OpenIntent
     targets: tuple[tuple[str, str], ...]
     wants_lease: bool
+    # For an answer from the cache.
+    holds_nothing: bool = False
 
 
 def check(request: pb.BookRequest) -> None:
@@ -174,7 +176,7 @@ def _intent_problems(intent: pb.Intent) -> Iterator[str]:
         yield "held: not amounts"
     if not intent.HasField("wishes"):
         return
-    if not 1 <= len(wishes.targets) <= MAX_TARGETS:
+    if not (0 if wishes.holds_nothing else 1) <= len(wishes.targets) <= MAX_TARGETS:
         yield f"wishes.targets: {len(wishes.targets)} of them"
     if not 0 <= wishes.answer_count <= MAX_ANSWERS:
         yield f"wishes.answer_count: {wishes.answer_count} is not a number of answers"
@@ -251,7 +253,7 @@ def asked(intent: pb.Intent, router_id: str) -> Asked:
     wishes = intent.wishes
     opened = open_intent(intent, router_id)._replace(call_count=wishes.call_count or 1, answer_count=wishes.answer_count or 1)
     targets = dict.fromkeys((text_of(target.provider), text_of(target.model)) for target in wishes.targets)
-    return Asked(opened, tuple(targets), wishes.wants_lease)
+    return Asked(opened, tuple(targets), wishes.wants_lease, wishes.holds_nothing)
 
 
 def held_by(intent: pb.Intent) -> Amounts:

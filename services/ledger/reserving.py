@@ -52,8 +52,10 @@ class _Fit(NamedTuple):
     amounts: Amounts
 
 
-def reserve(asked: Asked, funds: Funds, figurer: Figurer) -> Granted | pb.Denial:
-    """Lets a request in, or says why not. Only who is let in changes anything."""
+def reserve(asked: Asked, funds: Funds, figurer: Figurer) -> Granted | pb.Grant | pb.Denial:
+    """Lets a request in, or says why not. Only who is let in changes anything. Without an intent, there is nothing to wait for."""
+    if asked.holds_nothing:
+        return _counted(asked, funds)
     intent = asked.intent
     limits = funds.limits(intent.key_id)
     rooms = funds.sheet.rooms(intent.key_id, intent.created_ns)
@@ -87,6 +89,22 @@ def reserve(asked: Asked, funds: Funds, figurer: Figurer) -> Granted | pb.Denial
     if lease is not None:
         answer.lease.CopyFrom(lease)
     return Granted(opened, answer)
+
+
+def _counted(asked: Asked, funds: Funds) -> pb.Grant | pb.Denial:
+    """Counts an answer from the cache: no budget is in its way, and there is nothing that could be lost."""
+    intent = asked.intent
+    limits = funds.limits(intent.key_id)
+    state = funds.rates.get(intent.key_id)
+    if state is not None:
+        refusal = state.refusal(limits._replace(tokens_per_minute=None), funds.tick, 0)
+        if refusal is not None:
+            return _too_fast(intent, funds, refusal)
+        state.fill(limits, funds.tick, 1)
+        funds.count(intent.key_id, 0)
+    pace = funds.note_pace(intent.key_id, NOTHING)
+    lease = _lease(asked, funds, NOTHING, pace, ()) if asked.wants_lease else None
+    return pb.Grant(rates=_status(funds, intent.key_id), lease=lease)
 
 
 def grant_of(intent: OpenIntent) -> pb.Grant:
@@ -219,7 +237,11 @@ def _lease(asked: Asked, funds: Funds, one: Amounts, pace: Pace, rates: Sequence
         return message
     if not may_lease(funds.now_ns):
         return None
-    shares = {name: share(*each) for name, each in _bounded(funds, key_id, one, pace, rooms).items()}
+    bounded = _bounded(funds, key_id, one, pace, rooms)
+    if asked.holds_nothing:
+        # Further answers from the cache are all that can be told of.
+        bounded |= {name: (0, 0.0, 0) for name in bounded if name != "requests"}
+    shares = {name: share(*each) for name, each in bounded.items()}
     given = {name: amount for name, amount in shares.items() if amount is not None}
     if len(given) < len(shares):
         return None

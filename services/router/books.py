@@ -237,7 +237,7 @@ class Books:
         if response.leases_revoked:
             self._revoke()
         for intended in response.intent_acks:
-            self._conclude(intended.request_id, Grant(request_id=intended.request_id))
+            self._conclude(intended.request_id, None)
         for grant in response.grants:
             self._conclude(grant.request_id, grant)
         for denial in response.denials:

@@ -261,6 +261,29 @@ async def test_requests_per_minute_are_refused_until_a_minute_after_the_first(pl
         assert (await ledger.totals()).open_intent_count == 2
 
 
+async def test_answers_from_the_cache_count_as_requests_and_touch_no_budget(place: Place) -> None:
+    limits = Limits(RateLimits(requests_per_minute=60, tokens_per_minute=1000))
+    nothing = reservation_pb.Wishes(holds_nothing=True, wants_lease=True)
+    async with started(place, "local", limits=limits) as ledger, Listener(ledger) as router:
+        budget = await new_budget(ledger, 0, USD)
+        grants = [await granted(router, asking(f"hit-{number}", wishes=nothing)) for number in range(4)]
+        assert [grant.rates.requests.remaining for grant in grants[:2]] == [59, 56]
+        # One that is in a hurry may go on alone, and with nothing but hits.
+        lease = grants[1].lease
+        assert (lease.requests, lease.nano_usd, lease.rate_tokens) == (2, 0, 0)
+        assert lease.HasField("nano_usd") and lease.HasField("rate_tokens")
+        assert await used(ledger, budget) == (0, 0)
+        assert (await ledger.totals()).open_intent_count == 0
+        await router.book(settlement("hit-0", hit()))
+        assert (await granted(router, asking("last", wishes=nothing))).rates.requests.remaining < 55
+        for number in range(60):
+            response = await router.book(asking(f"more-{number}", wishes=nothing))
+            if response.denials:
+                assert response.denials[0].rate.limit == reservation_pb.RATE_LIMIT_REQUESTS_PER_MINUTE
+                return
+        raise AssertionError("no limit holds")
+
+
 async def test_tokens_per_minute_charge_what_is_held_and_give_back_what_was_not_taken(place: Place) -> None:
     async with started(place, "local", limits=Limits(RateLimits(tokens_per_minute=1000))) as ledger, Listener(ledger) as router:
         grant = await granted(router, asking("a", max_output_tokens=800))
