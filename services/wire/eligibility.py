@@ -54,8 +54,18 @@ _RECORDS = (
     r"|statement|contact|task|meeting|flight)s?"
 )
 _OWN_DATA = re.compile(
-    r"\b(?:what|whats|which|where|wheres|when|how much|how many|show|check|tell me|give me|list|track|view|display|see)\b(?:'s)?"
+    r"\b(?:wo ist|wo sind|wann komm\w+|wie hoch ist|zeige? mir|was ist) (?:mein|unser)\w*|\boù (?:est|sont) m(?:a|on|es)\b"
+    r"|\bquel(?:le)? est m(?:a|on)\b|\b(?:dónde está|cuál es|cuándo llega) mis?\b|\b(?:dov'è|qual è|quando arriva) (?:il mio|la mia)\b"
+    r"|\b(?:onde está|qual é) (?:o meu|a minha)\b|\b(?:waar|wat) is mijn\b"
+    r"|\b(?:what|whats|which|where|wheres|when|how much|how many|show|check|tell me|give me|list|track|view|display|see)\b(?:'s)?"
     rf"(?: \w+){{0,5}}? (?:my|our) (?:\w+ ){{0,2}}?{_RECORDS}\b",
+    re.IGNORECASE,
+)
+
+
+# How to come by one's records is the same for everyone.
+_WAY = re.compile(
+    r"\b(?:how (?:do|can|could|should|to)|(?:way|steps) to|(?:where|can|could) (?:can |do |could )?i (?:see|find|check|view))\b",
     re.IGNORECASE,
 )
 
@@ -70,7 +80,7 @@ def question_text(request: chat_pb2.ChatRequest) -> str | None:
     text = _last_user_text(request)
     if text is None or not text.strip() or len(text) > MAX_CHARS:
         return None
-    if _TIME.search(text) is not None or _OWN_DATA.search(text) is not None:
+    if _TIME.search(text) is not None or (_OWN_DATA.search(text) is not None and _WAY.search(text) is None):
         return None
     return text if content_word_count(text) <= MAX_CONTENT_WORDS else None
 

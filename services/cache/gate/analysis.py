@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from services.cache.gate import payload
 from services.cache.gate.clauses import STATEMENT, Clause, clauses
-from services.cache.gate.content import ADVICE, AGENTS, NAMED, VERDICTS, Item, content
+from services.cache.gate.content import ADVICE, AGENTS, MAKERS, NAMED, VERDICTS, Item, content
 from services.cache.gate.conversion import conversion
 from services.cache.gate.grammar import Grammar
 from services.cache.gate.language import grammar_of
@@ -51,11 +51,11 @@ class Analysis:
 def analyse(text: str) -> Analysis:
     """Takes a text apart. Never fails; costs time linear in its length."""
     if len(text) > MAX_CHARS:
-        return Analysis(text)
+        return Analysis(text, is_long=True)
     plain = payload.plain(clean(text))
     request = payload.split(plain)
     if len(request.instruction) > _LONGEST_INSTRUCTION:
-        return Analysis(plain)
+        return Analysis(plain, is_long=True)
     tokens = scan(request.instruction)
     grammar = grammar_of(tokens)
     if grammar is None:
@@ -197,6 +197,8 @@ def _verdict_last(items: list[Item]) -> list[Item]:
 def _tense(clause: Clause, question: str, grammar: Grammar) -> str:
     if question in ADVICE:
         return ""
+    if question == "who" and clause.words and not MAKERS.isdisjoint(word.form for word in clause.words[:4]):
+        return "past"
     said = clause.head.split()
     said += [word.form for word in clause.words]
     if not grammar.future.isdisjoint(said):

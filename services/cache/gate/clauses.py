@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from services.cache.gate.grammar import Grammar
 from services.cache.gate.scanning import Kind
+from services.cache.gate.tables import words
 from services.cache.gate.wording import Word
 
 STATEMENT = "statement"
@@ -12,6 +13,12 @@ _LONGEST_FRONT = 9
 _LONGEST_TOPIC = 4
 # Of so few words what follows a topic may be a fragment too: "nuclear power: pros and cons".
 _SHORT = 9
+# Whom these are for goes without saying.
+_FOR_ME = frozenset(("explain", "compose", "translate", "summarize", "recommend"))
+# Behind these a polite word is what is asked about: "how do you say please".
+_SPEAKING = words(
+    "say says mean means spell write translate word pronounce and or to of the a use between dire decir sagen heißt dit dizer zeggen"
+)
 _QUESTION_WORDS = frozenset(("how", "what", "which", "who", "whom", "wie", "was", "comment", "cómo", "como", "come", "hoe", "wat"))
 
 
@@ -37,8 +44,18 @@ def clauses(words: list[Word], grammar: Grammar) -> list[Clause]:
         if found and grammar.back_references.match(_text(rest)):
             found[-1] += [Word(",", ",", Kind.COMMA), *rest]
             continue
-        found.append(rest)
+        found += _spliced(rest, grammar)
     return [_clause(sentence, grammar) for sentence in found]
+
+
+def _spliced(words: list[Word], grammar: Grammar) -> list[list[Word]]:
+    """Two sentences for "my flight was late, can I get a refund": what is told and what is asked."""
+    if words[0].form not in grammar.first_person or any(frame.shape.search(_text(words)) for frame in grammar.tails):
+        return [words]
+    for index, word in enumerate(words):
+        if word.kind is Kind.COMMA and index > 2 and _framed(_bare(words[index + 1 :], grammar), grammar)[0] != STATEMENT:
+            return [words[:index], _bare(words[index + 1 :], grammar)]
+    return [words]
 
 
 def _sentences(words: list[Word]) -> list[list[Word]]:
@@ -69,6 +86,9 @@ def _bare(words: list[Word], grammar: Grammar) -> list[Word]:
     for _ in range(6):
         match = closers.search(text)
         if match is None:
+            break
+        before = text[: match.start()].rpartition(" ")[0] if text[: match.start()].endswith(" ") else ""
+        if before.rpartition(" ")[2] in _SPEAKING:
             break
         words = words[: len(words) - match.group().count(" ") - 1]
         text = _text(words)
@@ -127,7 +147,7 @@ def _framed(words: list[Word], grammar: Grammar) -> tuple[str, str, list[Word]]:
         if match is not None:
             head = match.group()
             rest = words[_word_count(head) :]
-            if frame.question == "explain" and len(rest) > 2 and rest[-1].form in ("me", "us") and rest[-2].form in ("to", "for"):
+            if frame.question in _FOR_ME and len(rest) > 2 and rest[-1].form in ("me", "us") and rest[-2].form in ("to", "for"):
                 rest = rest[:-2]
             return frame.question, head, rest
     return STATEMENT, "", words

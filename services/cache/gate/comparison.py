@@ -13,11 +13,12 @@ _SAME_ANSWER = frozenset(
     for pair in (
         ("can", "possible"), ("can", "permitted"), ("can", "okay"), ("permitted", "okay"),
         ("can-other", "possible"), ("can-other", "permitted"), ("can-other", "okay"),
-        ("what", "fragment"), ("like", "fragment"), ("when", "when:year"),
-        ("when", "when:time"), ("when", "when:date"),
-        ("what", "value"), ("meaning", "fragment"),
+        ("what", "fragment"), ("like", "fragment"), ("when", "when:date"), ("what", "value"),
     )
 )  # fmt: skip
+_YEAR = frozenset(("when", "when:year"))
+_TIME = frozenset(("when", "when:time"))
+_TIMED = frozenset(("open", "close", "start", "end", "arrive", "depart", "leave", "serve"))
 # Ways to ask what something is, when it is no more than a name.
 _CONCEPT = frozenset(("what", "explain", "meaning", "fragment"))
 # Where a noun behind the preposition may as well stand before the other noun: a list in Python, a Python list.
@@ -33,8 +34,12 @@ def compare(asked: Analysis, kept: Analysis) -> Rule | None:
     """None when the answer to `kept` may serve `asked`, else the first rule that refuses. Symmetric; every text passes against itself."""
     if asked.plain == kept.plain:
         return None
-    if asked.language != kept.language or not asked.language:
-        return Rule.LANGUAGE if asked.language != kept.language else Rule.WORDS
+    if not (asked.language and kept.language) and (asked.is_long or kept.is_long):
+        return Rule.LENGTH
+    if asked.language != kept.language:
+        return Rule.LANGUAGE
+    if not asked.language:
+        return Rule.WORDS
     if asked.payload != kept.payload or asked.literals != kept.literals:
         return Rule.LITERAL
     if asked.numbers != kept.numbers:
@@ -60,7 +65,13 @@ def _have_same_answer(asked: Analysis, kept: Analysis) -> bool:
     if len(asked.questions) != len(kept.questions) or asked.payload:
         return False
     for one, other in zip(asked.questions, kept.questions, strict=True):
-        if one == other or frozenset((one, other)) in _SAME_ANSWER:
+        pair = frozenset((one, other))
+        if one == other or pair in _SAME_ANSWER:
+            continue
+        # Of the past "when" asks for the year; of what opens and closes, for the time of day.
+        if pair == _YEAR and asked.tense == "past":
+            continue
+        if pair == _TIME and not _TIMED.isdisjoint(asked.words):
             continue
         if not (asked.is_concept and kept.is_concept and one in _CONCEPT and other in _CONCEPT):
             return False

@@ -26,6 +26,8 @@ _SAID = {
     "when": words("year"),
     "summarize": words("summary"),
 }  # fmt: skip
+# Of these the deed lies in the past, however one asks.
+MAKERS = words("author inventor composer painter creator discoverer founder architect")
 # What one asks to be given when one asks what it is.
 NAMED = words("synonym antonym example recipe formula definition alternative substitute")
 # Point at the text that follows, and say nothing when there is one.
@@ -37,7 +39,7 @@ VERDICTS = words(
     "risky rude ethical wise worth possible impossible necessary haram halal sinful wrong polite acceptable",
 )
 # Empty between words only.
-_RELATIVES = words("that which do does did be been ein eine das que che")
+_RELATIVES = words("really actually truly indeed basically literally that which do does did be been ein eine das que che")
 _FINAL_MODALS = words("kann können könnte soll sollte muss müssen darf kan kunnen moet moeten mag")
 _MODALS = words("should can could would will must may might")
 _PRONOUNS = words("i we you he she it they one")
@@ -83,10 +85,12 @@ def content(clause: Clause, source: list[Word], grammar: Grammar, has_payload: b
             starts_noun = follows_be = False
             continue
         is_function = form in grammar.empty or form in grammar.articles
-        if is_function and _is_spoken_of(found, index, grammar):
+        if is_function and _is_spoken_of(found, index, said, grammar):
             kept.append(Item(form, Kind.WORD))
             continue
         if form in grammar.articles:
+            if index + 1 < len(found) and found[index + 1].form in grammar.gendered:
+                kept.append(Item(form, Kind.WORD))
             starts_noun = True
             continue
         if form in grammar.first_person and (is_advice or clause.is_generic):
@@ -107,10 +111,10 @@ def content(clause: Clause, source: list[Word], grammar: Grammar, has_payload: b
     return _verb_led(kept, grammar) if is_advice and kept and grammar.code != "en" else kept
 
 
-def _is_spoken_of(items: list[Item], index: int, grammar: Grammar) -> bool:
+def _is_spoken_of(items: list[Item], index: int, said: frozenset[str], grammar: Grammar) -> bool:
     """Whether a function word is the subject itself, and so carries all the meaning there is."""
     following = items[index + 1].form if index + 1 < len(items) else ""
-    if following in _COORDINATORS or (index and items[index - 1].form in _COORDINATORS and following in grammar.links):
+    if following in said or following in _COORDINATORS or (index and items[index - 1].form in _COORDINATORS and following in grammar.links):
         return True
     if index and items[index - 1].form in _COORDINATORS and not following:
         return True

@@ -5,7 +5,7 @@ from services.cache.gate.romance import stem_of
 from services.cache.gate.tables import groups, numerals, pairs, stemmed, words
 
 _ASKING = r"(?=(?:hoe|wat|welke?|wanneer|waar|waarom|wie|hoeveel|of)(?: |\Z))"
-_IK = r"(?:ik|je|men|we|u)"
+_IK = r"(?:ik|je|men|we)"
 _DO_IT = r"(?:doe ik dat|moet dat|doe je dat|kan ik dat doen|werkt dat|gaat dat)"
 
 _verb = stem_of(("en", "t", "n"))

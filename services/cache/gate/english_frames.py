@@ -3,7 +3,10 @@
 from services.cache.gate.grammar import Frame, ending, pattern
 
 _ME = r"(?: me| us)?"
-_I = r"(?:i|we|you|one|someone|somebody|anyone)"
+_I = (
+    r"(?:i|we|one|someone|somebody|anyone"
+    r"|you(?! (?:feel|work|know|think|help|learn|differ|compare|see|sleep|live|look|function|operate|like|handle)(?: |\Z)))"
+)
 _TELL = (
     rf"(?:tell{_ME}|explain(?: to me| to us)?|show{_ME}|teach{_ME}|let me know|describe(?: to me)?|clarify(?: for me)?|say|remind{_ME}"
     rf"|help{_ME}(?: to)? (?:understand|figure out|find out|know|learn)|walk{_ME} through|guide{_ME} (?:through|on)|advise{_ME}(?: on)?"
@@ -11,12 +14,20 @@ _TELL = (
 )
 _ASKING = r"(?=(?:how|what|when|where|why|who|whom|whose|which|if|whether)(?: |\Z))"
 
+_START = (
+    r"(?:how|what|when|where|why|who|whom|whose|which|can|could|would|will|is|are|do|does|did|should|may|please|tell|explain|i|if|help)"
+    r"(?: |\Z)"
+)
+
 OPENERS = pattern(
     r",",
-    r"(?:hi|hello|hey|hiya|howdy|greetings|dear)(?: there| all| everyone| team| assistant| bot| chatgpt| ai| guys| friend)?",
+    rf"(?:hi|hello|hey|hiya|howdy|greetings)(?: there| all| everyone| team| assistant| bot| chatgpt| ai| guys| friend)?(?: ,|\Z"
+    rf"|(?= {_START}))",
+    r"dear (?:all|team|assistant|bot|chatgpt|ai|friend)(?: ,)?",
     r"good (?:morning|afternoon|evening|day) ,",
-    r"(?:please|kindly|ok|okay|so|well|um|uh|uhm|erm|hmm|oh|ah|anyway|now then|alright|right ,|sorry ,|sorry to bother you|apologies ,)",
-    r"(?:excuse me|pardon me|pardon|thanks|thank you|thanks in advance|thank you in advance) ,?",
+    r"please|kindly|um|uh|uhm|erm|hmm|sorry to bother you|(?:ok|okay|so|well|oh|ah|anyway|now then|alright|right|sorry|apologies) ,",
+    rf"(?:ok|okay|so|well|anyway|sorry|pardon|thanks|but|and) (?={_START})",
+    r"(?:excuse me|pardon me)(?: ,)?|(?:pardon|thanks|thank you|thanks in advance|thank you in advance)(?: ,|\Z)",
     r"(?:(?:just )?(?:a )?(?:quick|short|simple|small|dumb|stupid|silly|basic|general|random) (?:question|one|q)|question"
     r"|my question is)(?: for you)? [,:]?",
     r"(?:i have|i have got|i got) (?:just )?an? (?:quick |short |simple |small |dumb |stupid |silly |basic )?question(?: ,| for you)?",
@@ -54,11 +65,11 @@ CLOSERS = ending(
     r",",
     r"please|kindly|pls|cheers|thanks(?: a lot| so much| in advance| a bunch| a million| very much)?|many thanks|much appreciated",
     r"thank you(?: so much| very much| in advance| kindly)?|if possible|if you can|if you could|if you do not mind|by any chance",
-    r"(?:any|anyone|anybody) (?:idea|ideas|knows?|help|suggestions|thoughts)|for me(?: please)?|regards|best regards|kind regards",
+    r"(?:any|anyone|anybody) (?:idea|ideas|knows?|help|suggestions|thoughts)|regards|best regards|kind regards",
     r"(?:i would|i will) (?:really )?appreciate (?:it|any help|your help)|i am (?:just )?(?:curious|wondering)|just (?:curious"
     r"|wondering)",
-    r"do you know|(?:can|could) you (?:please )?(?:tell me|help me|help|explain)(?: that| it| with that| with this)?(?: please)?",
-    r"i (?:want|need|would like) to know|please (?:advise|help)|tell me",
+    r", do you know|(?:can|could) you (?:please )?(?:tell me|help me|help|explain)(?: that| it| with that| with this)?(?: please)?",
+    r"i (?:want|need|would like) to know|please (?:advise|help)|, tell me",
 )
 
 _WAY = (
@@ -213,22 +224,23 @@ FRAMES = (
             r"|strong|thick|thin|likely|close|near|healthy|clean|bright|loud|popular|rich|secure|well|badly|quickly|slowly)(?: |\Z))",
         ),
     ),
+    Frame("about", pattern(r"(?:how|what) about")),
     Frame(
         "like",
         pattern(
             r"(?:what|how) (?:is|are|was|were) (?=.+ like(?: |\Z))",
             r"what (?=.+ (?:is|are|was|were) like\Z)",
-            r"how (?:is|are)(?= )",
-            r"(?:how|what) about",
+            r"how (?:is|are|was) (?=.*(?:weather|climate|food|traffic)(?: |\Z))",
         ),
     ),
     Frame("how", pattern(r"how")),
+    Frame("stands-for", pattern(r"what (?:does|do|did) (?=.+ stand for\Z)", r"what (?=.+ stands? for\Z)")),
     Frame(
         "meaning",
         pattern(
             r"(?:what|which) (?:is|are) (?:the |a )?(?:meaning|definition)s? of",
             r"(?:give me |tell me )?(?:the )?(?:meaning|definition) of",
-            r"what (?:does|do|did) (?=.+ (?:mean|stand for)\Z)",
+            r"what (?:does|do|did) (?=.+ mean\Z)",
             r"what (?=.+ (?:means|mean)\Z)",
             r"define",
             r"what is meant by",
@@ -289,13 +301,14 @@ FRAMES = (
             r"(?:tell|give|show|find|get|list|name|check|look up)(?: me| us)?(?: about)? (?=(?:the|all|some) )",
             r"(?:i need|i want|i would like|i am looking for) (?=the )",
             r"list",
-            r"name",
+            r"name(?= (?:the|all|some|an?|\d+|which|what) )",
         ),
     ),
     Frame(
         "explain",
         pattern(
-            r"(?:tell|explain|describe|teach|show)(?: to)?(?: me| us)?(?: about| what)?(?: the concept of| the idea of| the term)?",
+            r"(?:explain|describe)(?: to)?(?: me| us)?(?: about| what)?(?: the concept of| the idea of| the term)?|tell (?:me "
+            r"|us )?about",
             r"(?:give|provide)(?: me| us)? (?:an? |the )?(?:explanation|description|overview) (?:of|about|for)",
         ),
     ),
@@ -313,7 +326,7 @@ FRAMES = (
         "compose",
         pattern(
             r"(?:write|compose|draft|create|generate|make|produce|craft|come up with)(?: up)?(?: me| us| for me)?",
-            r"(?:give|get|send)(?: me| us)(?= (?:an?|\d+|some) )",
+            r"(?:give|tell)(?: me| us)?(?= (?:an?|\d+|some) )",
             r"(?:i need|i want|i would like|i would love|i am looking for|we need)(?: you to (?:write|create|make"
             r"|draft))?(?: me)?(?= (?:an?|\d+|some) )",
         ),

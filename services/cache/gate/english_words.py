@@ -191,8 +191,8 @@ SYNONYMS = groups(
     "help assist",
     "recommend suggest",
     "use utilize",
-    "select choose pick",
-    "change modify alter",
+    "select choose",
+    "modify alter",
     "stop halt cease",
     "need require",
     "allow permit",
@@ -248,7 +248,6 @@ SYNONYMS = groups(
     "substitute replacement",
     "dangerous hazardous",
     "tasty delicious",
-    "infant newborn",
     "annual yearly",
     "trip journey",
     "suggestion recommendation",
@@ -330,7 +329,7 @@ CAPITONYMS = words(
     " cork bath mobile",
     "jordan chad georgia guinea us it who aids cat sat act ram rom sim pin lan wan rest soap dom ace ids led at or in is be"
     " no so do to by am",
-    "pm add aid all arms ask ate bat bet bit boss bug cam can car care case cap cd crow date dot ear era fat fit fun gas gem"
+    "pm ad add aid all arms ask ate bat bet bit boss bug cam can car care case cap cd crow date dot ear era fat fit fun gas gem"
     " ice ira lame let",
     "mad man map mid mit nice now nut off oil old one our out own pad pal pan par pat pet pie pit pot pro ran red sad san sea"
     " set she sin sir",

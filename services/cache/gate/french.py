@@ -145,6 +145,7 @@ FRENCH = Grammar(
     ),
     wishes=pattern(r"(?:je (?:voudrais|veux|souhaite|souhaiterais|aimerais|dois|cherche à)|nous (?:voulons|voudrions)|je aimerais|pour)"),
     back_references=pattern(rf"comment(?: {_DO_IT})?\Z"),
+    gendered=words("livre tour mode poste voile manche mémoire page poêle moule vase somme crêpe physique"),
     articles=words("le la les un une"),
     empty=words("est sont ce que c' il y a t s'il"),
     links=pairs(

@@ -3,7 +3,7 @@
 from services.cache.gate.grammar import Frame, Grammar, ending, pattern
 from services.cache.gate.tables import groups, numerals, pairs, phrases, stemmed, words
 
-_ICH = r"(?:ich|man|wir|du|ihr|sie)"
+_ICH = r"(?:ich|man|wir|du)"
 _ASKING = r"(?=(?:wie|was|wann|wo|warum|weshalb|wieso|wer|wen|wem|welche\w*|ob|wieviel|wohin|woher|worin)(?: |\Z))"
 _TELL = (
     r"(?:sag(?:e|en|t)?(?: sie)? (?:mir|uns)|erklär(?:e|en|t)?(?: sie)? (?:mir|uns)(?: bitte)?|zeig(?:e|en|t)?(?: sie)? (?:mir|uns)"
@@ -176,6 +176,7 @@ GERMAN = Grammar(
     ),
     wishes=pattern(r"(?:ich|wir) (?:möchten?|will|wollen|würden?(?: gerne?)?|muss|müssen)(?: gerne?)?"),
     back_references=pattern(rf"wie {_DO_IT}\Z|wie\Z"),
+    gendered=words("see leiter band kiefer steuer tor schild verdienst gehalt erbe heide messer tau weise flur"),
     articles=words("der die das den dem des ein eine einen einem einer eines"),
     empty=words("man ist sind war waren es denn eigentlich mal bitte gerade dass daß um sich genau wird werden wurde wurden bin"),
     links=pairs(

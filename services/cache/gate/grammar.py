@@ -31,6 +31,8 @@ class Grammar:
     # A second sentence that asks for nothing but the first: "How do I do that?"
     back_references: re.Pattern[str]
     articles: frozenset[str]
+    # Nouns whose gender, told by the article, makes another word: "el capital", "la capital".
+    gendered: frozenset[str] = frozenset()
     # Words without content of their own: the sense of the clause is in its question and tense.
     empty: frozenset[str]
     # Prepositions and conjunctions, by one name for each meaning.

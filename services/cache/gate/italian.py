@@ -44,7 +44,7 @@ ITALIAN = Grammar(
         Frame(
             "howto",
             pattern(
-                r"come (?:posso|si può|possiamo|potrei|devo|dovrei|si deve|faccio a|faccio per|si fa a|si fa per|puoi"
+                r"come (?:posso|si può|possiamo|potrei|devo|dovrei|si deve|faccio a|faccio per|si fa a|si fa per"
                 r"|bisogna)",
                 r"come si (?=\w)",
                 r"come (?=\w+(?:are|ere|ire|rre)(?: |\Z))",
@@ -102,6 +102,7 @@ ITALIAN = Grammar(
     ),
     wishes=pattern(r"(?:voglio|vorrei|devo|desidero|mi piacerebbe|ho bisogno di|per)"),
     back_references=pattern(rf"come(?: {_DO_IT})?\Z"),
+    gendered=words("capitale fine fronte finale radio pianeta"),
     articles=words("il lo la i gli le un uno una"),
     empty=words("è sono che si c' ci"),
     links=pairs(
@@ -116,7 +117,7 @@ ITALIAN = Grammar(
     ),
     first_person=words("io mio mia miei mie mi me noi nostro nostra"),
     second_person=words("tu tuo tua tuoi tue ti te suo sua vostro vostra"),
-    anyone=words("si puoi"),
+    anyone=words("si"),
     past=words("era erano fu furono"),
     present=words("è sono"),
     is_past=lambda word: False,

@@ -41,7 +41,7 @@ PORTUGUESE = Grammar(
             "howto",
             pattern(
                 r"como (?:é que )?(?:eu )?(?:posso|se pode|podemos|poderia|devo|deveria|faço para|se faz para|pode se|consigo"
-                r"|é possível|você pode)(?: eu)?",
+                r"|é possível)(?: eu)?",
                 r"como (?=\w+(?:ar|er|ir|or)(?: |\Z))",
                 r"como se (?=\w)",
                 r"como (?:é que )?eu(?= )",
@@ -96,6 +96,7 @@ PORTUGUESE = Grammar(
     ),
     wishes=pattern(r"(?:eu )?(?:quero|queria|gostaria de|preciso|desejo|tenho que|para)"),
     back_references=pattern(rf"como(?: {_DO_IT})?\Z"),
+    gendered=words("capital cura rádio grama cabeça moral caixa"),
     articles=words("o a os as um uma uns umas"),
     empty=words("é são está estão que se há"),
     links=pairs(
@@ -108,7 +109,7 @@ PORTUGUESE = Grammar(
     negations=pairs("não=não nunca=nunca jamais=nunca nenhum=nenhum nenhuma=nenhum nada=nada ninguém=ninguém nem=nem"),
     first_person=words("eu meu minha meus minhas me mim nós nosso nossa"),
     second_person=words("tu você teu tua seu sua seus suas te"),
-    anyone=words("se você"),
+    anyone=words("se"),
     past=words("era eram foi foram"),
     present=words("é são"),
     is_past=lambda word: False,

@@ -55,7 +55,7 @@ SPANISH = Grammar(
             "howto",
             pattern(
                 r"c[oó]mo (?:puedo|puede|se puede|podemos|podría|podria|debo|debería|deberia|puede uno|hago para|se hace para"
-                r"|hay que|tengo que|puedes)(?: yo)?",
+                r"|hay que|tengo que)(?: yo)?",
                 r"c[oó]mo (?=\w+(?:ar|er|ir|[aei]rlo|arse|erse|irse)(?: |\Z))",
                 r"c[oó]mo se (?=\w)",
                 r"c[oó]mo (?=(?!es |está "
@@ -119,6 +119,7 @@ SPANISH = Grammar(
     ),
     wishes=pattern(r"(?:quiero|quisiera|necesito|me gustaría|querría|deseo|tengo que|para)"),
     back_references=pattern(rf"c[oó]mo(?: {_DO_IT})?\Z"),
+    gendered=words("capital cura orden cometa frente policía editorial margen pendiente corte cólera"),
     articles=words("el la los las un una unos unas lo"),
     empty=words("es son está están que se hay"),
     links=pairs(
@@ -132,7 +133,7 @@ SPANISH = Grammar(
     ),
     first_person=words("yo mi mis me nos nuestro nuestra nuestros nuestras"),
     second_person=words("tú tu tus te usted su sus vos"),
-    anyone=words("se uno puedes"),
+    anyone=words("se uno"),
     past=words("era eran fue fueron estaba estaban"),
     present=words("es son"),
     is_past=lambda word: False,

@@ -94,7 +94,7 @@ def _word(token: Token, grammar: Grammar, styled: bool, is_first: bool, previous
         if len(raw) == 1 and not is_first and raw != "I":
             return [Word(raw, raw, Kind.WORD)]
         if (
-            (raw in grammar.words and raw != form)
+            (raw in grammar.words and (raw.isupper() or not is_first))
             or (len(raw) > 1 and raw.isupper() and (form in grammar.capitonyms or form in grammar.verbs))
             or (not is_first and form in grammar.capitonyms)
         ):
