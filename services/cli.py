@@ -31,6 +31,10 @@ def main() -> int:
             return int(importlib.import_module(MAINS[options.name]).main())
         case "ledger":
             return _look_after_books(options)
+        case "replay":
+            from services import replay
+
+            return replay.main(options.log, options.policy, options.decisions)
         case "warm":
             return _warm(options)
         case "envoy-config":
@@ -60,6 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     warm.add_argument("--model", default="", help="for lines that name none")
     warm.add_argument("--tenant", default="", help="whose answers they are, `team:red` say (default: anonymous callers)")
     warm.add_argument("--namespace", default="", help="as in x-cache-namespace")
+
+    replay = commands.add_parser("replay", help="say what another routing policy would have chosen")
+    replay.add_argument("log", type=Path, help="the file that ROUTING_LOG named")
+    replay.add_argument("--policy", type=Path, metavar="FILE", help="JSON or joulegate.toml; without it the recorded policies decide again")
+    replay.add_argument("--decisions", type=Path, metavar="OUT", help="write each decision as a line of JSON")
 
     config = commands.add_parser("envoy-config", help="write Envoy's configuration into a folder")
     config.add_argument("--clusters", choices=["compose"], default="compose", help="where the services are (default: %(default)s)")

@@ -3,9 +3,8 @@
 import random
 import sys
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
 
 from joulegate.cache.v1.cache_service_pb2_grpc import CacheServiceStub
 from joulegate.cache.v1.flight_service_pb2_grpc import FlightServiceStub
@@ -25,6 +24,7 @@ from services.router.cache_ops_servicer import CacheOpsServicer
 from services.router.callers import open_callers
 from services.router.chat_servicer import ChatServicer
 from services.router.complexity import Scorer
+from services.router.decision_log import RecordedSelection, open_log
 from services.router.families import Families, read_declared
 from services.router.forecast import Forecast
 from services.router.intake import Intake
@@ -35,7 +35,7 @@ from services.router.openai_servicer import OpenAIServicer
 from services.router.ops_servicer import OpsServicer
 from services.router.output_lengths import OutputLengths
 from services.router.pipeline import LookupBounds, Pipeline
-from services.router.policy import RoutingPolicy, configured, document_of
+from services.router.policy import configured, document_of
 from services.router.provider_watch import watch_providers
 from services.router.ranking import Ranking
 from services.router.rates import Rates, watch_rates
@@ -52,6 +52,7 @@ from services.runtime.clock import Clock, SystemClock
 from services.runtime.config_file import read_config
 from services.runtime.identity import StaticKey
 from services.runtime.mesh import Mesh
+from services.runtime.settings import SettingsError
 
 
 @asynccontextmanager
@@ -69,12 +70,9 @@ async def build(settings: RouterSettings, mesh: Mesh) -> AsyncIterator[None]:
         watch = await stack.enter_async_context(watch_providers(dispatch))
         near_cache = NearCache(settings.near_cache_bytes, settings.near_cache_ttl_s)
         rates = await stack.enter_async_context(watch_rates(RatesServiceStub(mesh.channel("ledger")), watch))
-        config = read_config(settings.config)
-        policy = configured(config, settings.routing_strategy, settings.router_weights)
-        selection, lengths = _selection(policy, config, rates, clock)
-        policies = PolicyServiceStub(mesh.channel("ledger"))
-        version = PolicyVersion(policy, 0, document_of(config))
-        live = await stack.enter_async_context(open_policy(policies, version, selection.slates.apply))
+        lengths, policies = OutputLengths(), PolicyServiceStub(mesh.channel("ledger"))
+        selection, version = await _selection(settings, rates, lengths, clock, stack)
+        live = await stack.enter_async_context(open_policy(policies, version, selection.apply))
         lookup_s = LookupBounds(exact=settings.cache_lookup_s, reworded=settings.rewording_s)
         pipeline = Pipeline(
             watch,
@@ -108,12 +106,23 @@ async def build(settings: RouterSettings, mesh: Mesh) -> AsyncIterator[None]:
         yield
 
 
-def _selection(policy: RoutingPolicy, config: Mapping[str, Any], rates: Rates, clock: Clock) -> tuple[Selection, OutputLengths]:
-    """Who chooses, and what it learns of answers' lengths. Raises SettingsError for what joulegate.toml says wrong."""
-    lengths = OutputLengths()
-    slates = Slates(policy, Families(read_declared(config)), rates)
-    ranking = Ranking(clock.monotonic, random.random)
-    return Selection(slates, ranking, Forecast(rates, lengths), Scorer.load(), clock.monotonic), lengths
+async def _selection(
+    settings: RouterSettings, rates: Rates, lengths: OutputLengths, clock: Clock, stack: AsyncExitStack
+) -> tuple[Selection, PolicyVersion]:
+    """Who chooses, and by which policy at first. Raises SettingsError for what joulegate.toml says wrong."""
+    config = read_config(settings.config)
+    policy, document = configured(config, settings.routing_strategy, settings.router_weights), document_of(config)
+    declared = read_declared(config)
+    slates, scorer = Slates(policy, Families(declared), rates), Scorer.load()
+    version = PolicyVersion(policy, 0, document)
+    if settings.routing_log is None:
+        ranking = Ranking(clock.monotonic, random.random)
+        return Selection(slates, ranking, Forecast(rates, lengths), scorer, clock.monotonic), version
+    try:
+        decisions = await stack.enter_async_context(open_log(settings.routing_log))
+    except OSError as error:
+        raise SettingsError([f"ROUTING_LOG={str(settings.routing_log)!r}: {error.strerror}"]) from None
+    return RecordedSelection(policy, document, declared, slates, rates, lengths, scorer, clock.monotonic, decisions), version
 
 
 def main() -> int:

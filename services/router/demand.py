@@ -34,6 +34,15 @@ class Demand:
         self.needs = required.union(_needs(request))
         self.streamed = request.stream
 
+    @classmethod
+    def known(cls, input_tokens: int, max_output_tokens: int | None, needs: frozenset[str], home: bytes, *, streamed: bool) -> "Demand":
+        """One whose request nobody has any more, only what it came to."""
+        demand = cls(chat_pb2.ChatRequest(stream=streamed), needs)
+        demand._most_tokens = demand._input_tokens = input_tokens
+        demand._home = home
+        demand.max_output_tokens = max_output_tokens
+        return demand
+
     @property
     def input_tokens(self) -> int:
         """Of the prompt, as near as choosing needs it."""

@@ -8,7 +8,6 @@ from services.router.catalogue import Candidate
 from services.router.demand import Demand
 from services.router.families import Traits
 from services.router.load import Live
-from services.router.output_lengths import OutputLengths
 from services.router.prospect import Prospect
 from services.router.rates import Rate
 
@@ -25,10 +24,16 @@ class RateSource(Protocol):
     def of(self, provider: str, model: str) -> Rate | None: ...
 
 
+class LengthSource(Protocol):
+    """Whoever knows how long answers get."""
+
+    def expected(self, model: str, bound: int | None) -> float: ...
+
+
 class Forecast:
     """Foretells figures."""
 
-    def __init__(self, rates: RateSource, lengths: OutputLengths) -> None:
+    def __init__(self, rates: RateSource, lengths: LengthSource) -> None:
         self._rates = rates
         self._lengths = lengths
 

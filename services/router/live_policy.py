@@ -19,6 +19,8 @@ from services.runtime.settings import SettingsError
 log = logs.get(__name__)
 
 RETRY_S: Final = 0.2
+# Puts a policy into force: the policy, the document that it was read from, and its version.
+Apply = Callable[[RoutingPolicy, Mapping[str, Any], int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class PolicyVersion:
 class LivePolicy:
     """Made by `open_policy`, which keeps it fresh. While the ledger is away the last version holds."""
 
-    def __init__(self, stub: pb_grpc.PolicyServiceStub, configured: PolicyVersion, apply: Callable[[RoutingPolicy], None]) -> None:
+    def __init__(self, stub: pb_grpc.PolicyServiceStub, configured: PolicyVersion, apply: Apply) -> None:
         self._stub = stub
         self._apply = apply
         self.newest = configured
@@ -61,7 +63,7 @@ class LivePolicy:
             except SettingsError as error:
                 log.error("policy_not_understood", version=stored.version, problems=error.problems)
             else:
-                self._apply(self.newest.policy)
+                self._apply(self.newest.policy, self.newest.document, stored.version)
                 metrics.POLICY_VERSION.set(stored.version)
                 log.info("policy_in_force", version=stored.version)
         return self.newest
@@ -74,9 +76,7 @@ def read_version(stored: pb.Policy) -> PolicyVersion:
 
 
 @asynccontextmanager
-async def open_policy(
-    stub: pb_grpc.PolicyServiceStub, configured: PolicyVersion, apply: Callable[[RoutingPolicy], None]
-) -> AsyncIterator[LivePolicy]:
+async def open_policy(stub: pb_grpc.PolicyServiceStub, configured: PolicyVersion, apply: Apply) -> AsyncIterator[LivePolicy]:
     """A policy that hears of new versions while entered; `apply` is given each that comes into force."""
     live = LivePolicy(stub, configured, apply)
     keeper = asyncio.create_task(live.keep_watching())

@@ -33,11 +33,11 @@ class Live:
         "_own_when_told",
         "_p95s",
         "_peaks",
-        "_told_at",
         "_withheld_until",
         "between_tokens_s",
         "failure_odds",
         "told",
+        "told_at",
     )
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Live:
         """Takes in what dispatch says. Read once here, for each request looks at it."""
         # The figures as dispatch told them; None before any call.
         self.told = figures
-        self._told_at, self._own_when_told = now, self._own_count
+        self.told_at, self._own_when_told = now, self._own_count
         # By whether the answer is streamed; of the other kind, where there is none of this one.
         self._averages: tuple[float | None, float | None] = (None, None)
         self._peaks: tuple[float | None, float | None] = (None, None)
@@ -93,7 +93,7 @@ class Live:
     def peak_s(self, now: float, *, streamed: bool) -> float | None:
         """The peak time to the first event of such an answer; None before any call ended."""
         peak_s = self._peaks[streamed]
-        return None if peak_s is None else peak_s * exp(min(0.0, self._told_at - now) / PEAK_TAU_S)
+        return None if peak_s is None else peak_s * exp(min(0.0, self.told_at - now) / PEAK_TAU_S)
 
     def average_s(self, *, streamed: bool) -> float | None:
         """The average time to the first event of such an answer; None before the first one."""

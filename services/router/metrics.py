@@ -20,6 +20,7 @@ FLIGHT_PROMOTIONS = Counter("joulegate_router_flight_promotions", "Times a follo
 CACHE_FAULTS = Counter("joulegate_router_cache_faults", "Calls of the cache that failed and were taken as misses.", ["call"])
 VERIFICATIONS = Counter("joulegate_router_verifications", "Answers to other words that were asked anew for comparison.", ["result"])
 POLICY_VERSION = Gauge("joulegate_router_policy_version", "Version of the routing policy in force; 0 is what is configured.")
+DECISIONS_DROPPED = Counter("joulegate_router_decisions_dropped", "Routing decisions that ROUTING_LOG should hold and does not.")
 KEY_QUESTIONS = Counter("joulegate_router_key_questions", "Keys that were not known and asked of the ledger, by result.", ["result"])
 ADMISSIONS = Counter(
     "joulegate_router_admissions",

@@ -28,5 +28,12 @@ class OutputLengths:
 
     def expected(self, model: str, bound: int | None) -> float:
         """Tokens of the next answer, of at most `bound`; of a model that has not answered yet, as of all."""
-        mean = self._means.get(model, self._overall)
+        return self.bounded(self._means.get(model, self._overall), bound)
+
+    def means(self) -> dict[str, float]:
+        """What is expected of each model's answers without a bound; under the empty name, of those that have not answered."""
+        return {**self._means, "": self._overall}
+
+    @staticmethod
+    def bounded(mean: float, bound: int | None) -> float:
         return mean if bound is None else min(mean, float(bound))

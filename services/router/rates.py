@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -86,6 +86,11 @@ class Rates:
             self._unlisted.add((provider, model))
         return rate
 
+    @property
+    def known(self) -> Mapping[Target, Rate]:
+        """All of them. Nobody changes it: newer ones are in another one."""
+        return self._rates
+
     async def keep_fresh(self) -> None:
         """Runs until cancelled."""
         loop = asyncio.get_running_loop()
@@ -117,7 +122,7 @@ class Rates:
                 chunk = targets[start : start + CHUNK]
                 models = [pb.RatedModel(provider=provider, model=model) for provider, model in chunk]
                 response = await self._stub.ListRates(pb.ListRatesRequest(models=models), timeout=TIMEOUT_S)
-                self._rates.update(zip(chunk, map(_rate, response.rates), strict=True))
+                self._rates = {**self._rates, **dict(zip(chunk, map(_rate, response.rates), strict=True))}
         except grpc.aio.AioRpcError as error:
             if not self._is_silent:
                 log.warning("rates_unknown", reason=error.details())

@@ -7,14 +7,16 @@ them in order by what is known at that moment, and waits for nothing.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
-from typing import Final
+from typing import Any, Final, Protocol
 
+from joulegate.chat.v1 import chat_pb2
 from services.router.catalogue import Candidate, Catalogue
-from services.router.complexity import Complexity, Scorer, quality
+from services.router.complexity import Complexity, quality
 from services.router.decision import Decision, Option, Rejected
 from services.router.demand import Demand
 from services.router.families import Traits
 from services.router.forecast import Forecast, Quality
+from services.router.policy import RoutingPolicy
 from services.router.prospect import Feasible, Prospect, feasible, logarithms, score, terms_of
 from services.router.ranking import Judgement, Ranking, is_able, near_best
 from services.router.slate import Asked, Slate, Slates, nobody_left
@@ -53,15 +55,25 @@ class _Outcome:
     near_count: int = 0
 
 
+class ScoreSource(Protocol):
+    """Whoever tells how hard a request is."""
+
+    def score(self, request: chat_pb2.ChatRequest) -> Complexity: ...
+
+
 class Selection:
     """Chooses."""
 
-    def __init__(self, slates: Slates, ranking: Ranking, forecast: Forecast, scorer: Scorer, now: Callable[[], float]) -> None:
+    def __init__(self, slates: Slates, ranking: Ranking, forecast: Forecast, scorer: ScoreSource, now: Callable[[], float]) -> None:
         self.slates = slates
         self._ranking = ranking
         self._forecast = forecast
         self._scorer = scorer
         self._now = now
+
+    def apply(self, policy: RoutingPolicy, document: Mapping[str, Any], version: int) -> None:
+        """Goes by another policy from now on, which is read from the document."""
+        self.slates.policy = policy
 
     def gather(self, catalogue: Catalogue, asked: Asked) -> Slate:
         """Who can serve the request. Raises GatewayError when nobody can, or may."""

@@ -71,6 +71,12 @@ class RouterSettings:
         "What counts how much in the strategy `eco`: `cost=0.35,latency=0.2,reliability=0.3,energy=0.15` when unset. Also `carbon`, "
         "`quality`.",
     )
+    routing_log: Path | None = setting(
+        "ROUTING_LOG",
+        path,
+        None,
+        "File that every routing decision is appended to, without any text of a request, for `joulegate replay`. Unset: none are kept.",
+    )
     request_timeout_s: float = setting("REQUEST_TIMEOUT_SECONDS", number(above=0), "600", "The longest that a request may take in all.")
     drain_s: float = setting("DRAIN_SECONDS", number(least=0), "30", "How long running calls may go on after SIGTERM.")
     ledger_wait_s: float = setting(

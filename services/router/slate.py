@@ -32,6 +32,12 @@ class Asked:
     caller: Caller
     wishes: Wishes = NO_WISHES
     wants_figures: bool = False
+    # Where it is known already.
+    demand: Demand | None = None
+
+    def new_demand(self) -> Demand:
+        """What is asked of whoever answers."""
+        return self.demand or Demand(self.request, self.wishes.required)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +65,13 @@ class _Pools:
 
 
 class Slates:
-    """Finds candidates by the policy of the moment."""
+    """Finds candidates by the policy of the moment. A slate that was gathered keeps the one that it was gathered by."""
 
     def __init__(self, policy: RoutingPolicy, families: Families, rates: RateSource) -> None:
         self.policy = policy
         self._families = families
         self._rates = rates
         self._pools = _Pools(Catalogue(), policy)
-
-    def apply(self, policy: RoutingPolicy) -> None:
-        """Goes by another policy from now on. A slate that was gathered keeps the one that it was gathered by."""
-        self.policy = policy
 
     def gather(self, catalogue: Catalogue, asked: Asked) -> Slate:
         """Raises GatewayError when nobody can serve the model, or none of them may be asked."""
@@ -85,7 +87,7 @@ class Slates:
         is_only = len(left) == 1 and virtual is None
         if is_only and not wishes.required and not asked.wants_figures and not constraints.are_set:
             return Slate(asked, policy, left, virtual, rejected, constraints)
-        demand = Demand(asked.request, wishes.required)
+        demand = asked.new_demand()
         able, unable = _less(left, self._is_unable(demand))
         if not able:
             if virtual is not None or wishes.required:

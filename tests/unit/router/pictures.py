@@ -57,8 +57,8 @@ class Scene:
     def __post_init__(self) -> None:
         self.lengths = OutputLengths()
         self.load = Load()
-        self.load.tell(_figures(self.served), NOW, is_whole=True)
-        self.catalogue = Catalogue(_providers(self.served), self.load)
+        self.load.tell(figures_of(self.served), NOW, is_whole=True)
+        self.catalogue = Catalogue(providers_of(self.served), self.load)
         rates = _Rates({(one.provider, one.model): rate(one) for one in self.served})
         declared = {(one.provider, one.model): Declared(one.tier) for one in self.served if one.tier}
         ranking = Ranking(lambda: self.now, Random(7).random)
@@ -109,7 +109,7 @@ def rate(served: Served) -> Rate:
     )
 
 
-def _providers(served: Iterable[Served]) -> list[pb.Provider]:
+def providers_of(served: Iterable[Served]) -> list[pb.Provider]:
     providers: dict[str, pb.Provider] = {}
     for one in served:
         provider = providers.setdefault(
@@ -119,7 +119,7 @@ def _providers(served: Iterable[Served]) -> list[pb.Provider]:
     return list(providers.values())
 
 
-def _figures(served: Iterable[Served]) -> list[pb.ModelFigures]:
+def figures_of(served: Iterable[Served]) -> list[pb.ModelFigures]:
     figures = []
     for one in served:
         if one.seconds is None and not one.in_flight:
