@@ -1,4 +1,4 @@
-"""Microseconds of a core for a routing decision: `python bench/routing.py [--out FILE]`, with services/ and gen/ on PYTHONPATH.
+"""Microseconds of a core for a routing decision: `python bench/routing.py [--out FILE]`.
 
 Fifty candidates of a virtual model with all figures known, weighed by all six criteria; a prompt of 1 KB. The aim is 500 for the whole of it.
 """
@@ -6,30 +6,35 @@ Fifty candidates of a virtual model with all figures known, weighed by all six c
 import argparse
 import json
 import random
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from google.protobuf.duration_pb2 import Duration
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "gen")]
 
-from joulegate.chat.v1 import chat_pb2, receipt_pb2
-from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
-from services.router.catalogue import Catalogue
-from services.router.complexity import Scorer
-from services.router.demand import Demand
-from services.router.families import Families
-from services.router.forecast import Forecast
-from services.router.load import Load
-from services.router.output_lengths import OutputLengths
-from services.router.policy import RoutingPolicy, VirtualModel
-from services.router.prospect import Constraints
-from services.router.ranking import Ranking
-from services.router.rates import Rate
-from services.router.selection import Selection
-from services.router.slate import Asked, Slates
-from services.router.strategies import Strategy, Weights
-from services.router.wishes import NO_WISHES, Wishes
-from services.runtime.identity import ANONYMOUS
+from google.protobuf.duration_pb2 import Duration  # noqa: E402
+
+from joulegate.chat.v1 import chat_pb2, receipt_pb2  # noqa: E402
+from joulegate.dispatch.v1 import dispatch_service_pb2 as pb  # noqa: E402
+from services.router.catalogue import Catalogue  # noqa: E402
+from services.router.complexity import Scorer  # noqa: E402
+from services.router.demand import Demand  # noqa: E402
+from services.router.families import Families  # noqa: E402
+from services.router.forecast import Forecast  # noqa: E402
+from services.router.load import Load  # noqa: E402
+from services.router.output_lengths import OutputLengths  # noqa: E402
+from services.router.policy import RoutingPolicy, VirtualModel  # noqa: E402
+from services.router.prospect import Constraints  # noqa: E402
+from services.router.ranking import Ranking  # noqa: E402
+from services.router.rates import Rate  # noqa: E402
+from services.router.selection import Selection  # noqa: E402
+from services.router.slate import Asked, Slates  # noqa: E402
+from services.router.strategies import Strategy, Weights  # noqa: E402
+from services.router.wishes import NO_WISHES, Wishes  # noqa: E402
+from services.runtime.identity import ANONYMOUS  # noqa: E402
 
 AIM_US = 500
 PROVIDERS, MODELS = (

@@ -31,6 +31,11 @@ def test_the_runner_up_says_what_it_would_have_cost_more() -> None:
     difference = second["difference"]
     for name in ("cost_usd", "energy_joules", "carbon_grams", "latency_seconds", "quality"):
         assert difference[name] == pytest.approx(second["expected"][name] - chosen["expected"][name])
+    expected = chosen["expected"]
+    tokens = document["input_tokens"] + chosen["output_tokens"]
+    assert expected["cost_usd"] == pytest.approx(tokens * 1e-6)
+    assert expected["energy_joules"] == pytest.approx(tokens * 0.1)
+    assert expected["carbon_grams"] == pytest.approx(tokens * 0.1 / 3.6e6 * 360)
     assert difference["cost_usd"] > 0 > difference["carbon_grams"] and difference["latency_seconds"] < 0
 
 
