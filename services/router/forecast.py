@@ -47,34 +47,37 @@ class Forecast:
         self, candidates: Sequence[Candidate], traits: Sequence[Traits], demand: Demand, quality: Quality, now: float
     ) -> list[Prospect]:
         """One for each, at `now` in monotonic seconds."""
-        slowest_s = max((live.between_tokens_s or 0.0 for live in (candidate.live for candidate in candidates)), default=0.0)
+        lives = [candidate.live for candidate in candidates]
+        # Whose tokens nobody has timed is not faster for that.
+        slowest_s = max((live.between_tokens_s or 0.0 for live in lives), default=0.0)
         qualities = {tier: quality(tier) for tier in {trait.tier for trait in traits}}
-        return [
-            self._prospect(candidate, demand, qualities[trait.tier], slowest_s, now)
-            for candidate, trait in zip(candidates, traits, strict=True)
-        ]
-
-    def _prospect(self, candidate: Candidate, demand: Demand, quality: float | None, slowest_s: float, now: float) -> Prospect:
-        live, streamed = candidate.live, demand.streamed
-        output_tokens = self.output_tokens(candidate, demand)
-        latency_s = live.expected_s(now, streamed=streamed)
-        if latency_s is not None and streamed:
-            # Whose tokens nobody has timed is not faster for that.
-            latency_s += output_tokens * (slowest_s if live.between_tokens_s is None else live.between_tokens_s)
-        cost_usd = energy_j = carbon_g = None
-        rate = self.rate(candidate)
-        if rate is not None:
-            if rate.cost_basis != COST_BASIS_UNKNOWN:
-                cost_usd = rate.cost_nano_usd(demand.input_tokens, output_tokens) * NANO
-            if rate.energy_basis != ENERGY_BASIS_DEFAULT:
-                energy_j = rate.joules(demand.input_tokens, output_tokens)
-                carbon_g = rate.grams(energy_j)
-        return Prospect(cost_usd, energy_j, carbon_g, latency_s, _p95_s(live, streamed), live.failure_odds, quality)
+        lengths = {model: self._lengths.expected(model, demand.max_output_tokens) for model in {one.model for one in candidates}}
+        streamed, input_tokens = demand.streamed, demand.input_tokens
+        prospects = []
+        for candidate, live, trait in zip(candidates, lives, traits, strict=True):
+            output_tokens = lengths[candidate.model]
+            latency_s = live.expected_s(now, streamed=streamed)
+            if latency_s is not None and streamed:
+                latency_s += output_tokens * (slowest_s if live.between_tokens_s is None else live.between_tokens_s)
+            prices = _prices(self._rates.of(*candidate.target), input_tokens, output_tokens)
+            prospects.append(Prospect(*prices, latency_s, _p95_s(live, streamed), live.failure_odds, qualities[trait.tier]))
+        return prospects
 
     def hoped_s(self, candidates: Sequence[Candidate], prospects: Sequence[Prospect], demand: Demand, now: float) -> list[float]:
         """Each one's latency, were it as fast as its peak, which comes down unasked, lets hope. Who was never asked may be anything."""
         streamed = demand.streamed
         return [_hope(candidate, prospect.latency_s, streamed, now) for candidate, prospect in zip(candidates, prospects, strict=True)]
+
+
+def _prices(rate: Rate | None, input_tokens: float, output_tokens: float) -> tuple[float | None, float | None, float | None]:
+    """US dollars, joules and grams."""
+    if rate is None:
+        return None, None, None
+    cost_usd = None if rate.cost_basis == COST_BASIS_UNKNOWN else rate.cost_nano_usd(input_tokens, output_tokens) * NANO
+    if rate.energy_basis == ENERGY_BASIS_DEFAULT:
+        return cost_usd, None, None
+    energy_j = rate.joules(input_tokens, output_tokens)
+    return cost_usd, energy_j, rate.grams(energy_j)
 
 
 def _p95_s(live: Live, streamed: bool) -> float | None:

@@ -79,8 +79,13 @@ class Ranking:
         `shares` are providers' parts of turns and of chances.
         """
         now = self._now()
-        able = [place for place, candidate in enumerate(candidates) if is_able(candidate, now)]
-        rest = [candidate for candidate in candidates if not is_able(candidate, now)]
+        able: list[int] = []
+        rest: list[Candidate] = []
+        for place, candidate in enumerate(candidates):
+            if is_able(candidate, now):
+                able.append(place)
+            else:
+                rest.append(candidate)
         # The sort keeps the sequence among those that come back at the same time.
         rest.sort(key=lambda candidate: candidate.live.withheld_s(now))
         if judgement is None:
