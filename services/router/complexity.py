@@ -1,18 +1,42 @@
 """How hard a prompt is, as a number that thresholds may rest on.
 
-A score is turned into probabilities by calibration: that a weaker model's answer is as good as a stronger one's, and that either answers
-well. The two models of the data stand for two tiers; models of other tiers lie on the straight line through both in log-odds.
+The score has two parts: a sum over landmarks, prompts of the data whose form (prompt_features) is more or less like this one's, so that it
+may bend and fades where nothing is known; and a sum over hashed tokens and pairs of tokens, which tell the topic. `training/complexity.py`
+fits both.
+Calibration turns the score into probabilities: that a weaker model's answer is as good as a stronger one's, and that either answers well.
+The two models of the data stand for two tiers; models of other tiers lie on the straight line through both in log-odds.
 """
 
 import math
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from joulegate.chat.v1 import chat_pb2
+from services.router.prompt_features import Floats, Tokens, features
+from services.router.tokens import encode
 
 # The tiers that the weak and the strong model of the data stand for.
 WEAK_TIER: Final = 2
 STRONG_TIER: Final = 4
+SHIPPED: Final = Path(__file__).parent / "data" / "complexity.npz"
+
+# Of a longer text, this many characters of its head and as many of its tail are read.
+_HALF: Final = 2048
+# A last message shorter than this ("and why?") is read after the one before it.
+_SHORT: Final = 64
+# The Gaussian's exponent is this times the mean square difference of the features.
+WIDTH: Final = 1.0
+# How far from the middle a feature may be, in spreads.
+_FAR: Final = 3.0
+_MIX_LEFT: Final = np.uint64(0x9E3779B97F4A7C15)
+_MIX_RIGHT: Final = np.uint64(0xC2B2AE3D27D4EB4F)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,30 +52,118 @@ class Complexity:
     strong_quality: float
 
 
+@dataclass(frozen=True, slots=True)
+class Lift:
+    """From features to their likeness with landmarks: a Gaussian of the distance, 1 for the same and 0 for what is far."""
+
+    middle: Floats
+    spread: Floats
+    # (landmarks, features), placed as features are.
+    landmarks: Floats
+    # The landmarks' squared lengths.
+    squares: Floats
+
+    @classmethod
+    def of(cls, middle: Floats, spread: Floats, landmarks: Floats) -> Self:
+        """A lift to landmarks that are placed already."""
+        return cls(middle, spread, landmarks, (landmarks * landmarks).sum(axis=1))
+
+    def place(self, found: Floats) -> Floats:
+        """Features centred and scaled; outliers are brought in."""
+        placed: Floats = np.minimum(np.maximum((found - self.middle) / self.spread, -_FAR), _FAR)
+        return placed
+
+    def likeness(self, placed: Floats) -> Floats:
+        """The likeness with each landmark, of one row of placed features or of many."""
+        own = (placed * placed).sum(axis=-1, keepdims=True)
+        twice: Floats = 2 * (placed @ self.landmarks.T) - self.squares
+        likeness: Floats = np.exp((twice - own) * np.float32(WIDTH / self.landmarks.shape[1]))
+        return likeness
+
+
+@dataclass(frozen=True, slots=True)
 class Scorer:
     """Scores prompts."""
 
+    kind_of_token: NDArray[np.uint8]
+    kinds: Floats
+    lift: Lift
+    form_weights: Floats
+    # One weight for each slot that tokens and pairs are hashed to; a power of two of them.
+    topic_weights: Floats
+    # Rows of score, P(weak suffices), P(weak answers well), P(strong answers well); between rows lies a straight line.
+    calibration: tuple[tuple[float, ...], ...]
+
     @classmethod
-    def load(cls) -> Self:
-        """The scorer as it is shipped."""
-        return cls()
+    def load(cls, path: Path = SHIPPED) -> Self:
+        """The scorer as it is shipped, or another one that was trained."""
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls.of(arrays)
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """A scorer of the arrays that its file holds."""
+        lift = Lift.of(*(arrays[name].astype(np.float32) for name in ("middle", "spread", "landmarks")))
+        kinds, form, topic = (arrays[name].astype(np.float32) for name in ("kinds", "form_weights", "topic_weights"))
+        return cls(arrays["kind_of_token"], kinds, lift, form, topic, tuple(map(tuple, arrays["calibration"].tolist())))
 
     def score(self, request: chat_pb2.ChatRequest) -> Complexity:
-        """How hard the request's prompt is. Prompts without any text are as easy as can be."""
-        score = math.log1p(sum(len(message.text) for message in request.messages)) - 6
-        weak, strong = _sigmoid(0.8 - 0.2 * score), _sigmoid(1.5 - 0.2 * score)
-        return Complexity(score, 1 - strong * (1 - weak), weak, strong)
+        """How hard it is what the request asks. What has no text is scored like an empty one."""
+        return self.calibrated(self.raw_score(asked(request)))
+
+    def raw_score(self, text: str) -> float:
+        """The score of a text."""
+        short = shortened(text)
+        tokens = np.array(encode(short), np.int64)
+        form = self.lift.likeness(self.lift.place(features(short, tokens, self.kind_of_token, self.kinds))) @ self.form_weights
+        slots = slots_of(tokens, len(self.topic_weights))
+        return float(form) + float(self.topic_weights[slots].sum()) / math.sqrt(len(slots) + 1)
+
+    def calibrated(self, score: float) -> Complexity:
+        """The probabilities that belong to a score."""
+        table = self.calibration
+        above = bisect_left(table, score, key=itemgetter(0))
+        low, high = table[max(above - 1, 0)], table[min(above, len(table) - 1)]
+        part = (score - low[0]) / (high[0] - low[0]) if high is not low else 0.0
+        suffices, weak, strong = (left + part * (right - left) for left, right in zip(low[1:], high[1:], strict=True))
+        return Complexity(score, suffices, weak, strong)
 
 
 def quality(tier: int, complexity: Complexity) -> float:
     """Probability that a model of this tier, 1 to 5, answers well. Never falls with the tier."""
     weak, strong = _log_odds(complexity.weak_quality), _log_odds(complexity.strong_quality)
-    return _sigmoid(weak + (strong - weak) * (tier - WEAK_TIER) / (STRONG_TIER - WEAK_TIER))
+    return 1 / (1 + math.exp(-(weak + (strong - weak) * (tier - WEAK_TIER) / (STRONG_TIER - WEAK_TIER))))
+
+
+def asked(request: chat_pb2.ChatRequest) -> str:
+    """The text that an answer is wanted to: the last message of a user, after the one before it when it is short."""
+    said: list[str] = []
+    for message in reversed(request.messages):
+        if message.role != chat_pb2.ROLE_USER:
+            continue
+        said.append(_text(message))
+        if len(said) == 2 or len(said[-1]) >= _SHORT:
+            break
+    return "\n".join(reversed(said))
+
+
+def shortened(text: str) -> str:
+    """The head and the tail of a long text: what is asked stands at either end, and the time to read it is bounded."""
+    return text if len(text) <= 2 * _HALF else text[:_HALF] + text[-_HALF:]
+
+
+def slots_of(tokens: Tokens, count: int) -> NDArray[np.uint64]:
+    """Where the weights of the tokens and of their pairs lie in a table of `count` slots, a power of two."""
+    numbers = tokens.astype(np.uint64)
+    pairs = (numbers[:-1] + np.uint64(1)) * _MIX_LEFT ^ (numbers[1:] * _MIX_RIGHT)
+    mixed = np.concatenate((numbers * _MIX_RIGHT, pairs))
+    return mixed >> np.uint64(64 - (count.bit_length() - 1))
+
+
+def _text(message: chat_pb2.Message) -> str:
+    parts: Sequence[chat_pb2.ContentPart] = message.parts.parts
+    return "\n".join((message.text, *(part.text for part in parts))) if parts else message.text
 
 
 def _log_odds(probability: float) -> float:
     return math.log(probability / (1 - probability))
-
-
-def _sigmoid(log_odds: float) -> float:
-    return 1 / (1 + math.exp(-log_odds))
