@@ -42,6 +42,9 @@ class Analysis:
     # Content words in their base form, sorted.
     words: tuple[str, ...] = ()
     segments: tuple[Segment, ...] = ()
+    # Verbs written with -ing and with -ed: boiling water is not boiled water.
+    gerunds: frozenset[str] = frozenset()
+    participles: frozenset[str] = frozenset()
     # A noun alone, so that to explain it and to say what it is are one.
     is_concept: bool = False
     # Long or of many sentences: nothing may move.
@@ -88,6 +91,7 @@ def _of_code(plain: str, about: str, found: list[Clause], grammar: Grammar) -> A
 def _of_prose(plain: str, about: str, found: list[Clause], grammar: Grammar) -> Analysis:
     questions: list[str] = []
     parts: list[Segment] = []
+    described: list[Item] = []
     literals: list[str] = []
     tense = ""
     is_concept = False
@@ -100,6 +104,8 @@ def _of_prose(plain: str, about: str, found: list[Clause], grammar: Grammar) -> 
         items = content(clause, clause.words, grammar, has_payload=bool(about))
         question, items = _question(clause, items, grammar)
         questions.append(question)
+        # The verb that is asked about may take any form.
+        described += items[1:] if question in ADVICE else items
         tense = tense or _tense(clause, question, grammar)
         front = content(clause, clause.front, grammar) if clause.front else []
         literals += [item.form for item in (*items, *front) if item.kind is Kind.LITERAL]
@@ -131,6 +137,8 @@ def _of_prose(plain: str, about: str, found: list[Clause], grammar: Grammar) -> 
         persons=tuple(sorted(_person(form, grammar) for form in forms if form in grammar.first_person or form in grammar.second_person)),
         words=tuple(sorted(forms)),
         segments=tuple(parts),
+        gerunds=frozenset(item.form for item in described if item.is_gerund),
+        participles=frozenset(item.form for item in described if item.is_participle),
         is_concept=is_concept,
         is_long=len(found) > 2 or len(forms) > _LONGEST_QUESTION,
     )
@@ -157,10 +165,22 @@ def _question(clause: Clause, items: list[Item], grammar: Grammar) -> tuple[str,
     if question == "compose" and items and forms[0] in NAMED and clause.head.startswith(("give", "i ")):
         return "what", items
     if question == "what":
-        return question, _possessed(items, grammar)
+        return question, _possessed(_superlative_first(items, grammar), grammar)
     if question == "whether":
         return _ability(items) or (question, _verdict_last(items))
     return question, items
+
+
+def _superlative_first(items: list[Item], grammar: Grammar) -> list[Item]:
+    """Puts "which planet is the largest" as "what is the largest planet"."""
+    is_apart = len(items) > 1 and _is_superlative(items[1].form) and not _is_superlative(items[0].form)
+    if is_apart and (len(items) == 2 or items[2].form in grammar.links):
+        return [items[1], items[0], *items[2:]]
+    return items
+
+
+def _is_superlative(form: str) -> bool:
+    return form in ("best", "worst") or (len(form) > 5 and form.endswith("est"))
 
 
 def _possessed(items: list[Item], grammar: Grammar) -> list[Item]:

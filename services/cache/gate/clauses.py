@@ -13,6 +13,8 @@ _LONGEST_FRONT = 9
 _LONGEST_TOPIC = 4
 # Of so few words what follows a topic may be a fragment too: "nuclear power: pros and cons".
 _SHORT = 9
+# After what is wrong instead of what is wanted.
+_REMEDY = (", what should i do", ", what do i do", ", what can i do")
 # Whom these are for goes without saying.
 _FOR_ME = frozenset(("explain", "compose", "translate", "summarize", "recommend"))
 # Behind these a polite word is what is asked about: "how do you say please".
@@ -141,6 +143,8 @@ def _framed(words: list[Word], grammar: Grammar) -> tuple[str, str, list[Word]]:
             while rest and rest[-1].kind is Kind.COMMA:
                 rest = rest[:-1]
             wish = grammar.wishes.match(_text(rest))
+            if wish is None and frame.question == "howto" and match.group().startswith(_REMEDY):
+                return "remedy", match.group(), rest
             return frame.question, match.group(), rest[_word_count(wish.group()) :] if wish is not None else rest
     for frame in grammar.frames:
         match = frame.shape.match(text)

@@ -52,6 +52,8 @@ def compare(asked: Analysis, kept: Analysis) -> Rule | None:
         return Rule.QUESTION
     if asked.tense != kept.tense and not _is_dated_fragment(asked, kept):
         return Rule.TENSE
+    if not (asked.gerunds.isdisjoint(kept.participles) and asked.participles.isdisjoint(kept.gerunds)):
+        return Rule.TENSE
     if asked.persons != kept.persons:
         return Rule.PERSON
     return _structure(asked, kept)

@@ -10,7 +10,7 @@ from services.cache.gate.tables import words
 from services.cache.gate.wording import Word
 
 # Questions about a way to act: the asker, and when they ask, carry nothing.
-ADVICE = frozenset(("howto", "can", "possible", "permitted", "okay", "need", "should"))
+ADVICE = frozenset(("howto", "can", "possible", "permitted", "okay", "need", "should", "remedy"))
 # What a question already says.
 _SAID = {
     "difference": words("difference differ different distinction"),
@@ -44,6 +44,8 @@ _FINAL_MODALS = words("kann können könnte soll sollte muss müssen darf kan ku
 _MODALS = words("should can could would will must may might")
 _PRONOUNS = words("i we you he she it they one")
 # Quantifiers that say nothing in these questions.
+# Questions about words, where any word may be the one.
+_OF_WORDS = frozenset(("meaning", "translate"))
 _IDLE = {"howto": words("any"), "whether": words("any"), "how-many": words("any")}
 # Beside these a function word is spoken of, not used: "the difference between is and are".
 _COORDINATORS = words("and or vs between und oder zwischen et ou entre y e o tra fra en of tussen")
@@ -85,8 +87,9 @@ def content(clause: Clause, source: list[Word], grammar: Grammar, has_payload: b
             starts_noun = follows_be = False
             continue
         is_function = form in grammar.empty or form in grammar.articles
-        if is_function and _is_spoken_of(found, index, said, grammar):
-            kept.append(Item(form, Kind.WORD))
+        if is_function and _is_spoken_of(found, index, said if clause.question in _OF_WORDS else frozenset(), grammar):
+            is_last = index + 1 == len(found)
+            kept.append(Item("do" if is_last and form == "does" and clause.question != "difference" else form, Kind.WORD))
             continue
         if form in grammar.articles:
             if index + 1 < len(found) and found[index + 1].form in grammar.gendered:

@@ -111,6 +111,9 @@ FRAMES = (
     Frame("translate", pattern(r"how (?:do|would|can|could|to|should) (?:i |you |we |one )?say", r"how to say", r"how is (?=.+ said in )")),
     Frame("howto", _HOWTO),
     Frame("howto", pattern(r"how (?:can|could|should|do|does) (?=.+ be )")),
+    Frame("remedy", pattern(r"what (?:should|do|can|must) (?:i|we|you|one) do (?:if|when|in case)")),
+    Frame("howto", pattern(r"(?:walk|guide|take|talk) (?:me|us) through (?=\w+ing )")),
+    Frame("recommend", pattern(r"(?:recommend|suggest)(?: me| us)?")),
     Frame(
         "difference",
         pattern(
@@ -359,8 +362,6 @@ TAILS = (
     Frame("where", ending(r"[,:] where")),
     Frame("how-long", ending(r"[,:] how long(?: does (?:it|that|this) take)?")),
     Frame("cost", ending(r"[,:] how much(?: does (?:it|that|this) cost| is (?:it|that))?")),
-    Frame("howto", pattern(r"(?:walk|guide|take|talk) (?:me|us) through (?=\w+ing )")),
-    Frame("recommend", pattern(r"(?:recommend|suggest)(?: me| us)?")),
     Frame("difference", ending(r"[,:] (?:what is the |the )?difference", r"[,:] how do they differ")),
     Frame("can", ending(r"[,:] can i(?: do (?:that|this|it|so))?")),
     Frame("possible", ending(r"[,:] is (?:that|this|it) possible", r"[,:] possible")),
