@@ -11,16 +11,20 @@ import aiohttp
 
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from joulegate.dispatch.v1 import dispatch_service_pb2_grpc as pb_grpc
+from joulegate.ledger.v1.entry_pb2 import EnergyBoundary
 from joulegate.ops.v1.providers_service_pb2_grpc import add_ProvidersServiceServicer_to_server
 from services.dispatch import breaker_gauge, upstream
+from services.dispatch.addresses import is_this_machine
 from services.dispatch.attempts import Attempts
 from services.dispatch.backend import Backend
 from services.dispatch.breaker import Breakers
 from services.dispatch.catalog import read_catalog
+from services.dispatch.counters import POWERCAP, CountersError, open_counters
 from services.dispatch.demo import DemoBackend
 from services.dispatch.dialects import adapter_for
 from services.dispatch.features import capabilities
 from services.dispatch.listing import keep_listed
+from services.dispatch.metering import Metering
 from services.dispatch.metrics import watch_keys
 from services.dispatch.ops_servicer import ProvidersServicer
 from services.dispatch.provider_spec import DEMO, ProviderSpec
@@ -33,7 +37,7 @@ from services.runtime.clock import Clock, SystemClock
 from services.runtime.config_file import read_config
 from services.runtime.identity import Identities
 from services.runtime.mesh import Mesh
-from services.runtime.settings import read_environment
+from services.runtime.settings import SettingsError, read_environment
 
 log = logs.get(__name__)
 
@@ -45,7 +49,10 @@ async def build(settings: DispatchSettings, mesh: Mesh) -> AsyncIterator[None]:
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(upstream.pool())
-        roster = Roster(_provider(spec, session, clock) for spec in catalog.providers)
+        metering = _metering(settings)
+        if metering is not None:
+            await stack.enter_async_context(_background(metering.run()))
+        roster = Roster(_provider(spec, session, clock, metering) for spec in catalog.providers)
         attempts = Attempts(roster, catalog.retry, clock, random.random)
         servicer = DispatchServicer(attempts, roster, mesh.draining, mesh.tracing.outgoing_headers)
         pb_grpc.add_DispatchServiceServicer_to_server(servicer, mesh.registry)
@@ -58,7 +65,19 @@ async def build(settings: DispatchSettings, mesh: Mesh) -> AsyncIterator[None]:
         yield
 
 
-def _provider(spec: ProviderSpec, session: aiohttp.ClientSession, clock: Clock) -> Provider:
+def _metering(settings: DispatchSettings) -> Metering | None:
+    """The counters that the settings name; None for none. Raises SettingsError when they are not to be had."""
+    if not settings.energy_counters:
+        return None
+    try:
+        found = open_counters(settings.energy_counters, settings.powercap_path)
+    except CountersError as error:
+        raise SettingsError([f"ENERGY_COUNTERS: {error}"]) from None
+    is_machine = POWERCAP in settings.energy_counters
+    return Metering(found, EnergyBoundary.ENERGY_BOUNDARY_IT if is_machine else EnergyBoundary.ENERGY_BOUNDARY_GPU)
+
+
+def _provider(spec: ProviderSpec, session: aiohttp.ClientSession, clock: Clock, metering: Metering | None) -> Provider:
     backend: Backend
     limiter = None
     if spec.kind == DEMO:
@@ -79,6 +98,7 @@ def _provider(spec: ProviderSpec, session: aiohttp.ClientSession, clock: Clock) 
         capabilities=said,
         limiter=limiter,
         timeout_s=spec.timeouts.first_byte_s,
+        metering=metering if spec.kind != DEMO and is_this_machine(spec.base_url) else None,
     )
 
 

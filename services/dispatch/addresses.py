@@ -1,5 +1,6 @@
 """Addresses of providers as people write them, and as each protocol's paths need them."""
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -54,3 +55,12 @@ def _ollama(host: str) -> str:
     if "://" not in host and not re.search(r":\d+$", netloc):
         netloc = f"{netloc}:{_OLLAMA_PORT}"
     return SplitResult(parts.scheme, netloc, parts.path, parts.query, parts.fragment).geturl()
+
+
+def is_this_machine(url: str) -> bool:
+    """Whether an address is one's own: a server there takes its power here."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

@@ -2,26 +2,40 @@
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from types import TracebackType
-from typing import Literal
+from typing import Final, Literal
 
+from joulegate.chat.v1 import chat_pb2
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
+from joulegate.ledger.v1.entry_pb2 import EnergyBoundary
 from services.dispatch import metrics, retry
 from services.dispatch.backend import Answer, Batch
 from services.dispatch.breaker import State
 from services.dispatch.failure import CALLLESS, Failure, Kind
+from services.dispatch.meter import Share
 from services.dispatch.roster import Provider, Roster, duration
 from services.runtime import logs
 from services.runtime.clock import Clock
 
 log = logs.get(__name__)
 
+# Near enough for a weight.
+_BYTES_PER_TOKEN: Final = 3
 _SUPERSEDED = Failure(Kind.SUPERSEDED, "another provider answered first")
 
 
 class Attempt:
     """Entered around the use of `responses`. Whoever begins it has asked whether a call may go out, with nothing awaited in between."""
 
-    def __init__(self, roster: Roster, provider: Provider, target: pb.Target, number: int, answer: Answer, clock: Clock) -> None:
+    def __init__(
+        self,
+        roster: Roster,
+        provider: Provider,
+        target: pb.Target,
+        number: int,
+        answer: Answer,
+        clock: Clock,
+        request: chat_pb2.ChatRequest,
+    ) -> None:
         self._roster = roster
         self._provider = provider
         self.target = target
@@ -32,6 +46,9 @@ class Attempt:
         self._figures = provider.figures.of(target.model)
         # For the breaker, until it has been told how the call ended.
         self._ticket: int | None = None
+        self._request = request
+        # Of what the machine's counters count while it runs.
+        self._share: Share | None = None
         self._began = clock.monotonic()
         self._is_open = False
         self._first_event_s = 0.0
@@ -94,6 +111,8 @@ class Attempt:
 
     def begin(self) -> None:
         self._is_open = True
+        if self._provider.metering is not None:
+            self._share = self._provider.metering.begin(self._request.ByteSize() // _BYTES_PER_TOKEN)
         self._figures.began()
         period = self._breaker.period
         self._ticket = self._breaker.begin(self._began)
@@ -105,6 +124,7 @@ class Attempt:
         if not self._is_open:
             return
         self._is_open = False
+        self._measured()
         self._figures.ended()
         if self.failure is None or self.failure.kind not in CALLLESS:
             self._provider.calls[self._outcome].inc()
@@ -121,6 +141,9 @@ class Attempt:
     def _response(self, batch: Batch, *, is_first: bool) -> pb.DispatchResponse:
         elapsed = self._clock.monotonic() - self._began
         self._event_count += len(batch.events)
+        if self._share is not None and not any(event.HasField("completion") for event in batch.events):
+            # The tokens of a whole answer were made before: it weighs as its prompt to its end.
+            self._share.produce(len(batch.events))
         selected = finished = None
         if is_first:
             self._saw_first_event(elapsed, is_whole=any(event.HasField("completion") for event in batch.events))
@@ -129,8 +152,19 @@ class Attempt:
             )
         if batch.is_last:
             finished = pb.Finished(elapsed=duration(elapsed))
+            if (measured := self._measured()) is not None:
+                finished.measured_energy_microjoules, finished.measured_energy_boundary = measured
             self._succeed(elapsed)
         return pb.DispatchResponse(selected=selected, events=batch.events, finished=finished)
+
+    def _measured(self) -> tuple[int, EnergyBoundary.ValueType] | None:
+        """Ends its share: what it took in microjoules, and of what. None when nobody counts, and once it has been told."""
+        share, self._share = self._share, None
+        metering = self._provider.metering
+        if share is None or metering is None:
+            return None
+        microjoules = metering.end(share)
+        return None if microjoules is None else (microjoules, metering.boundary)
 
     def _saw_first_event(self, elapsed: float, *, is_whole: bool) -> None:
         self._first_event_s = elapsed

@@ -86,7 +86,7 @@ class Attempts:
     def _attempt(self, course: "_Course", target: pb.Target) -> Attempt:
         provider = course.providers[target.provider]
         answer = provider.backend.call(course.request.request, target.model, course.headers)
-        return Attempt(self._roster, provider, target, course.plan.begin(), answer, self._clock)
+        return Attempt(self._roster, provider, target, course.plan.begin(), answer, self._clock, course.request.request)
 
     def _contest(self, course: "_Course", attempt: Attempt) -> Attempt | Race:
         """The attempt alone, or with a second one that may come to its side: once for a request."""

@@ -18,6 +18,11 @@ HEDGES = Counter("joulegate_hedges", "Second calls because a first event was lat
 BREAKER_TRANSITIONS = Counter(
     "joulegate_circuit_breaker_transitions", "Changes of the circuit breakers' states, by the new state.", ["provider", "state"]
 )
+MEASURED_JOULES = Counter(
+    "joulegate_dispatch_measured_joules",
+    "What the machine's counters counted: for requests of its models, and while there were none.",
+    ["account"],
+)
 LISTING_FAILURES = Counter("joulegate_provider_listing_failures", "Attempts to list a provider's models that failed.", ["provider"])
 KEY_USABLE = Gauge(
     "joulegate_provider_key_usable",

@@ -13,6 +13,7 @@ from services.dispatch.backend import Backend
 from services.dispatch.breaker import Breakers, State
 from services.dispatch.figures import TIMEOUT_S, Figures
 from services.dispatch.limits import Limiter
+from services.dispatch.metering import Metering
 
 
 class Provider:
@@ -30,6 +31,7 @@ class Provider:
         limiter: Limiter | None = None,
         timeout_s: float = TIMEOUT_S,
         capabilities: Sequence[str] = (),
+        metering: Metering | None = None,
     ) -> None:
         self.name = name
         self.kind = kind
@@ -39,6 +41,8 @@ class Provider:
         self.breakers = breakers or Breakers()
         self.limiter = limiter or Limiter()
         self.capabilities = capabilities
+        # Where its models run on this machine, and that has counters.
+        self.metering = metering
         self.models = models
         # Without a configured list, models are asked from the provider; until it answered, any may be there.
         self.is_listed_by_itself = not models

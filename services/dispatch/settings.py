@@ -13,6 +13,13 @@ class DispatchSettings:
     config: Path | None = setting("JOULEGATE_CONFIG", path, None, "The optional joulegate.toml.")
     sequence: tuple[str, ...] = setting("LLM_PROVIDER_SEQUENCE", names, "", "Provider names, the preferred first; the others follow.")
     enable_demo: bool = setting("ENABLE_DEMO", boolean, "true", "Whether the built-in demo provider answers for the model `demo`.")
+    energy_counters: tuple[str, ...] = setting(
+        "ENERGY_COUNTERS",
+        names,
+        "",
+        "`powercap`, `nvml`: measure what models at 127.0.0.1 or localhost take, by these counters. Empty: their energy is estimated.",
+    )
+    powercap_path: Path = setting("POWERCAP_PATH", path, "/sys/class/powercap", "Where Linux has the counters of processors.")
     gateway_api_key: str | None = setting(
         "GATEWAY_API_KEY", text, None, "When set, clients must present it as bearer token or x-api-key to see the providers."
     )

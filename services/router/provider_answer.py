@@ -68,6 +68,7 @@ class ProviderAnswer:
         self._completion: chat_pb2.ChatCompletion | None = None
         self._chunks: list[chat_pb2.ChatCompletionChunk] = []
         self._usage: chat_pb2.Usage | None = None
+        self._finished: dispatch_pb.Finished | None = None
         # Why the provider's call ended. Whoever reads the batches may tell the client by a last event and then leave without an error.
         self._broken: GatewayError | None = None
         self._is_settled = False
@@ -149,6 +150,8 @@ class ProviderAnswer:
             raise self._broken from None
         if response is EOF:
             return None
+        if response.HasField("finished"):
+            self._finished = response.finished
         # What has come is booked, whether or not it ever leaves.
         self._note(response.events)
         return cast(dispatch_pb.DispatchResponse, response)
@@ -237,7 +240,8 @@ class ProviderAnswer:
     def _selected_attempt(self, selected: dispatch_pb.SelectedTarget, outcome: entry_pb2.Outcome.ValueType) -> ledger_service_pb2.Attempt:
         counts = None if self._usage is None else tokens.reported(self._usage)
         answer = self._completion or (self._chunks[0] if self._chunks else None)
-        return ledger_service_pb2.Attempt(
+        finished = self._finished
+        attempt = ledger_service_pb2.Attempt(
             attempt=selected.attempt,
             provider=selected.target.provider,
             model=selected.target.model,
@@ -245,6 +249,10 @@ class ProviderAnswer:
             outcome=outcome,
             tokens=counts or self._counted(),
         )
+        if finished is not None and finished.HasField("measured_energy_microjoules"):
+            attempt.measured_energy_microjoules = finished.measured_energy_microjoules
+            attempt.measured_energy_boundary = finished.measured_energy_boundary
+        return attempt
 
     def _unended_attempt(
         self, attempt: int, target: dispatch_pb.Target, outcome: entry_pb2.Outcome.ValueType

@@ -25,46 +25,47 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from joulegate.chat.v1 import chat_pb2 as joulegate_dot_chat_dot_v1_dot_chat__pb2
+from joulegate.ledger.v1 import entry_pb2 as joulegate_dot_ledger_dot_v1_dot_entry__pb2
 from joulegate.ops.v1 import breaker_pb2 as joulegate_dot_ops_dot_v1_dot_breaker__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,joulegate/dispatch/v1/dispatch_service.proto\x12\x15joulegate.dispatch.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cjoulegate/chat/v1/chat.proto\x1a\x1ejoulegate/ops/v1/breaker.proto\")\n\x06Target\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"\xc6\x01\n\x0f\x44ispatchRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x07request\x18\x02 \x01(\x0b\x32\x1e.joulegate.chat.v1.ChatRequest\x12.\n\x07targets\x18\x03 \x03(\x0b\x32\x1d.joulegate.dispatch.v1.Target\x12+\n\x05hedge\x18\x04 \x01(\x0b\x32\x1c.joulegate.dispatch.v1.Hedge\x12\x11\n\tmax_calls\x18\x05 \x01(\x05\"1\n\x05Hedge\x12(\n\x05\x61\x66ter\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa8\x02\n\x10\x44ispatchResponse\x12=\n\x0f\x66\x61iled_attempts\x18\x01 \x03(\x0b\x32$.joulegate.dispatch.v1.FailedAttempt\x12\x37\n\x08selected\x18\x02 \x01(\x0b\x32%.joulegate.dispatch.v1.SelectedTarget\x12,\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x1c.joulegate.chat.v1.ChatEvent\x12\x31\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x1f.joulegate.dispatch.v1.Finished\x12;\n\x0e\x62\x65gun_attempts\x18\x05 \x03(\x0b\x32#.joulegate.dispatch.v1.BegunAttempt\"N\n\x0c\x42\x65gunAttempt\x12-\n\x06target\x18\x01 \x01(\x0b\x32\x1d.joulegate.dispatch.v1.Target\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\"\xaf\x01\n\rFailedAttempt\x12-\n\x06target\x18\x01 \x01(\x0b\x32\x1d.joulegate.dispatch.v1.Target\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0c\n\x04\x63ode\x18\x03 \x01(\x05\x12\x13\n\x0bhttp_status\x18\x04 \x01(\x05\x12\x0f\n\x07message\x18\x05 \x01(\t\x12*\n\x07\x65lapsed\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9a\x01\n\x0eSelectedTarget\x12-\n\x06target\x18\x01 \x01(\x0b\x32\x1d.joulegate.dispatch.v1.Target\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x36\n\x13time_to_first_event\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08warnings\x18\x04 \x03(\t\"6\n\x08\x46inished\x12*\n\x07\x65lapsed\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x16\n\x14ListProvidersRequest\"K\n\x15ListProvidersResponse\x12\x32\n\tproviders\x18\x01 \x03(\x0b\x32\x1f.joulegate.dispatch.v1.Provider\"\x17\n\x15WatchProvidersRequest\"\x98\x01\n\x16WatchProvidersResponse\x12\x32\n\tproviders\x18\x01 \x03(\x0b\x32\x1f.joulegate.dispatch.v1.Provider\x12\x34\n\x07\x66igures\x18\x02 \x03(\x0b\x32#.joulegate.dispatch.v1.ModelFigures\x12\x14\n\x0c\x66igures_only\x18\x03 \x01(\x08\"\xd0\x04\n\x0cModelFigures\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x17\n\x0fin_flight_count\x18\x03 \x01(\x05\x12\x36\n\x13time_to_first_event\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x13time_between_tokens\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12;\n\x18peak_time_to_first_event\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0etime_to_answer\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x13peak_time_to_answer\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0csuccess_odds\x18\t \x01(\x01\x12\x35\n\rbreaker_state\x18\n \x01(\x0e\x32\x1e.joulegate.ops.v1.BreakerState\x12.\n\x0bretry_after\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12:\n\x17time_to_first_event_p95\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12time_to_answer_p95\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\"\x93\x05\n\x08Provider\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07healthy\x18\x03 \x01(\x08\x12,\n\x06models\x18\x04 \x03(\x0b\x32\x1c.joulegate.dispatch.v1.Model\x12\x1f\n\x17\x61\x63\x63\x65pts_unlisted_models\x18\x05 \x01(\x08\x12\x15\n\rsuccess_count\x18\x06 \x01(\x03\x12\x15\n\rfailure_count\x18\x07 \x01(\x03\x12\x36\n\x13time_to_first_event\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x11last_success_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nlast_error\x18\n \x01(\t\x12\x17\n\x0fin_flight_count\x18\x0b \x01(\x05\x12\x35\n\rbreaker_state\x18\x0c \x01(\x0e\x32\x1e.joulegate.ops.v1.BreakerState\x12:\n\x17time_to_first_event_p50\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12:\n\x17time_to_first_event_p95\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12:\n\x17time_to_first_event_p99\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12$\n\x17remaining_request_count\x18\x10 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x0c\x63\x61pabilities\x18\x11 \x03(\tB\x1a\n\x18_remaining_request_count\"6\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08owned_by\x18\x02 \x01(\t\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x03\x32\xcd\x02\n\x0f\x44ispatchService\x12]\n\x08\x44ispatch\x12&.joulegate.dispatch.v1.DispatchRequest\x1a\'.joulegate.dispatch.v1.DispatchResponse0\x01\x12j\n\rListProviders\x12+.joulegate.dispatch.v1.ListProvidersRequest\x1a,.joulegate.dispatch.v1.ListProvidersResponse\x12o\n\x0eWatchProviders\x12,.joulegate.dispatch.v1.WatchProvidersRequest\x1a-.joulegate.dispatch.v1.WatchProvidersResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,joulegate/dispatch/v1/dispatch_service.proto\x12\x15joulegate.dispatch.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cjoulegate/chat/v1/chat.proto\x1a\x1fjoulegate/ledger/v1/entry.proto\x1a\x1ejoulegate/ops/v1/breaker.proto\")\n\x06Target\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"\xc6\x01\n\x0f\x44ispatchRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x07request\x18\x02 \x01(\x0b\x32\x1e.joulegate.chat.v1.ChatRequest\x12.\n\x07targets\x18\x03 \x03(\x0b\x32\x1d.joulegate.dispatch.v1.Target\x12+\n\x05hedge\x18\x04 \x01(\x0b\x32\x1c.joulegate.dispatch.v1.Hedge\x12\x11\n\tmax_calls\x18\x05 \x01(\x05\"1\n\x05Hedge\x12(\n\x05\x61\x66ter\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa8\x02\n\x10\x44ispatchResponse\x12=\n\x0f\x66\x61iled_attempts\x18\x01 \x03(\x0b\x32$.joulegate.dispatch.v1.FailedAttempt\x12\x37\n\x08selected\x18\x02 \x01(\x0b\x32%.joulegate.dispatch.v1.SelectedTarget\x12,\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x1c.joulegate.chat.v1.ChatEvent\x12\x31\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x1f.joulegate.dispatch.v1.Finished\x12;\n\x0e\x62\x65gun_attempts\x18\x05 \x03(\x0b\x32#.joulegate.dispatch.v1.BegunAttempt\"N\n\x0c\x42\x65gunAttempt\x12-\n\x06target\x18\x01 \x01(\x0b\x32\x1d.joulegate.dispatch.v1.Target\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\"\xaf\x01\n\rFailedAttempt\x12-\n\x06target\x18\x01 \x01(\x0b\x32\x1d.joulegate.dispatch.v1.Target\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0c\n\x04\x63ode\x18\x03 \x01(\x05\x12\x13\n\x0bhttp_status\x18\x04 \x01(\x05\x12\x0f\n\x07message\x18\x05 \x01(\t\x12*\n\x07\x65lapsed\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9a\x01\n\x0eSelectedTarget\x12-\n\x06target\x18\x01 \x01(\x0b\x32\x1d.joulegate.dispatch.v1.Target\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x36\n\x13time_to_first_event\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08warnings\x18\x04 \x03(\t\"\xc7\x01\n\x08\x46inished\x12*\n\x07\x65lapsed\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x1bmeasured_energy_microjoules\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x45\n\x18measured_energy_boundary\x18\x03 \x01(\x0e\x32#.joulegate.ledger.v1.EnergyBoundaryB\x1e\n\x1c_measured_energy_microjoules\"\x16\n\x14ListProvidersRequest\"K\n\x15ListProvidersResponse\x12\x32\n\tproviders\x18\x01 \x03(\x0b\x32\x1f.joulegate.dispatch.v1.Provider\"\x17\n\x15WatchProvidersRequest\"\x98\x01\n\x16WatchProvidersResponse\x12\x32\n\tproviders\x18\x01 \x03(\x0b\x32\x1f.joulegate.dispatch.v1.Provider\x12\x34\n\x07\x66igures\x18\x02 \x03(\x0b\x32#.joulegate.dispatch.v1.ModelFigures\x12\x14\n\x0c\x66igures_only\x18\x03 \x01(\x08\"\xd0\x04\n\x0cModelFigures\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x17\n\x0fin_flight_count\x18\x03 \x01(\x05\x12\x36\n\x13time_to_first_event\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x13time_between_tokens\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12;\n\x18peak_time_to_first_event\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0etime_to_answer\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x13peak_time_to_answer\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0csuccess_odds\x18\t \x01(\x01\x12\x35\n\rbreaker_state\x18\n \x01(\x0e\x32\x1e.joulegate.ops.v1.BreakerState\x12.\n\x0bretry_after\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12:\n\x17time_to_first_event_p95\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12time_to_answer_p95\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\"\x93\x05\n\x08Provider\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07healthy\x18\x03 \x01(\x08\x12,\n\x06models\x18\x04 \x03(\x0b\x32\x1c.joulegate.dispatch.v1.Model\x12\x1f\n\x17\x61\x63\x63\x65pts_unlisted_models\x18\x05 \x01(\x08\x12\x15\n\rsuccess_count\x18\x06 \x01(\x03\x12\x15\n\rfailure_count\x18\x07 \x01(\x03\x12\x36\n\x13time_to_first_event\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x11last_success_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nlast_error\x18\n \x01(\t\x12\x17\n\x0fin_flight_count\x18\x0b \x01(\x05\x12\x35\n\rbreaker_state\x18\x0c \x01(\x0e\x32\x1e.joulegate.ops.v1.BreakerState\x12:\n\x17time_to_first_event_p50\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12:\n\x17time_to_first_event_p95\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12:\n\x17time_to_first_event_p99\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12$\n\x17remaining_request_count\x18\x10 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x0c\x63\x61pabilities\x18\x11 \x03(\tB\x1a\n\x18_remaining_request_count\"6\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08owned_by\x18\x02 \x01(\t\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x03\x32\xcd\x02\n\x0f\x44ispatchService\x12]\n\x08\x44ispatch\x12&.joulegate.dispatch.v1.DispatchRequest\x1a\'.joulegate.dispatch.v1.DispatchResponse0\x01\x12j\n\rListProviders\x12+.joulegate.dispatch.v1.ListProvidersRequest\x1a,.joulegate.dispatch.v1.ListProvidersResponse\x12o\n\x0eWatchProviders\x12,.joulegate.dispatch.v1.WatchProvidersRequest\x1a-.joulegate.dispatch.v1.WatchProvidersResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'joulegate.dispatch.v1.dispatch_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TARGET']._serialized_start=198
-  _globals['_TARGET']._serialized_end=239
-  _globals['_DISPATCHREQUEST']._serialized_start=242
-  _globals['_DISPATCHREQUEST']._serialized_end=440
-  _globals['_HEDGE']._serialized_start=442
-  _globals['_HEDGE']._serialized_end=491
-  _globals['_DISPATCHRESPONSE']._serialized_start=494
-  _globals['_DISPATCHRESPONSE']._serialized_end=790
-  _globals['_BEGUNATTEMPT']._serialized_start=792
-  _globals['_BEGUNATTEMPT']._serialized_end=870
-  _globals['_FAILEDATTEMPT']._serialized_start=873
-  _globals['_FAILEDATTEMPT']._serialized_end=1048
-  _globals['_SELECTEDTARGET']._serialized_start=1051
-  _globals['_SELECTEDTARGET']._serialized_end=1205
-  _globals['_FINISHED']._serialized_start=1207
-  _globals['_FINISHED']._serialized_end=1261
-  _globals['_LISTPROVIDERSREQUEST']._serialized_start=1263
-  _globals['_LISTPROVIDERSREQUEST']._serialized_end=1285
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=1287
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=1362
-  _globals['_WATCHPROVIDERSREQUEST']._serialized_start=1364
-  _globals['_WATCHPROVIDERSREQUEST']._serialized_end=1387
-  _globals['_WATCHPROVIDERSRESPONSE']._serialized_start=1390
-  _globals['_WATCHPROVIDERSRESPONSE']._serialized_end=1542
-  _globals['_MODELFIGURES']._serialized_start=1545
-  _globals['_MODELFIGURES']._serialized_end=2137
-  _globals['_PROVIDER']._serialized_start=2140
-  _globals['_PROVIDER']._serialized_end=2799
-  _globals['_MODEL']._serialized_start=2801
-  _globals['_MODEL']._serialized_end=2855
-  _globals['_DISPATCHSERVICE']._serialized_start=2858
-  _globals['_DISPATCHSERVICE']._serialized_end=3191
+  _globals['_TARGET']._serialized_start=231
+  _globals['_TARGET']._serialized_end=272
+  _globals['_DISPATCHREQUEST']._serialized_start=275
+  _globals['_DISPATCHREQUEST']._serialized_end=473
+  _globals['_HEDGE']._serialized_start=475
+  _globals['_HEDGE']._serialized_end=524
+  _globals['_DISPATCHRESPONSE']._serialized_start=527
+  _globals['_DISPATCHRESPONSE']._serialized_end=823
+  _globals['_BEGUNATTEMPT']._serialized_start=825
+  _globals['_BEGUNATTEMPT']._serialized_end=903
+  _globals['_FAILEDATTEMPT']._serialized_start=906
+  _globals['_FAILEDATTEMPT']._serialized_end=1081
+  _globals['_SELECTEDTARGET']._serialized_start=1084
+  _globals['_SELECTEDTARGET']._serialized_end=1238
+  _globals['_FINISHED']._serialized_start=1241
+  _globals['_FINISHED']._serialized_end=1440
+  _globals['_LISTPROVIDERSREQUEST']._serialized_start=1442
+  _globals['_LISTPROVIDERSREQUEST']._serialized_end=1464
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=1466
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=1541
+  _globals['_WATCHPROVIDERSREQUEST']._serialized_start=1543
+  _globals['_WATCHPROVIDERSREQUEST']._serialized_end=1566
+  _globals['_WATCHPROVIDERSRESPONSE']._serialized_start=1569
+  _globals['_WATCHPROVIDERSRESPONSE']._serialized_end=1721
+  _globals['_MODELFIGURES']._serialized_start=1724
+  _globals['_MODELFIGURES']._serialized_end=2316
+  _globals['_PROVIDER']._serialized_start=2319
+  _globals['_PROVIDER']._serialized_end=2978
+  _globals['_MODEL']._serialized_start=2980
+  _globals['_MODEL']._serialized_end=3034
+  _globals['_DISPATCHSERVICE']._serialized_start=3037
+  _globals['_DISPATCHSERVICE']._serialized_end=3370
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from joulegate.chat.v1 import chat_pb2 as _chat_pb2
+from joulegate.ledger.v1 import entry_pb2 as _entry_pb2
 from joulegate.ops.v1 import breaker_pb2 as _breaker_pb2
 import builtins as _builtins
 import sys
@@ -289,6 +290,12 @@ class Finished(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ELAPSED_FIELD_NUMBER: _builtins.int
+    MEASURED_ENERGY_MICROJOULES_FIELD_NUMBER: _builtins.int
+    MEASURED_ENERGY_BOUNDARY_FIELD_NUMBER: _builtins.int
+    measured_energy_microjoules: _builtins.int
+    """Its share of what the machine's counters counted meanwhile. Unset for a provider on another machine, or without counters."""
+    measured_energy_boundary: _entry_pb2.EnergyBoundary.ValueType
+    """What they count."""
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
         """From the call to its end."""
@@ -297,12 +304,16 @@ class Finished(_message.Message):
         self,
         *,
         elapsed: _duration_pb2.Duration | None = ...,
+        measured_energy_microjoules: _builtins.int | None = ...,
+        measured_energy_boundary: _entry_pb2.EnergyBoundary.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_measured_energy_microjoules", b"_measured_energy_microjoules", "elapsed", b"elapsed", "measured_energy_microjoules", b"measured_energy_microjoules"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_measured_energy_microjoules", b"_measured_energy_microjoules", "elapsed", b"elapsed", "measured_energy_boundary", b"measured_energy_boundary", "measured_energy_microjoules", b"measured_energy_microjoules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__measured_energy_microjoules: _TypeAlias = _typing.Literal["measured_energy_microjoules"]  # noqa: Y015
+    _WhichOneofArgType__measured_energy_microjoules: _TypeAlias = _typing.Literal["_measured_energy_microjoules", b"_measured_energy_microjoules"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__measured_energy_microjoules) -> _WhichOneofReturnType__measured_energy_microjoules | None: ...
 
 Global___Finished: _TypeAlias = Finished  # noqa: Y015
 
