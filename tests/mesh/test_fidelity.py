@@ -40,6 +40,7 @@ own_values: Mapping[str, st.SearchStrategy[Any]] = {
     "x-prefer-provider": st.just("lab"),
     "skip_cache": st.booleans(),
     "x-cache": st.booleans(),
+    "fallback": st.booleans() | st.none(),
     "routing_strategy": st.sampled_from(["fallback", "least_busy", "cost", None]),
     "x-routing-strategy": st.just("latency"),
     "routing": bodies.json_objects.filter(lambda routing: "strategy" not in routing),
