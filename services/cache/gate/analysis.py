@@ -68,11 +68,12 @@ def analyse(text: str) -> Analysis:
     if not found:
         return Analysis(payload.without_last_mark(plain))
     if any(token.kind is Kind.OPERATOR for token in tokens):
-        return _of_code(plain, request.payload, found, grammar)
+        marks = tuple(token.raw for token in tokens[:-1] if token.kind is Kind.STOP)
+        return _of_code(plain, request.payload, found, marks, grammar)
     return _of_prose(plain, request.payload, found, grammar)
 
 
-def _of_code(plain: str, about: str, found: list[Clause], grammar: Grammar) -> Analysis:
+def _of_code(plain: str, about: str, found: list[Clause], marks: tuple[str, ...], grammar: Grammar) -> Analysis:
     """A text with code or a formula in it: beyond the way it asks, everything must be equal as written."""
     rest = [word for clause in found for word in (*clause.front, *clause.words)]
     is_value = not any(word.kind is Kind.WORD for word in rest)
@@ -84,7 +85,7 @@ def _of_code(plain: str, about: str, found: list[Clause], grammar: Grammar) -> A
         grammar.code,
         about,
         questions=(question,) if question else tuple(clause.question for clause in found),
-        literals=tuple(word.raw for word in rest if word.raw),
+        literals=(*(word.raw for word in rest if word.raw), *marks),
     )
 
 

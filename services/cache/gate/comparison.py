@@ -93,7 +93,7 @@ def _structure(asked: Analysis, kept: Analysis) -> Rule | None:
         return None if _is_front_moved(one, other) else Rule.ORDER
     left, right = _unmatched(one, other)
     if not left and not right:
-        return None if _moves_safely(one) else Rule.ORDER
+        return None if _moves_safely(one) and _core(one) == _core(other) else Rule.ORDER
     if len(left) == 1 and len(right) == 1:
         return _one_differs(left[0], right[0], frozenset((asked.questions[0], kept.questions[0])))
     if len(left) + len(right) == 3 and (_is_attribute(left, right) or _is_attribute(right, left)):
@@ -122,6 +122,11 @@ def _moves_safely(parts: tuple[Segment, ...]) -> bool:
     """Whether each preposition is there once: then a segment that moved still says the same."""
     links = [link for link, _ in parts if link]
     return len(links) == len(set(links))
+
+
+def _core(parts: tuple[Segment, ...]) -> list[tuple[str, ...]]:
+    """What no preposition lets move."""
+    return [forms for link, forms in parts if link in ("", ",")]
 
 
 def _is_front_moved(one: tuple[Segment, ...], other: tuple[Segment, ...]) -> bool:

@@ -176,6 +176,8 @@ NOT_PLURAL = words(
     " dns https tls",
     "pos gps sms nas das los las chaos ethics athletics basics graphics statistics logistics forms spices premises teams"
     " stakes odds regards",
+    "adams williams roberts peters edwards stevens richards daniels phillips rogers matthews andrews michaels evans owens stephens",
+    "walters sanders thomas lucas nicholas douglas carlos marcos jesus hughes jenkins collins simmons",
     "os postgres kansas paris james charles jones williams times sales sports savings earnings minutes reading works heads lyrics logos",
 )
 

@@ -121,18 +121,30 @@ def _mark(group: str | None, raw: str, text: str, start: int, is_last: bool) -> 
     match group:
         case "stop":
             is_factorial = raw[0] == "!" and (before.isdigit() or (before.isalpha() and not text[max(0, start - 2) : start - 1].isalpha()))
-            return [Token(Kind.OPERATOR, raw, raw)] if is_factorial else [Token(Kind.STOP, raw[-1], raw)]
+            # In front of a word a mark negates, or belongs to a path; only Spanish opens sentences with one.
+            is_prefix = raw[-1] not in "¿¡" and (after.isalnum() or after in "=_$([{<>*+^\\|/~&")
+            is_operator = is_factorial or is_prefix
+            return [Token(Kind.OPERATOR if is_operator else Kind.STOP, raw if is_operator else raw[-1], raw)]
         case "dash":
             if before.isalnum() and after.isalpha() and len(raw) == 1:
                 # A hyphen: both sides are tokens already.
                 return []
-            is_prose = len(raw) > 1 or raw != "-" or not (after.isdigit() or before.isdigit())
+            is_prose = not (_is_operand(text[:start].rstrip()[-2:]) or _is_operand(text[start + len(raw) :].lstrip()[:2][::-1]))
             return [Token(Kind.COMMA, ",", raw)] if is_prose else [Token(Kind.OPERATOR, raw, raw)]
         case "comma":
-            return [Token(Kind.COMMA, ",", raw)]
+            return [Token(Kind.COMMA, "," if raw not in "()" else raw, raw)]
         case "colon":
             return [Token(Kind.COLON, ":", raw)]
         case _:
             if raw == "&" and before.isspace() and after.isspace():
                 return [Token(Kind.WORD, "and", raw)]
             return [Token(Kind.OPERATOR, raw, raw)]
+
+
+def _is_operand(nearest: str) -> bool:
+    """Whether what stands next to a dash is a number, a bracket or a variable; `nearest` ends at the dash."""
+    mark = nearest[-1:]
+    if mark.isdigit() or mark in (")", "]", "(", "["):
+        return True
+    # Letters that are words of some language are no variables.
+    return mark.isalpha() and mark not in "aAiIoOeyàèé" and not nearest[:-1].isalnum()

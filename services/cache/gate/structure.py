@@ -19,6 +19,9 @@ _CONTAINERS = words(
     "cup glass bottle box bag can jar plate bowl pack packet pound gram kilogram ounce liter slice piece pair sort kind type"
     " list form part",
     "number amount group set bunch lack most one all some each any many much few rid lot plenty half quarter third percent way name",
+    # Names: the University of Washington is not Washington University.
+    "university college institute bank king queen prince princess duke church house bay gulf isle tower republic museum temple school",
+    "battle department ministry order",
     "because instead think dream consist speak talk hear capable full aware afraid proud die",
 )
 # Means rather than agents behind "by".

@@ -13,6 +13,7 @@ QUESTIONS = [text for group in groups() for text in (*group.same, *group.differe
 WORDS = sorted(
     {word for text in QUESTIONS for word in text.split()} | set("`\"'()[]{}:;,.?!+-*/=<>&|%$#@~^\\") | {"```", "'s", "->", "::", "--x"}
 )
+OPERATORS = ["+", "-", "*", "/", "%", "=", "==", "!=", "<", "<=", ">", ">=", "&&", "||", "&", "|", "^", "<<", "->", ":="]
 texts = st.text(max_size=200) | st.lists(st.sampled_from(WORDS), max_size=30).map(" ".join)
 identifiers = st.from_regex(r"[a-z]{2,6}(_[a-z]{2,6}){1,2}|[a-z]{2,6}\.[a-z]{2,6}\(\)", fullmatch=True)
 
@@ -55,8 +56,8 @@ def test_case_inside_an_identifier_counts(name: str, data: st.DataObject) -> Non
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.sampled_from(["+", "-", "*", "/", "%", "==", "!=", "<", "<=", ">", ">=", "&&", "||", "&", "|", "^", "<<"]),
-    st.sampled_from(["+", "-", "*", "/", "%", "==", "!=", "<", "<=", ">", ">=", "&&", "||", "&", "|", "^", "<<"]),
+    st.sampled_from(OPERATORS),
+    st.sampled_from(OPERATORS),
     st.sampled_from(["What is a {} b?", "What does x {} 3 give?", "Why does `n {} m` fail?", "What is 7 {} 2?", "Explain (a {} b) in C"]),
 )
 def test_another_operator_is_another_question(one: str, other: str, frame: str) -> None:
