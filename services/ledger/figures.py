@@ -109,6 +109,10 @@ class Figurer:
         grid = self._hours.at(found.grid, unix_s)
         return Rates(found.tariff.at(unix_s), found.tariff.basis, found.energy, grid, found.context_tokens)
 
+    def carbon_of(self, provider: str, model: str, microjoules: int, unix_s: float) -> int:
+        """Micrograms of CO2 equivalent for that much energy in the provider's grid at a time."""
+        return self._hours.at(self._model(provider, model, "").grid, unix_s).micrograms(microjoules)
+
     def of_hit(self, unix_s: float) -> Figures:
         """Figures of serving a cached answer at a time: no provider, no bill, only our own lookup."""
         grid = self._hours.at(self._gateway_grid, unix_s)

@@ -13,7 +13,7 @@ from joulegate.ledger.v1 import ledger_service_pb2 as pb
 from joulegate.ledger.v1.entry_pb2 import Outcome
 from services.ledger.budgets import Amounts
 from services.ledger.cost import Usage
-from services.ledger.energy import LOOKUP, MAX_MICROJOULES, NOTHING, Energy
+from services.ledger.energy import MAX_MICROJOULES, NOTHING, Energy
 from services.ledger.figures import NOTHING_TOLD, Figurer, Figures, Told
 from services.ledger.request_key import RequestKey
 from services.runtime.errors import GatewayError
@@ -78,6 +78,7 @@ class Row(NamedTuple):
     estimated_energy_microjoules: int = 0
     carbon_signal: int = 0
     factors_version: str = ""
+    saved_carbon_micrograms: int = 0
 
     @property
     def is_hit(self) -> bool:
@@ -86,6 +87,17 @@ class Row(NamedTuple):
     @property
     def is_lost(self) -> bool:
         return self.outcome == _LOST
+
+
+class Saved(NamedTuple):
+    """What a cached answer did not cost, use and emit."""
+
+    nano_usd: int
+    microjoules: int
+    micrograms: int
+
+
+NOTHING_SAVED: Final = Saved(0, 0, 0)
 
 
 class OpenIntent(NamedTuple):
@@ -285,7 +297,7 @@ def settled_rows(settlement: pb.Settlement, request_id: str, figurer: Figurer) -
             _usage(attempt.tokens),
             attempt.tokens.estimated,
             _figures(attempt, figurer, created_ns / 1e9),
-            (attempt.saved_cost_nano_usd, _saved(attempt)),
+            _saved(attempt, figurer, created_ns / 1e9),
         )
         for attempt in sorted(settlement.attempts, key=lambda attempt: attempt.attempt)
     ]
@@ -308,7 +320,7 @@ def lost_row(intent: OpenIntent, figurer: Figurer) -> Row:
         usage,
         True,
         figures,
-        (0, 0),
+        NOTHING_SAVED,
     )
 
 
@@ -346,9 +358,14 @@ def _told(attempt: pb.Attempt) -> Told:
     return Told(reported, attempt.measured_energy_microjoules, attempt.measured_energy_boundary)
 
 
-def _saved(attempt: pb.Attempt) -> int:
-    """What the answer took when it was made, less what looking it up took: in microjoules, and never less than nothing."""
-    return max(0, attempt.saved_energy_microjoules - LOOKUP.point)
+def _saved(attempt: pb.Attempt, figurer: Figurer, unix_s: float) -> Saved:
+    """What a hit saved: in energy and carbon what the answer took when it was made, less the look-up, and never less than nothing."""
+    if attempt.attempt:
+        return NOTHING_SAVED
+    microjoules = attempt.saved_energy_microjoules
+    micrograms = figurer.carbon_of(text_of(attempt.provider), text_of(attempt.model), microjoules, unix_s)
+    own = figurer.of_hit(unix_s)
+    return Saved(attempt.saved_cost_nano_usd, max(0, microjoules - own.energy.point), max(0, micrograms - own.carbon_micrograms))
 
 
 def _row(
@@ -358,7 +375,7 @@ def _row(
     usage: Usage,
     tokens_estimated: bool,
     figures: Figures,
-    saved: tuple[int, int],
+    saved: Saved,
 ) -> Row:
     """Puts the parts in the order of the columns."""
     request_id, attempt, created_ns, key_id = identity
@@ -381,7 +398,8 @@ def _row(
         point,
         high,
         figures.energy_basis,
-        *saved,
+        saved.nano_usd,
+        saved.microjoules,
         figures.carbon_micrograms,
         figures.zone,
         *usage[4:],
@@ -392,6 +410,7 @@ def _row(
         figures.estimated_microjoules,
         figures.signal,
         figures.factors_version,
+        saved.micrograms,
     )
 
 

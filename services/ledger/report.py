@@ -42,6 +42,7 @@ class Sums(NamedTuple):
     carbon_micrograms: int
     saved_cost_nano_usd: int
     saved_energy_microjoules: int
+    saved_carbon_micrograms: int
 
 
 # What names a group: the second at which its interval begins, if there are intervals, then a value for each grouping.

@@ -90,7 +90,7 @@ def test_carbon_spans_what_its_energy_spans() -> None:
 
 def test_hit_that_took_more_than_its_answer_saved_nothing() -> None:
     [row] = settled_rows(settlement("r", hit(saved_energy_microjoules=7000)), "r", FIGURER)
-    assert row.saved_energy_microjoules == 0
+    assert (row.saved_energy_microjoules, row.saved_carbon_micrograms) == (0, 0)
 
 
 def test_what_the_provider_billed_beats_the_list() -> None:
@@ -103,6 +103,8 @@ def test_cache_hit_costs_only_its_lookup() -> None:
     assert (row.cost_nano_usd, row.cost_basis) == (0, CostBasis.COST_BASIS_FREE)
     assert (row.energy_low_microjoules, row.energy_microjoules, row.energy_high_microjoules) == (5000, 7071, 10_000)
     assert (row.saved_cost_nano_usd, row.saved_energy_microjoules) == (650_000, 90_000_000 - 7071)
+    # OpenAI's grid is that of the United States; 384 g/kWh by the table, and the look-up was made here.
+    assert row.saved_carbon_micrograms == pytest.approx(90 / 3.6e6 * 384e6, rel=0.01)
     assert row.is_hit
 
 

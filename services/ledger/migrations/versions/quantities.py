@@ -33,6 +33,7 @@ def _columns() -> list[sa.Column[int] | sa.Column[str]]:
         _number("estimated_energy_microjoules"),
         _number("carbon_signal"),
         _text("factors_version"),
+        _number("saved_carbon_micrograms"),
     ]
 
 
