@@ -29,6 +29,7 @@ from services.cache.mirror import Mirror
 from services.cache.semantic_tier import SemanticTier
 from services.cache.servicer import CacheServicer
 from services.cache.settings import CacheSettings
+from services.cache.shared_reads import SharedReads
 from services.runtime import app, logs
 from services.runtime.clock import SystemClock
 from services.runtime.mesh import Mesh
@@ -56,7 +57,11 @@ async def build(own: CacheSettings, mesh: Mesh) -> AsyncIterator[None]:
             stack.push_async_callback(queue.close)
             floor = embedder.floor if own.similarity_threshold is None else own.similarity_threshold
             semantic = SemanticTier(queue, embedder.fingerprint, index, refusing_rule, lessons, floor, own.top_k, counts)
-        cache = AnswerCache(own, index, mirror, counts, clock, random.random, semantic)
+        shared = None
+        if own.milvus_uri is not None and own.is_enabled:
+            shared = SharedReads(_store(own, embedder), own.top_k, counts, clock)
+            stack.push_async_callback(shared.close)
+        cache = AnswerCache(own, index, mirror, counts, clock, random.random, semantic, shared)
         exchange = await stack.enter_async_context(FlightExchange(clock, mesh.draining))
         pb_grpc.add_CacheServiceServicer_to_server(CacheServicer(cache, lessons, exchange), mesh.registry)
         add_FlightServiceServicer_to_server(FlightServicer(exchange), mesh.registry)

@@ -11,11 +11,12 @@ from services.cache.completeness import shortcoming
 from services.cache.counts import Counts
 from services.cache.entry_filter import EntryFilter
 from services.cache.hot_index import HotIndex
-from services.cache.kept_entry import DIGEST_BYTES, KeptEntry, mark
+from services.cache.kept_entry import DIGEST_BYTES, KeptEntry, KeptWording, mark
 from services.cache.milvus_store import MAX_TAGS
 from services.cache.mirror import Mirror
 from services.cache.semantic_tier import Bounds, SemanticTier
 from services.cache.settings import LONGEST_TTL_S, CacheSettings
+from services.cache.shared_reads import SharedReads
 from services.runtime.clock import Clock
 from services.runtime.errors import GatewayError
 from services.wire.fingerprint import entry_id
@@ -72,6 +73,7 @@ class AnswerCache:
         clock: Clock,
         random: Callable[[], float],
         semantic: SemanticTier | None = None,
+        shared: SharedReads | None = None,
     ) -> None:
         self._settings = settings
         self._index = index
@@ -80,6 +82,7 @@ class AnswerCache:
         self._clock = clock
         self._random = random
         self._semantic = semantic
+        self._shared = shared
         self._tenants_shown_at = -math.inf
 
     async def look_up(self, question: Question) -> Hit | Miss:
@@ -118,6 +121,8 @@ class AnswerCache:
         self._expire()
         removed_count = self._index.remove(chosen)
         self._show_size()
+        if self._shared is not None:
+            self._shared.note_removal(chosen)
         await self._mirror.remove(chosen)
         return removed_count
 
@@ -147,6 +152,23 @@ class AnswerCache:
         return int(self._clock.now() * 1e6)
 
     async def _find(self, question: Question) -> Hit | Miss:
+        found = await self._find_here(question)
+        if isinstance(found, Miss) and self._shared is not None and await self._fetch(question, self._shared):
+            return await self._find_here(question)
+        return found
+
+    async def _fetch(self, question: Question, shared: SharedReads) -> bool:
+        """Takes in what other caches have written and may serve. Whether that was anything new."""
+        wording = await self._wording(question.key, question.wording)
+        is_new = False
+        for kept in await shared.find(entry_id(question.key), wording):
+            if kept.expires_us <= self.now_us() or kept.entry_id in self._index or self._mirror.supersedes(kept):
+                continue
+            self._mirror.delete(self._index.put(kept))
+            is_new = True
+        return is_new
+
+    async def _find_here(self, question: Question) -> Hit | Miss:
         kept = self._index.get(entry_id(question.key), self.now_us(), question.max_age_us)
         if kept is not None:
             return Hit(kept.data, pb.TIER_EXACT, 1.0)
@@ -165,7 +187,7 @@ class AnswerCache:
         asked_us = longest_us if ttl_us is None else min(ttl_us, longest_us)
         if asked_us <= 0:
             raise _invalid("ttl must be above zero")
-        kept_wording = await self._semantic.kept_wording(key, wording) if self._semantic is not None and wording is not None else None
+        kept_wording = await self._wording(key, wording)
         now_us = self.now_us()
         expires_us = now_us + max(1, int(asked_us * (1 - JITTER_SHARE * self._random())))
         # A copy: the message belongs to the caller, who may share this process.
@@ -189,6 +211,9 @@ class AnswerCache:
             tags=tags,
             wording=kept_wording,
         )
+
+    async def _wording(self, key: pb.EntryKey, wording: pb.Wording | None) -> KeptWording | None:
+        return None if self._semantic is None or wording is None else await self._semantic.kept_wording(key, wording)
 
     def _expire(self) -> None:
         self._mirror.delete(self._index.expire(self.now_us()))

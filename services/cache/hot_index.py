@@ -49,6 +49,9 @@ class HotIndex:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, entry_id: str) -> bool:
+        return entry_id in self._entries
+
     @property
     def size_bytes(self) -> int:
         return self._size_bytes

@@ -8,9 +8,9 @@ import numpy as np
 
 from services.cache.backlog import Batch
 from services.cache.entry_filter import EntryFilter
-from services.cache.kept_entry import KeptEntry, mark
+from services.cache.kept_entry import KeptEntry, KeptWording, mark
 from services.cache.lite_server import LiteServer
-from services.cache.rows import Row, entries_of, rows_of
+from services.cache.rows import Row, entries_of, row_id_of, rows_of
 
 # A change of the schema, or of what a row means, is a new name, as is another embedder: old rows are never misread, vectors never mixed.
 _FAMILY = "entries_v2_"
@@ -81,6 +81,23 @@ class MilvusStore:
         rows = self._client.get(self._collection, ids=row_ids, output_fields=list(Row.__annotations__), timeout=_CALL_S)
         return list(entries_of(rows))
 
+    def find(self, entry_id: str, wording: KeptWording | None, count: int) -> list[KeptEntry]:
+        """The entry of that id, and the `count` nearest to the words in their scope. May be called by several threads."""
+        fields = list(Row.__annotations__)
+        # What pymilvus gives looks like a list, and cannot be added to.
+        heads = list(self._client.get(self._collection, ids=[row_id_of(entry_id, 0)], output_fields=fields, timeout=_CALL_S))
+        if wording is not None:
+            vector = np.frombuffer(wording.vector, "<f4")
+            scope = f'scope == "{wording.scope}"'
+            [found] = self._client.search(
+                self._collection, [vector], filter=scope, limit=count, output_fields=fields, anns_field="vector", timeout=_CALL_S
+            )
+            heads += [hit["entity"] for hit in found]
+        whole = {row["row_id"]: row for row in heads}
+        rest = [row_id_of(row_id.partition("-")[0], piece) for row_id, row in whole.items() for piece in range(1, row["piece_count"])]
+        rows = self._client.get(self._collection, ids=rest, output_fields=fields, timeout=_CALL_S) if rest else []
+        return list(entries_of([*whole.values(), *rows]))
+
     def apply(self, batch: Batch) -> None:
         """Does a batch's work, in its order."""
         client = self._client
@@ -141,7 +158,7 @@ class MilvusStore:
         index = self._client.prepare_index_params()
         # All vectors have length 1, or none: the inner product is the cosine.
         index.add_index("vector", index_type="FLAT", metric_type="IP")
-        self._client.create_collection(self._collection, schema=schema, timeout=_CALL_S)
+        self._client.create_collection(self._collection, schema=schema, consistency_level="Bounded", timeout=_CALL_S)
         # Waiting for an index over nothing would take half a second, and a time stamp that Milvus Lite does not have.
         self._client.create_index(self._collection, index, sync=False, timeout=_CALL_S)
 

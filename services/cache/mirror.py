@@ -120,6 +120,10 @@ class Mirror:
             self._backlog.delete(kept)
             self._note_change()
 
+    def supersedes(self, kept: KeptEntry) -> bool:
+        """Whether an entry just read from the store is outdated by what the store has yet to be told."""
+        return self._backlog.supersedes(kept)
+
     async def remove(self, chosen: EntryFilter) -> None:
         """Applies an invalidation to the store, so that no crash can undo it. While the store is down it stays queued instead."""
         self._backlog.remove(chosen)

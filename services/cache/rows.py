@@ -74,7 +74,11 @@ def rows_of(kept: KeptEntry) -> list[Row]:
 
 def row_ids(entry_id: str, size_bytes: int) -> list[str]:
     """The primary keys of an entry of that size, in the order of its pieces."""
-    return [f"{entry_id}-{piece:05d}" for piece in range(max(1, -(-size_bytes // PIECE_BYTES)))]
+    return [row_id_of(entry_id, piece) for piece in range(max(1, -(-size_bytes // PIECE_BYTES)))]
+
+
+def row_id_of(entry_id: str, piece: int) -> str:
+    return f"{entry_id}-{piece:05d}"
 
 
 def entries_of(rows: Iterable[Row]) -> Iterator[KeptEntry]:

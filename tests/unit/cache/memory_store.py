@@ -2,9 +2,11 @@
 
 import threading
 
+import numpy as np
+
 from services.cache.backlog import Batch
 from services.cache.entry_filter import EntryFilter
-from services.cache.kept_entry import KeptEntry
+from services.cache.kept_entry import KeptEntry, KeptWording
 from services.cache.rows import Row, entries_of, rows_of
 
 
@@ -39,6 +41,12 @@ class MemoryStore:
         rows = [self.rows[row_id] for row_id in row_ids if row_id in self.rows]
         self._work()
         return list(entries_of(rows))
+
+    def find(self, entry_id: str, wording: KeptWording | None, count: int) -> list[KeptEntry]:
+        self._work()
+        near = [each for each in self.whole().values() if wording is not None and each.wording and each.wording.scope == wording.scope]
+        near.sort(key=lambda each: -float(np.frombuffer(each.wording.vector, "<f4") @ np.frombuffer(wording.vector, "<f4")))  # type: ignore[union-attr]
+        return [each for each in self.whole().values() if each.entry_id == entry_id] + near[:count]
 
     def apply(self, batch: Batch) -> None:
         self._work()

@@ -18,8 +18,14 @@ from tests.unit.ledger.test_store import commit
 
 __all__ = ["operator"]
 ALL_TOKENS = TokenCounts(
-    input_tokens=900, cached_input_tokens=100, output_tokens=400, reasoning_tokens=50,
-    cache_write_tokens=300, cache_write_1h_tokens=100, input_audio_tokens=50, output_audio_tokens=60,
+    input_tokens=900,
+    cached_input_tokens=100,
+    output_tokens=400,
+    reasoning_tokens=50,
+    cache_write_tokens=300,
+    cache_write_1h_tokens=100,
+    input_audio_tokens=50,
+    output_audio_tokens=60,
 )
 ATTEMPTS = [
     attempt(1, Outcome.OUTCOME_FAILED, tokens=TokenCounts()),

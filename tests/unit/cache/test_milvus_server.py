@@ -1,0 +1,85 @@
+"""The store and what caches share, on a real Milvus server. MILVUS_TEST_URI names one; its collections of the test are dropped.
+
+The `milvus` package holds a server that starts without containers. It listens on all addresses, so run it and this test in a network
+namespace: `unshare -n sh -c 'ip link set lo up; milvus-server --data DIR --proxy-port 19530 & … pytest …'`.
+"""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from joulegate.cache.v1 import cache_service_pb2 as pb
+from services.cache.backlog import Backlog
+from services.cache.embedders.hashing import HashEmbedder
+from services.cache.entry_filter import EntryFilter
+from services.cache.kept_entry import KeptEntry, mark
+from services.cache.milvus_store import MilvusStore
+from services.cache.rows import PIECE_BYTES
+from tests.unit.cache.samples import SECOND_US, kept, wording
+from tests.unit.cache.two_caches import two_caches
+
+URI = os.environ.get("MILVUS_TEST_URI")
+TTL_US = 1000 * SECOND_US
+pytestmark = pytest.mark.skipif(URI is None, reason="MILVUS_TEST_URI names no Milvus server")
+
+
+@pytest.fixture
+def space() -> Iterator[str]:
+    name = uuid.uuid4().hex
+    yield name
+    store = store_of(name)
+    store.open()
+    store._client.drop_collection(store._collection)
+    store.close()
+
+
+def store_of(space: str, dimension: int = HashEmbedder.dimension) -> MilvusStore:
+    return MilvusStore(Path("/nonexistent"), URI, None, space, dimension)
+
+
+def contents(store: MilvusStore) -> set[KeptEntry]:
+    heads = store.heads(0)
+    return set(store.read([row_id for row_id, _ in heads])) if heads else set()
+
+
+def until(store: MilvusStore, expected: set[KeptEntry]) -> None:
+    """Reads may lag behind writes: the client waits for the server with each."""
+    for _ in range(1000):
+        if (found := contents(store)) == expected:
+            return
+    raise AssertionError(found)
+
+
+def tell(store: MilvusStore, *changes: KeptEntry | EntryFilter) -> None:
+    backlog = Backlog(1000)
+    for change in changes:
+        if isinstance(change, EntryFilter):
+            backlog.remove(change)
+        else:
+            backlog.write(change)
+    store.apply(backlog.take(1000))
+
+
+def test_entries_come_back_whole_and_leave_by_filter(space: str) -> None:
+    store = store_of(space, 3)
+    store.open()
+    worded = kept(1, size=3 * PIECE_BYTES, ttl_us=TTL_US, microjoules=7, tags=("faq", "de"), wording=wording("s" * 40, 1, 2, -3))
+    plain = kept(2, model="small", created_us=9, ttl_us=TTL_US)
+    tell(store, worded, plain)
+    until(store, {worded, plain})
+    tell(store, EntryFilter(tag=mark("faq")))
+    until(store, {plain})
+    tell(store, EntryFilter(created_until_us=9))
+    until(store, set())
+    store.close()
+
+
+async def test_caches_on_one_server_find_each_others_answers(space: str) -> None:
+    async with two_caches(lambda: store_of(space)) as (one, other):
+        await one.keep(1, "how do i boil an egg")
+        await other.until_tier(2, "how do i boil one egg", pb.TIER_SEMANTIC)
+        await other.until_tier(1, "how do i boil an egg", pb.TIER_EXACT)
+        assert (one.counts.faults, other.counts.faults) == (0, 0)
