@@ -75,6 +75,8 @@ class Figurer:
     ) -> None:
         # Names the factors in the rows.
         self.version = version
+        # Whether requests are let in only where all their targets have a price.
+        self.denies_unpriced = False
         self._overrides = overrides
         self._tariffs = tariffs
         self._gateway_place = gateway_place

@@ -18,7 +18,9 @@ def figurer_of(settings: LedgerSettings, hours: Hours) -> tuple[Figurer, FactorS
     carbon.check_zones(overrides.providers.values(), settings.gateway_zone)
     unknown = _unknown_price(settings)
     factors = factor_set(overrides, unknown, settings.gateway_zone)
-    return Figurer(overrides, Tariffs(overrides, unknown), settings.gateway_zone, hours, factors.version), factors
+    figurer = Figurer(overrides, Tariffs(overrides, unknown), settings.gateway_zone, hours, factors.version)
+    figurer.denies_unpriced = settings.unknown_model_policy == "deny"
+    return figurer, factors
 
 
 def _unknown_price(settings: LedgerSettings) -> DeclaredPrice | None:

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from joulegate.chat.v1.receipt_pb2 import CostBasis
 from joulegate.ledger.v1 import reservation_pb2 as pb
 from joulegate.ledger.v1.budget_pb2 import BudgetMeasure, BudgetScope, BudgetWindow, OnExhausted
 from services.ledger import worst_case
@@ -54,6 +55,9 @@ class _Fit(NamedTuple):
 
 def reserve(asked: Asked, funds: Funds, figurer: Figurer) -> Granted | pb.Grant | pb.Denial:
     """Lets a request in, or says why not. Only who is let in changes anything. Without an intent, there is nothing to wait for."""
+    if figurer.denies_unpriced:
+        # Under a lease a router would decide by itself.
+        asked = asked._replace(wants_lease=False)
     if asked.holds_nothing:
         return _counted(asked, funds)
     intent = asked.intent
@@ -62,6 +66,9 @@ def reserve(asked: Asked, funds: Funds, figurer: Figurer) -> Granted | pb.Grant 
     is_bounded = limits.tokens_per_minute is not None or any(room is not None for room in rooms)
     wanted = intent.max_output_tokens or (funds.unbounded_output_tokens if is_bounded else LOST_OUTPUT_TOKENS)
     rates = [figurer.rates(*target, intent.created_ns / 1e9) for target in asked.targets]
+    unpriced = unpriced_of(asked.targets, rates) if figurer.denies_unpriced else None
+    if unpriced is not None:
+        return _unpriced(intent, funds, *unpriced)
     size = Size(intent.estimated_input_tokens, intent.answer_count)
 
     def worst(calls: int, output_tokens: int) -> Amounts:
@@ -89,6 +96,18 @@ def reserve(asked: Asked, funds: Funds, figurer: Figurer) -> Granted | pb.Grant 
     if lease is not None:
         answer.lease.CopyFrom(lease)
     return Granted(opened, answer)
+
+
+def unpriced_of(targets: Sequence[tuple[str, str]], rates: Sequence[Rates]) -> tuple[str, str] | None:
+    """The first target that nobody knows a price of."""
+    return next((target for target, rate in zip(targets, rates, strict=True) if rate.cost_basis == CostBasis.COST_BASIS_UNKNOWN), None)
+
+
+def _unpriced(intent: OpenIntent, funds: Funds, provider: str, model: str) -> pb.Denial:
+    denial = _denial(intent, funds, None)
+    denial.price.target.provider, denial.price.target.model = provider, model
+    denial.message = f"No price is known of {model!r} at {provider!r}, and requests that may go there are refused."
+    return denial
 
 
 def _counted(asked: Asked, funds: Funds) -> pb.Grant | pb.Denial:

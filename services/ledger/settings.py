@@ -54,6 +54,12 @@ class LedgerSettings:
         None,
         "Likewise per million output tokens, and 15 for an unknown seller. If only one of the two is set, that 3 or 15 is the other.",
     )
+    unknown_model_policy: str = setting(
+        "LEDGER_UNKNOWN_MODEL_POLICY",
+        settings.one_of("allow", "deny"),
+        "allow",
+        "deny: a request that may go to a model without a price is refused. Each request is then asked for at the ledger.",
+    )
     gateway_zone: str = setting(
         "GATEWAY_ZONE",
         settings.text,

@@ -82,6 +82,10 @@ def refusal(denial: pb.Denial, retry_after_s: float | None) -> GatewayError:
         limit = pb.RateLimit.Name(denial.rate.limit).removeprefix("RATE_LIMIT_").lower()
         message = denial.message or "Too many requests."
         return GatewayError(ErrorReason.ERROR_REASON_RATE_LIMITED, message, {"limit": limit}, retry_after_s=retry_after_s)
+    if denial.HasField("price"):
+        target = denial.price.target
+        message = denial.message or "No price is known of this model."
+        return GatewayError(ErrorReason.ERROR_REASON_PERMISSION_DENIED, message, {"provider": target.provider, "model": target.model})
     budget = denial.budget
     message, metadata = denial.message or "A budget is used up.", dict(_budget_metadata(budget))
     error = GatewayError(ErrorReason.ERROR_REASON_BUDGET_EXHAUSTED, message, metadata, retry_after_s=retry_after_s)

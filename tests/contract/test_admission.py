@@ -14,7 +14,18 @@ from joulegate.chat.v1 import chat_service_pb2 as typed_pb
 from joulegate.dispatch.v1 import dispatch_service_pb2 as dispatch_pb
 from joulegate.ledger.v1 import budget_pb2, entry_pb2
 from joulegate.ledger.v1 import ledger_service_pb2 as ledger_pb
-from joulegate.ledger.v1.reservation_pb2 import Amounts, BudgetDenial, Lease, PricedTarget, RateDenial, RateLimit, RateStanding, RateStatus
+from joulegate.ledger.v1.reservation_pb2 import (
+    Amounts,
+    BudgetDenial,
+    Lease,
+    PriceDenial,
+    PricedTarget,
+    RateDenial,
+    RateLimit,
+    RateStanding,
+    RateStatus,
+    Target,
+)
 from tests.contract.channels import KINDS
 from tests.contract.test_router import QUESTION, TARGET, Router, serving, whole
 from tests.fakes.ledger import PATIENCE_S
@@ -165,6 +176,16 @@ async def test_full_budget_refuses_with_its_name_and_until_when(kind: str) -> No
         assert router.dispatch.requests.empty()
         # Nothing is held, so nothing is settled or released.
         assert router.ledger.requests.empty()
+
+
+async def test_model_without_a_price_is_refused_by_name(kind: str) -> None:
+    async with serving_unknown(kind) as router:
+        call = Call(router)
+        denial = PriceDenial(target=Target(provider="lab", model="nobody-knows"))
+        await router.ledger.deny(price=denial, message="No price.")
+        error = await call.error()
+        assert (error.code(), error.details()) == (grpc.StatusCode.PERMISSION_DENIED, "No price.")
+        assert router.dispatch.requests.empty()
 
 
 async def test_full_budget_may_have_another_model_answer(kind: str) -> None:

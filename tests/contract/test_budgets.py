@@ -97,6 +97,26 @@ async def test_reservation_holds_the_worst_case_until_its_settlement_books_what_
         assert faults(ledger) == []
 
 
+async def test_model_without_a_price_is_refused_where_the_operator_wants_that(place: Place) -> None:
+    unpriced = reservation_pb.Target(provider="lab", model="nobody-knows")
+    either = reservation_pb.Wishes(
+        targets=[reservation_pb.Target(provider="openai", model="gpt-4o"), unpriced], call_count=1, answer_count=1
+    )
+    async with started(place, "local") as ledger, Listener(ledger) as router:
+        await granted(router, asking("allowed", wishes=either))
+        ledger.figurer.denies_unpriced = True
+        denial = await denied(router, asking("r", wishes=either))
+        assert denial.price.target == unpriced
+        assert denial.message == "No price is known of 'nobody-knows' at 'lab', and requests that may go there are refused."
+        assert not denial.HasField("retry_after")
+        # Nobody gets a lease, under which the ledger would not be asked.
+        grant = await granted(router, asking("priced", wants_lease=True))
+        assert not grant.HasField("lease")
+        cached = reservation_pb.Wishes(targets=[reservation_pb.Target()], holds_nothing=True, wants_lease=True)
+        assert not (await granted(router, asking("cached", wishes=cached))).HasField("lease")
+        assert (await ledger.totals()).open_intent_count == 2
+
+
 async def test_grant_is_durable_and_the_same_when_asked_again_by_whomever(place: Place) -> None:
     async with started(place, "local") as ledger, Listener(ledger, "one") as router:
         budget = await new_budget(ledger, 200)

@@ -23,6 +23,7 @@ from services.ledger.budget_changes import open_budgets
 from services.ledger.budget_keeper import BudgetKeeper
 from services.ledger.engines import Place, open_engine
 from services.ledger.export_store import ExportReader
+from services.ledger.figures import Figurer
 from services.ledger.key_store import open_keys
 from services.ledger.keys import Keys, KeyThreads
 from services.ledger.limits import Limits
@@ -48,6 +49,7 @@ class Ledger:
     books: Books
     clock: HeldClock
     writer_engine: Any
+    figurer: Figurer
 
     def __post_init__(self) -> None:
         self.stub = ledger_service_pb2_grpc.LedgerServiceStub(self.channel)
@@ -74,7 +76,8 @@ async def started(place: Place, kind: str, admin_key: str | None = "key", limits
         ThreadPoolExecutor(1) as writer_thread,
         ThreadPoolExecutor(1) as reader_thread,
     ):
-        books = Books(writer, new_figurer(), writer_thread, clock, orphan_grace_s=10)
+        figurer = new_figurer()
+        books = Books(writer, figurer, writer_thread, clock, orphan_grace_s=10)
         books.expect(writer.waiting_routers())
         reads = Reads(Reader(reading), reader_thread)
         reports = Reports(ReportReader(reading), reader_thread)
@@ -86,7 +89,7 @@ async def started(place: Place, kind: str, admin_key: str | None = "key", limits
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, mesh.registry)
         running = asyncio.create_task(books.run())
         async with serve(mesh, kind) as channel:
-            yield Ledger(channel, books, clock, writing)
+            yield Ledger(channel, books, clock, writing, figurer)
         running.cancel()
         await asyncio.wait([running])
     writing.dispose()

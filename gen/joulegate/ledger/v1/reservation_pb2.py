@@ -27,15 +27,15 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from joulegate.ledger.v1 import budget_pb2 as joulegate_dot_ledger_dot_v1_dot_budget__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%joulegate/ledger/v1/reservation.proto\x12\x13joulegate.ledger.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a joulegate/ledger/v1/budget.proto\"T\n\x07\x41mounts\x12\x10\n\x08nano_usd\x18\x01 \x01(\x03\x12\x0e\n\x06tokens\x18\x02 \x01(\x03\x12\x13\n\x0bmicrojoules\x18\x03 \x01(\x03\x12\x12\n\nmicrograms\x18\x04 \x01(\x03\"\xf7\x01\n\x0cPricedTarget\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12+\n\x05\x66ixed\x18\x03 \x01(\x0b\x32\x1c.joulegate.ledger.v1.Amounts\x12>\n\x18per_million_input_tokens\x18\x04 \x01(\x0b\x32\x1c.joulegate.ledger.v1.Amounts\x12?\n\x19per_million_output_tokens\x18\x05 \x01(\x0b\x32\x1c.joulegate.ledger.v1.Amounts\x12\x18\n\x10max_input_tokens\x18\x06 \x01(\x03\")\n\x06Target\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"\x8c\x01\n\x06Wishes\x12,\n\x07targets\x18\x01 \x03(\x0b\x32\x1b.joulegate.ledger.v1.Target\x12\x14\n\x0c\x61nswer_count\x18\x02 \x01(\x05\x12\x12\n\ncall_count\x18\x03 \x01(\x05\x12\x13\n\x0bwants_lease\x18\x04 \x01(\x08\x12\x15\n\rholds_nothing\x18\x05 \x01(\x08\"\xd1\x01\n\x05Grant\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x19\n\x11max_output_tokens\x18\x02 \x01(\x03\x12\x12\n\ncall_count\x18\x03 \x01(\x05\x12*\n\x04held\x18\x04 \x01(\x0b\x32\x1c.joulegate.ledger.v1.Amounts\x12.\n\x05rates\x18\x05 \x01(\x0b\x32\x1f.joulegate.ledger.v1.RateStatus\x12)\n\x05lease\x18\x06 \x01(\x0b\x32\x1a.joulegate.ledger.v1.Lease\"\xfc\x01\n\x06\x44\x65nial\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x33\n\x06\x62udget\x18\x02 \x01(\x0b\x32!.joulegate.ledger.v1.BudgetDenialH\x00\x12/\n\x04rate\x18\x03 \x01(\x0b\x32\x1f.joulegate.ledger.v1.RateDenialH\x00\x12.\n\x0bretry_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x05rates\x18\x05 \x01(\x0b\x32\x1f.joulegate.ledger.v1.RateStatus\x12\x0f\n\x07message\x18\x06 \x01(\tB\x07\n\x05\x63\x61use\"\x83\x02\n\x0c\x42udgetDenial\x12\x11\n\tbudget_id\x18\x01 \x01(\t\x12/\n\x05scope\x18\x02 \x01(\x0e\x32 .joulegate.ledger.v1.BudgetScope\x12\x33\n\x07measure\x18\x03 \x01(\x0e\x32\".joulegate.ledger.v1.BudgetMeasure\x12\x31\n\x06window\x18\x04 \x01(\x0e\x32!.joulegate.ledger.v1.BudgetWindow\x12.\n\nreset_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x64owngrade_model\x18\x06 \x01(\t\";\n\nRateDenial\x12-\n\x05limit\x18\x01 \x01(\x0e\x32\x1e.joulegate.ledger.v1.RateLimit\"t\n\nRateStatus\x12\x33\n\x08requests\x18\x01 \x01(\x0b\x32!.joulegate.ledger.v1.RateStanding\x12\x31\n\x06tokens\x18\x02 \x01(\x0b\x32!.joulegate.ledger.v1.RateStanding\"Z\n\x0cRateStanding\x12\r\n\x05limit\x18\x01 \x01(\x03\x12\x11\n\tremaining\x18\x02 \x01(\x03\x12(\n\x05reset\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x8f\x03\n\x05Lease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12+\n\x08lifetime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\x08nano_usd\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x06tokens\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\x18\n\x0bmicrojoules\x18\x06 \x01(\x03H\x02\x88\x01\x01\x12\x17\n\nmicrograms\x18\x07 \x01(\x03H\x03\x88\x01\x01\x12\x15\n\x08requests\x18\x08 \x01(\x03H\x04\x88\x01\x01\x12\x18\n\x0brate_tokens\x18\t \x01(\x03H\x05\x88\x01\x01\x12\x32\n\x07targets\x18\n \x03(\x0b\x32!.joulegate.ledger.v1.PricedTarget\x12\x1f\n\x17unbounded_output_tokens\x18\x0b \x01(\x03\x42\x0b\n\t_nano_usdB\t\n\x07_tokensB\x0e\n\x0c_microjoulesB\r\n\x0b_microgramsB\x0b\n\t_requestsB\x0e\n\x0c_rate_tokens\"N\n\x07Release\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"P\n\tExtension\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x84\x01\n\tRateLimit\x12\x1a\n\x16RATE_LIMIT_UNSPECIFIED\x10\x00\x12\"\n\x1eRATE_LIMIT_REQUESTS_PER_MINUTE\x10\x01\x12 \n\x1cRATE_LIMIT_TOKENS_PER_MINUTE\x10\x02\x12\x15\n\x11RATE_LIMIT_BUCKET\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%joulegate/ledger/v1/reservation.proto\x12\x13joulegate.ledger.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a joulegate/ledger/v1/budget.proto\"T\n\x07\x41mounts\x12\x10\n\x08nano_usd\x18\x01 \x01(\x03\x12\x0e\n\x06tokens\x18\x02 \x01(\x03\x12\x13\n\x0bmicrojoules\x18\x03 \x01(\x03\x12\x12\n\nmicrograms\x18\x04 \x01(\x03\"\xf7\x01\n\x0cPricedTarget\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12+\n\x05\x66ixed\x18\x03 \x01(\x0b\x32\x1c.joulegate.ledger.v1.Amounts\x12>\n\x18per_million_input_tokens\x18\x04 \x01(\x0b\x32\x1c.joulegate.ledger.v1.Amounts\x12?\n\x19per_million_output_tokens\x18\x05 \x01(\x0b\x32\x1c.joulegate.ledger.v1.Amounts\x12\x18\n\x10max_input_tokens\x18\x06 \x01(\x03\")\n\x06Target\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"\x8c\x01\n\x06Wishes\x12,\n\x07targets\x18\x01 \x03(\x0b\x32\x1b.joulegate.ledger.v1.Target\x12\x14\n\x0c\x61nswer_count\x18\x02 \x01(\x05\x12\x12\n\ncall_count\x18\x03 \x01(\x05\x12\x13\n\x0bwants_lease\x18\x04 \x01(\x08\x12\x15\n\rholds_nothing\x18\x05 \x01(\x08\"\xd1\x01\n\x05Grant\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x19\n\x11max_output_tokens\x18\x02 \x01(\x03\x12\x12\n\ncall_count\x18\x03 \x01(\x05\x12*\n\x04held\x18\x04 \x01(\x0b\x32\x1c.joulegate.ledger.v1.Amounts\x12.\n\x05rates\x18\x05 \x01(\x0b\x32\x1f.joulegate.ledger.v1.RateStatus\x12)\n\x05lease\x18\x06 \x01(\x0b\x32\x1a.joulegate.ledger.v1.Lease\"\xaf\x02\n\x06\x44\x65nial\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x33\n\x06\x62udget\x18\x02 \x01(\x0b\x32!.joulegate.ledger.v1.BudgetDenialH\x00\x12/\n\x04rate\x18\x03 \x01(\x0b\x32\x1f.joulegate.ledger.v1.RateDenialH\x00\x12\x31\n\x05price\x18\x07 \x01(\x0b\x32 .joulegate.ledger.v1.PriceDenialH\x00\x12.\n\x0bretry_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x05rates\x18\x05 \x01(\x0b\x32\x1f.joulegate.ledger.v1.RateStatus\x12\x0f\n\x07message\x18\x06 \x01(\tB\x07\n\x05\x63\x61use\"\x83\x02\n\x0c\x42udgetDenial\x12\x11\n\tbudget_id\x18\x01 \x01(\t\x12/\n\x05scope\x18\x02 \x01(\x0e\x32 .joulegate.ledger.v1.BudgetScope\x12\x33\n\x07measure\x18\x03 \x01(\x0e\x32\".joulegate.ledger.v1.BudgetMeasure\x12\x31\n\x06window\x18\x04 \x01(\x0e\x32!.joulegate.ledger.v1.BudgetWindow\x12.\n\nreset_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x64owngrade_model\x18\x06 \x01(\t\":\n\x0bPriceDenial\x12+\n\x06target\x18\x01 \x01(\x0b\x32\x1b.joulegate.ledger.v1.Target\";\n\nRateDenial\x12-\n\x05limit\x18\x01 \x01(\x0e\x32\x1e.joulegate.ledger.v1.RateLimit\"t\n\nRateStatus\x12\x33\n\x08requests\x18\x01 \x01(\x0b\x32!.joulegate.ledger.v1.RateStanding\x12\x31\n\x06tokens\x18\x02 \x01(\x0b\x32!.joulegate.ledger.v1.RateStanding\"Z\n\x0cRateStanding\x12\r\n\x05limit\x18\x01 \x01(\x03\x12\x11\n\tremaining\x18\x02 \x01(\x03\x12(\n\x05reset\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x8f\x03\n\x05Lease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12+\n\x08lifetime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\x08nano_usd\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x06tokens\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\x18\n\x0bmicrojoules\x18\x06 \x01(\x03H\x02\x88\x01\x01\x12\x17\n\nmicrograms\x18\x07 \x01(\x03H\x03\x88\x01\x01\x12\x15\n\x08requests\x18\x08 \x01(\x03H\x04\x88\x01\x01\x12\x18\n\x0brate_tokens\x18\t \x01(\x03H\x05\x88\x01\x01\x12\x32\n\x07targets\x18\n \x03(\x0b\x32!.joulegate.ledger.v1.PricedTarget\x12\x1f\n\x17unbounded_output_tokens\x18\x0b \x01(\x03\x42\x0b\n\t_nano_usdB\t\n\x07_tokensB\x0e\n\x0c_microjoulesB\r\n\x0b_microgramsB\x0b\n\t_requestsB\x0e\n\x0c_rate_tokens\"N\n\x07Release\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"P\n\tExtension\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x84\x01\n\tRateLimit\x12\x1a\n\x16RATE_LIMIT_UNSPECIFIED\x10\x00\x12\"\n\x1eRATE_LIMIT_REQUESTS_PER_MINUTE\x10\x01\x12 \n\x1cRATE_LIMIT_TOKENS_PER_MINUTE\x10\x02\x12\x15\n\x11RATE_LIMIT_BUCKET\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'joulegate.ledger.v1.reservation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RATELIMIT']._serialized_start=2248
-  _globals['_RATELIMIT']._serialized_end=2380
+  _globals['_RATELIMIT']._serialized_start=2359
+  _globals['_RATELIMIT']._serialized_end=2491
   _globals['_AMOUNTS']._serialized_start=161
   _globals['_AMOUNTS']._serialized_end=245
   _globals['_PRICEDTARGET']._serialized_start=248
@@ -47,19 +47,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GRANT']._serialized_start=684
   _globals['_GRANT']._serialized_end=893
   _globals['_DENIAL']._serialized_start=896
-  _globals['_DENIAL']._serialized_end=1148
-  _globals['_BUDGETDENIAL']._serialized_start=1151
-  _globals['_BUDGETDENIAL']._serialized_end=1410
-  _globals['_RATEDENIAL']._serialized_start=1412
-  _globals['_RATEDENIAL']._serialized_end=1471
-  _globals['_RATESTATUS']._serialized_start=1473
-  _globals['_RATESTATUS']._serialized_end=1589
-  _globals['_RATESTANDING']._serialized_start=1591
-  _globals['_RATESTANDING']._serialized_end=1681
-  _globals['_LEASE']._serialized_start=1684
-  _globals['_LEASE']._serialized_end=2083
-  _globals['_RELEASE']._serialized_start=2085
-  _globals['_RELEASE']._serialized_end=2163
-  _globals['_EXTENSION']._serialized_start=2165
-  _globals['_EXTENSION']._serialized_end=2245
+  _globals['_DENIAL']._serialized_end=1199
+  _globals['_BUDGETDENIAL']._serialized_start=1202
+  _globals['_BUDGETDENIAL']._serialized_end=1461
+  _globals['_PRICEDENIAL']._serialized_start=1463
+  _globals['_PRICEDENIAL']._serialized_end=1521
+  _globals['_RATEDENIAL']._serialized_start=1523
+  _globals['_RATEDENIAL']._serialized_end=1582
+  _globals['_RATESTATUS']._serialized_start=1584
+  _globals['_RATESTATUS']._serialized_end=1700
+  _globals['_RATESTANDING']._serialized_start=1702
+  _globals['_RATESTANDING']._serialized_end=1792
+  _globals['_LEASE']._serialized_start=1795
+  _globals['_LEASE']._serialized_end=2194
+  _globals['_RELEASE']._serialized_start=2196
+  _globals['_RELEASE']._serialized_end=2274
+  _globals['_EXTENSION']._serialized_start=2276
+  _globals['_EXTENSION']._serialized_end=2356
 # @@protoc_insertion_point(module_scope)

@@ -244,6 +244,7 @@ class Denial(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
     RATE_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_FIELD_NUMBER: _builtins.int
     RATES_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
@@ -256,6 +257,8 @@ class Denial(_message.Message):
     @_builtins.property
     def rate(self) -> Global___RateDenial: ...
     @_builtins.property
+    def price(self) -> Global___PriceDenial: ...
+    @_builtins.property
     def retry_after(self) -> _duration_pb2.Duration:
         """When it makes sense to ask again: to the millisecond for rates."""
 
@@ -267,15 +270,16 @@ class Denial(_message.Message):
         request_id: _builtins.str = ...,
         budget: Global___BudgetDenial | None = ...,
         rate: Global___RateDenial | None = ...,
+        price: Global___PriceDenial | None = ...,
         retry_after: _duration_pb2.Duration | None = ...,
         rates: Global___RateStatus | None = ...,
         message: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cause", b"cause", "rate", b"rate", "rates", b"rates", "retry_after", b"retry_after"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cause", b"cause", "price", b"price", "rate", b"rate", "rates", b"rates", "retry_after", b"retry_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cause", b"cause", "message", b"message", "rate", b"rate", "rates", b"rates", "request_id", b"request_id", "retry_after", b"retry_after"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cause", b"cause", "message", b"message", "price", b"price", "rate", b"rate", "rates", b"rates", "request_id", b"request_id", "retry_after", b"retry_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_cause: _TypeAlias = _typing.Literal["budget", "rate"]  # noqa: Y015
+    _WhichOneofReturnType_cause: _TypeAlias = _typing.Literal["budget", "rate", "price"]  # noqa: Y015
     _WhichOneofArgType_cause: _TypeAlias = _typing.Literal["cause", b"cause"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_cause) -> _WhichOneofReturnType_cause | None: ...
 
@@ -320,6 +324,28 @@ class BudgetDenial(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BudgetDenial: _TypeAlias = BudgetDenial  # noqa: Y015
+
+@_typing.final
+class PriceDenial(_message.Message):
+    """PriceDenial: nobody knows what a target costs, and the operator has such ones refused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def target(self) -> Global___Target: ...
+    def __init__(
+        self,
+        *,
+        target: Global___Target | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PriceDenial: _TypeAlias = PriceDenial  # noqa: Y015
 
 @_typing.final
 class RateDenial(_message.Message):
