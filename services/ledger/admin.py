@@ -94,7 +94,7 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
         terms = api_key.terms_of(request.key)
         view, text = await self._keys.create(request.key.environment, terms)
         await context.send_initial_metadata(_CREATED)
-        return pb.CreateKeyResponse(key=message_of(view), key_text=text, warnings=api_key.warnings(terms, terms._fields))
+        return pb.CreateKeyResponse(key=message_of(view), key_text=text)
 
     async def GetKey(self, request: pb.GetKeyRequest, context: Context) -> pb.GetKeyResponse:
         self._check(context)
@@ -113,8 +113,7 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
 
     async def UpdateKey(self, request: pb.UpdateKeyRequest, context: Context) -> pb.UpdateKeyResponse:
         self._check(context)
-        view, changed = await self._keys.update(request.key, list(request.update_mask.paths))
-        return pb.UpdateKeyResponse(key=message_of(view), warnings=api_key.warnings(view.key.terms, changed))
+        return pb.UpdateKeyResponse(key=message_of(await self._keys.update(request.key, list(request.update_mask.paths))))
 
     async def RevokeKey(self, request: pb.RevokeKeyRequest, context: Context) -> pb.RevokeKeyResponse:
         self._check(context)

@@ -31,8 +31,8 @@ MAX_PATTERN_CHARACTERS: Final = 256
 # More than anybody means: a million tokens for each of a million requests, and a billion dollars.
 MAX_COUNT: Final = 10**12
 MAX_BUDGET_NANO_USD: Final = 10**18
-# What is kept and shown, but does nothing yet.
-PLANNED: Final = ("tier", "monthly_token_budget", "monthly_cost_budget_nano_usd", "requests_per_minute", "tokens_per_minute")
+# What bounds the key's calls.
+_BOUNDS: Final = ("tier", "monthly_token_budget", "monthly_cost_budget_nano_usd", "requests_per_minute", "tokens_per_minute")
 _COUNTS: Final = ("monthly_token_budget", "requests_per_minute", "tokens_per_minute")
 # Of the message: what an operator may change, by the field of KeyTerms.
 _FIELDS: Final = {
@@ -43,7 +43,7 @@ _FIELDS: Final = {
     "allowed_models": "allowed_models",
     "enabled": "enabled",
     "expire_time": "expires_ns",
-    **{name: name for name in PLANNED},
+    **{name: name for name in _BOUNDS},
 }
 _MAX_SECONDS: Final = 9_223_372_035
 
@@ -125,21 +125,21 @@ def terms_of(message: ApiKey) -> KeyTerms:
         allowed_models=tuple(message.allowed_models),
         enabled=message.enabled if message.HasField("enabled") else True,
         expires_ns=_nanoseconds(message.expire_time) if message.HasField("expire_time") else None,
-        **{name: getattr(message, name) if message.HasField(name) else None for name in PLANNED if name != "tier"},  # type: ignore[arg-type]
+        **{name: getattr(message, name) if message.HasField(name) else None for name in _BOUNDS if name != "tier"},  # type: ignore[arg-type]
     )
 
 
-def amended(terms: KeyTerms, message: ApiKey, paths: Collection[str]) -> tuple[KeyTerms, list[str]]:
+def amended(terms: KeyTerms, message: ApiKey, paths: Collection[str]) -> KeyTerms:
     """The terms with the fields at these paths taken from a message, or with those that are present in it when there are none.
 
-    Gives the names of the fields, too. Raises GatewayError INVALID_REQUEST for a field that cannot be changed.
+    Raises GatewayError INVALID_REQUEST for a field that cannot be changed.
     """
     paths = paths or [field.name for field, _ in message.ListFields() if field.name in _FIELDS]
     for path in paths:
         if path not in _FIELDS:
             raise invalid(f"{path!r} cannot be changed; what can be: {', '.join(_FIELDS)}", "update_mask")
     given = terms_of(message)
-    return terms._replace(**{_FIELDS[path]: getattr(given, _FIELDS[path]) for path in paths}), list(paths)
+    return terms._replace(**{_FIELDS[path]: getattr(given, _FIELDS[path]) for path in paths})
 
 
 def check(terms: KeyTerms, environment: int = 0) -> None:
@@ -166,13 +166,6 @@ def _problems(terms: KeyTerms, environment: int) -> Iterator[tuple[str, str]]:
             yield param, f"must be between 0 and {MAX_COUNT}"
     if not 0 <= (terms.monthly_cost_budget_nano_usd or 0) <= MAX_BUDGET_NANO_USD:
         yield "monthly_cost_budget_nano_usd", f"must be between 0 and {MAX_BUDGET_NANO_USD} billionths of a US dollar"
-
-
-def warnings(terms: KeyTerms, fields: Collection[str]) -> list[str]:
-    """What of the given fields is set and has no effect yet."""
-    return [
-        f"{name}: kept and shown, but not enforced yet" for name in PLANNED if name in fields and getattr(terms, name) not in (None, "")
-    ]
 
 
 def message_of(view: KeyView) -> ApiKey:

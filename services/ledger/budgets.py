@@ -6,6 +6,7 @@ fit, at all levels at once; a settlement turns what was held into what was spent
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from joulegate.ledger.v1.budget_pb2 import BudgetMeasure
@@ -13,6 +14,9 @@ from services.ledger.windows import Window, when_fits
 
 # Shares of a limit, in percent, that are told of once in each window.
 ALERT_PERCENTS: Final = (80, 95)
+
+
+_window: Final = lru_cache(maxsize=1024)(Window)
 
 
 class Amounts(NamedTuple):
@@ -59,7 +63,7 @@ class Budget(NamedTuple):
 
     @property
     def window(self) -> Window:
-        return Window(self.window_kind, self.rolling_s)
+        return _window(self.window_kind, self.rolling_s)
 
 
 class Balance(NamedTuple):
@@ -133,6 +137,10 @@ class Sheet:
 
     def room(self, budget: Budget, at: int) -> int:
         """What still fits for a request that begins then; negative when there is too much already."""
+        window = budget.window
+        if not window.is_rolling:
+            balance = self.balance(budget.budget_id, window.bucket(at))
+            return budget.bound - balance.spent - balance.held
         return budget.bound - sum(balance.spent + balance.held for _, balance in self.in_window(budget, at))
 
     def rooms(self, key_id: str, at: int) -> list[int | None]:
@@ -164,7 +172,12 @@ class Sheet:
         return Shortage(budget, when_fits(budget.window, used, at, missing), spent + excess <= 0)
 
     def hold(self, key_id: str, at: int, amounts: Amounts) -> None:
-        """Sets amounts aside at all levels."""
+        """Sets amounts aside at all levels, whether they fit or not."""
+        self._add(key_id, at, NOTHING, amounts)
+        self._note_overshoots(key_id, at, amounts)
+
+    def hold_checked(self, key_id: str, at: int, amounts: Amounts) -> None:
+        """Sets amounts aside that were seen to fit."""
         self._add(key_id, at, NOTHING, amounts)
 
     def free(self, key_id: str, at: int, amounts: Amounts) -> None:
@@ -174,6 +187,7 @@ class Sheet:
     def spend(self, key_id: str, at: int, taken: Amounts, held: Amounts = NOTHING) -> None:
         """Books what a request took instead of what it held."""
         self._add(key_id, at, taken, NOTHING.minus(held))
+        self._note_overshoots(key_id, at, taken.minus(held))
 
     def _add(self, key_id: str, at: int, spent: Amounts, held: Amounts) -> None:
         for budget in self.chain(key_id):
@@ -183,9 +197,12 @@ class Sheet:
             bucket = budget.window.bucket(at)
             before = self.balance(budget.budget_id, bucket)
             # Held is never negative: what is given back was set aside in the same bucket of the same budget.
-            after = before._replace(spent=before.spent + more_spent, held=before.held + more_held)
+            after = Balance(before.spent + more_spent, before.held + more_held, before.alerted)
             self.changed.setdefault(budget.budget_id, {})[bucket] = after
-            if budget.enabled and more_spent + more_held > 0 and (room := self.room(budget, at)) < 0:
+
+    def _note_overshoots(self, key_id: str, at: int, more: Amounts) -> None:
+        for budget in self.chain(key_id):
+            if budget.enabled and more.of(budget.measure) > 0 and (room := self.room(budget, at)) < 0:
                 self.overshoots.append(Overshoot(budget.budget_id, budget.measure, -room))
 
     def alerts(self, budgets: Mapping[str, Budget]) -> list[Alert]:

@@ -78,13 +78,16 @@ class Funds:
         """Books rows of one request in the place of others, and of what it held."""
         before, after = list(before), list(after)
         took = taken(after)
+        held = NOTHING
         if opened is not None:
-            self.sheet.free(opened.key_id, opened.created_ns, opened.held)
+            held = opened.held
             self.correct(opened, took.tokens)
-        if before:
-            self.sheet.spend(before[0].key_id, before[0].created_ns, NOTHING.minus(taken(before)))
-        if after:
-            self.sheet.spend(after[0].key_id, after[0].created_ns, took)
+        rows = after or before
+        if opened is not None and not (rows and rows[0].key_id == opened.key_id):
+            self.sheet.free(opened.key_id, opened.created_ns, held)
+            held = NOTHING
+        if rows:
+            self.sheet.spend(rows[0].key_id, rows[0].created_ns, took.minus(taken(before)), held)
 
     def correct(self, opened: OpenIntent, tokens: int) -> None:
         """Counts the tokens that a request took in its caller's minute, and no longer those that it held."""

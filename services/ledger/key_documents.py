@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from joulegate.ledger.v1.key_pb2 import KeyEnvironment
-from services.ledger.api_key import PREFIXES, KeyTerms, KeyView, check, invalid, warnings
+from services.ledger.api_key import PREFIXES, KeyTerms, KeyView, check, invalid
 from services.runtime.errors import GatewayError
 
 _NANO: Final = 10**9
@@ -49,7 +49,6 @@ _MEMBERS: Final = {
     "requests_per_minute": "rateLimitRpm",
     "tokens_per_minute": "rateLimitTpm",
 }
-_FIELDS: Final = {member: field for field, member in _MEMBERS.items()}
 _KNOWN: Final = frozenset(field.encode_name for field in msgspec.structs.fields(_NewKey))
 _decoder: Final = msgspec.json.Decoder(_NewKey)
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -91,9 +90,7 @@ def read(body: bytes) -> Wanted:
         field = error.metadata["param"]
         member = _MEMBERS.get(field, field)
         raise invalid(error.message.replace(field, member, 1), member) from None
-    said = [_FIELDS.get(member, member) for member in members]
-    planned = [_in_their_words(warning) for warning in warnings(terms, said)]
-    return Wanted(environment, terms, planned + [f"{member[:64]}: unknown, ignored" for member in members if member not in _KNOWN])
+    return Wanted(environment, terms, [f"{member[:64]}: unknown, ignored" for member in members if member not in _KNOWN])
 
 
 def created(view: KeyView, text: str, said: list[str]) -> dict[str, Any]:
@@ -131,11 +128,6 @@ def document(view: KeyView) -> dict[str, Any]:
 
 def encode(shown: Any) -> bytes:
     return json.dumps(shown).encode("ascii")
-
-
-def _in_their_words(warning: str) -> str:
-    field, colon, rest = warning.partition(":")
-    return _MEMBERS.get(field, field) + colon + rest
 
 
 def _param(problem: str) -> str:

@@ -95,21 +95,21 @@ class Keys:
         month_ns = self._month_ns()
         return await self._ask(self._threads.viewing, lambda: self._viewer.views(limit, before, month_ns, show_revoked=show_revoked))
 
-    async def update(self, message: ApiKey, paths: list[str]) -> tuple[KeyView, list[str]]:
-        """The key with what the paths name changed, and the names of what was. Raises GatewayError, NOT_FOUND among others."""
-        now_ns, fields = self._now_ns(), list[str]()
+    async def update(self, message: ApiKey, paths: list[str]) -> KeyView:
+        """The key with what the paths name changed. Raises GatewayError, NOT_FOUND among others."""
+        now_ns = self._now_ns()
 
         def change(key: Key) -> Key:
             if key.revoked_ns is not None:
                 raise invalid("the key is revoked, which is for good", "key_id")
-            terms, fields[:] = amended(key.terms, message, paths)
+            terms = amended(key.terms, message, paths)
             check(terms, key.environment)
             if terms.expires_ns != key.terms.expires_ns:
                 _check_expiry(terms, now_ns)
             return key._replace(terms=terms)
 
         await self._change(lambda: self._writer.change(message.key_id, change, now_ns))
-        return await self.get(message.key_id), fields
+        return await self.get(message.key_id)
 
     async def revoke(self, key_id: str) -> KeyView:
         """The key, which is refused from now on. Raises GatewayError NOT_FOUND."""

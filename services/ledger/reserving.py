@@ -80,7 +80,7 @@ def reserve(asked: Asked, funds: Funds, figurer: Figurer) -> Granted | pb.Grant 
     state = funds.rates.get(intent.key_id)
     if state is not None and (refusal := state.refusal(limits, funds.tick, fit.amounts.tokens)) is not None:
         return _too_fast(intent, funds, refusal)
-    funds.sheet.hold(intent.key_id, intent.created_ns, fit.amounts)
+    funds.sheet.hold_checked(intent.key_id, intent.created_ns, fit.amounts)
     if state is not None:
         state.fill(limits, funds.tick, 1)
     opened = intent.holding(fit.amounts)._replace(
@@ -293,7 +293,7 @@ def _bounded(funds: Funds, key_id: str, one: Amounts, pace: Pace, rooms: Sequenc
 
 
 def _set_aside(lease: Lease, funds: Funds) -> None:
-    funds.sheet.hold(lease.key_id, lease.created_ns, lease.left)
+    funds.sheet.hold_checked(lease.key_id, lease.created_ns, lease.left)
     state = funds.rates.get(lease.key_id)
     if state is not None:
         state.leased_requests += lease.requests

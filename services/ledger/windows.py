@@ -8,6 +8,7 @@ has more in it than was allowed, whatever the order in which requests come.
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from joulegate.ledger.v1.budget_pb2 import BudgetWindow
@@ -68,7 +69,12 @@ class Window(NamedTuple):
 
 def month_start(at: int) -> int:
     """When the month of a moment began."""
-    moment = datetime.fromtimestamp(at // SECOND, UTC)
+    return _month_of(at // DAY)
+
+
+@lru_cache(maxsize=1024)
+def _month_of(day: int) -> int:
+    moment = datetime.fromtimestamp(day * (DAY // SECOND), UTC)
     return int(datetime(moment.year, moment.month, 1, tzinfo=UTC).timestamp()) * SECOND
 
 

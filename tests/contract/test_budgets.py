@@ -1,9 +1,11 @@
 """What is let in and what is not: budgets, limits and leases over the routers' stream, on both stores."""
 
+import asyncio
 from typing import Any
 
 import grpc
 import pytest
+import sqlalchemy as sa
 
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from joulegate.ledger.v1 import admin_service_pb2 as admin_pb
@@ -15,6 +17,7 @@ from services.ledger.budget_changes import discrepancies
 from services.ledger.engines import Place
 from services.ledger.limits import Limits
 from services.ledger.rate_windows import RateLimits
+from services.ledger.schema import intents as intents_table
 from services.runtime.errors import GatewayError
 from tests.contract.test_ledger import Ledger, Router, started
 from tests.unit.ledger.samples import BEGAN, attempt, hit, intent, settlement
@@ -508,3 +511,49 @@ async def test_alert_is_told_once_at_each_share_of_a_window(place: Place) -> Non
         assert told == [(80, 840)]
         await router.book(settlement("last", attempt(tokens=TokenCounts(output_tokens=100))))
         assert told == [(80, 840), (95, 950)]
+
+
+@pytest.mark.parametrize("place", ["postgresql"], indirect=True)
+async def test_two_ledgers_on_the_same_books_grant_no_more_than_one_would(place: Place) -> None:
+    async with started(place, "local") as here, started(place, "local") as there:
+        budget = await new_budget(here, 140 * 25)
+
+        async def flood(ledger: Ledger, name: str) -> int:
+            async with Listener(ledger, name) as router:
+                await router.send(intents=[asking(f"{name}-{number}", wants_lease=number % 2 == 0) for number in range(20)])
+                first = len((await router.receive()).grants)
+                return first + sum([len((await router.book(asking(f"{name}-{number}"))).grants) for number in range(20, 30)])
+
+        granted_count = sum(await asyncio.gather(flood(here, "a"), flood(there, "b"), flood(here, "c"), flood(there, "d")))
+        assert granted_count == 25
+        assert await used(there, budget) == (0, 140 * 25)
+        async with Listener(there, "e") as router:
+            # A grant of one ledger is settled at the other.
+            assert (await there.totals()).open_intent_count == 25
+            for name in "abcd":
+                granted_ids = [request_id for number in range(30) if await is_open(there, request_id := f"{name}-{number}")]
+                if granted_ids:
+                    await router.book(*map(settlement, granted_ids))
+        assert await used(here, budget) == (140 * 25, 0)
+        assert faults(here) == []
+
+
+async def is_open(ledger: Ledger, request_id: str) -> bool:
+    with ledger.writer_engine.connect() as connection:
+        return bool(connection.scalar(sa.select(sa.func.count()).where(intents_table.c.request_id == request_id)))
+
+
+@pytest.mark.parametrize("place", ["postgresql"], indirect=True)
+async def test_rates_hold_over_two_ledgers(place: Place) -> None:
+    limits = Limits(RateLimits(requests_per_minute=10, capacity=100, refill_per_s=1.0))
+    async with (
+        started(place, "local", limits=limits) as here,
+        started(place, "local", limits=limits) as there,
+        Listener(here, "a") as a,
+        Listener(there, "b") as b,
+    ):
+        answers = [await (a, b)[number % 2].book(asking(f"{number}")) for number in range(8)]
+        assert sum(len(answer.grants) for answer in answers) == 8
+        answers = [await (a, b)[number % 2].book(asking(f"more-{number}")) for number in range(6)]
+        assert sum(len(answer.grants) for answer in answers) == 2
+        assert answers[-1].denials[0].rates.requests.remaining == 0

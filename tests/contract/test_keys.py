@@ -114,16 +114,6 @@ async def test_key_is_made_once_seen_and_found_by_its_text_alone(ledger: Ledger)
     assert await ledger.resolve(made.key.key_id) is None
 
 
-async def test_only_the_limits_that_are_asked_for_are_warned_of(ledger: Ledger) -> None:
-    made = await ledger.create(monthly_token_budget=5, requests_per_minute=1)
-    assert list(made.warnings) == [
-        f"{name}: kept and shown, but not enforced yet" for name in ("monthly_token_budget", "requests_per_minute")
-    ]
-    updated = await ledger.update("tier", "name", key_id=made.key.key_id, tier="gold", name="n")
-    assert list(updated.warnings) == ["tier: kept and shown, but not enforced yet"]
-    assert (updated.key.monthly_token_budget, updated.key.tier) == (5, "gold")
-
-
 async def test_keys_are_paged_newest_first_and_new_ones_shift_nothing(ledger: Ledger) -> None:
     ids = [(await ledger.create(name=f"n{number}")).key.key_id for number in range(5)]
     await ledger.revoke(ids[3])
@@ -174,7 +164,7 @@ async def test_revoked_key_stays_revoked_and_seen(ledger: Ledger) -> None:
 
 async def test_documents_of_earlier_clients_do_the_same(ledger: Ledger) -> None:
     made = await ledger.post(environment="staging", rateLimitRpm=5)
-    assert made["key"].startswith("gw-stg-") and made["warnings"] == ["rateLimitRpm: kept and shown, but not enforced yet"]
+    assert made["key"].startswith("gw-stg-") and "warnings" not in made
     other = await ledger.post()
     found = await ledger.resolve(made["key"])
     assert found is not None and (found.key_id, found.requests_per_minute, found.tokens_per_minute) == (made["id"], 5, 100_000)

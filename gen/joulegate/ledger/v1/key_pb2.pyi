@@ -50,10 +50,7 @@ Global___KeyEnvironment: _TypeAlias = KeyEnvironment  # noqa: Y015
 
 @_typing.final
 class ApiKey(_message.Message):
-    """ApiKey is a key that clients present, without its text, of which the ledger keeps nothing but a digest.
-
-    Budgets, rate limits and the tier are kept and shown; nothing enforces them yet.
-    """
+    """ApiKey is a key that clients present, without its text, of which the ledger keeps nothing but a digest."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -85,13 +82,17 @@ class ApiKey(_message.Message):
     """Keys of one organisation share cached answers; without an organisation, keys of one team do; without either, none does."""
     organisation: _builtins.str
     tier: _builtins.str
+    """Of joulegate.toml: its limits hold for what the key does not say itself. An unknown one is like none."""
     enabled: _builtins.bool
     """False refuses the key until it is true again. Absent when a key is made: true."""
     monthly_token_budget: _builtins.int
+    """Input and output of calls of providers, in a calendar month in UTC. 0 lets nothing through; absent: no such budget."""
     monthly_cost_budget_nano_usd: _builtins.int
-    """Billionths of a US dollar."""
+    """Likewise, in billionths of a US dollar."""
     requests_per_minute: _builtins.int
+    """In any 60 seconds, hits of the cache among them. Absent: as the tier says, else as for everybody."""
     tokens_per_minute: _builtins.int
+    """In any 60 seconds. Absent: as the tier says."""
     tokens_used_this_month: _builtins.int
     """What is booked on this key in the calendar month, in UTC. Given by the ledger."""
     cost_nano_usd_this_month: _builtins.int
