@@ -341,5 +341,7 @@ CAPITONYMS = words(
     "lima boxer hamburger frankfurter dodge ford mini beetle jaguar puma tide dove dash echo alexa java pascal delphi eclipse atom sketch",
     "pages numbers keynote messages mail notes photos music books maps home health watch wallet shortcuts files drive docs sheets slides",
     "forms meet chat classroom calendar play store pixel nest windows surface office outlook teams forge unity blender maya godot steam",
+    "string integer object boolean double float character list array number symbol promise error exception true false none null byte long",
+    "short class function type any interface record thread process void",
     "origin epic switch wii joker batman cars frozen up her it us them heat ghost titanic jaws alien rocky",
 )

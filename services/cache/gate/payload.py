@@ -4,7 +4,7 @@ import re
 from typing import NamedTuple
 
 _SPACES = re.compile(r"(?<=\S)[ \t\f\v]+")
-_SPACE_BEFORE_MARK = re.compile(r"(?<=\w) (?=[?!.,]+(?:\s|\Z))")
+_SPACE_BEFORE_MARK = re.compile(r"(?<=\w) (?=,\s|[?!.]+(?:\Z|\s+[A-ZÀ-Þ¿¡]))")
 _LAST_MARKS = re.compile(r"(?<=[^\W\d_][^\W\d_])[ ]?[.?!¿。？！؟]+\Z")  # noqa: RUF001
 _COLON = re.compile(r":(?=[\s\"'`])|：")  # noqa: RUF001
 _BRIEF = 4

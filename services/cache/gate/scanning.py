@@ -123,7 +123,7 @@ def _mark(group: str | None, raw: str, text: str, start: int, is_last: bool) -> 
             is_factorial = raw[0] == "!" and (before.isdigit() or (before.isalpha() and not text[max(0, start - 2) : start - 1].isalpha()))
             # In front of a word a mark negates, or belongs to a path; only Spanish opens sentences with one.
             is_prefix = raw[-1] not in "¿¡" and (after.isalnum() or after in "=_$([{<>*+^\\|/~&")
-            is_operator = is_factorial or is_prefix
+            is_operator = is_factorial or is_prefix or (len(raw) > 1 and before == " ")
             return [Token(Kind.OPERATOR if is_operator else Kind.STOP, raw if is_operator else raw[-1], raw)]
         case "dash":
             if before.isalnum() and after.isalpha() and len(raw) == 1:
@@ -132,8 +132,13 @@ def _mark(group: str | None, raw: str, text: str, start: int, is_last: bool) -> 
             is_prose = not (_is_operand(text[:start].rstrip()[-2:]) or _is_operand(text[start + len(raw) :].lstrip()[:2][::-1]))
             return [Token(Kind.COMMA, ",", raw)] if is_prose else [Token(Kind.OPERATOR, raw, raw)]
         case "comma":
+            # A bracket right behind a name calls or groups.
+            if raw == "(" and (before.isalnum() or before in ")]\"'`_"):
+                return [Token(Kind.OPERATOR, raw, raw)]
             return [Token(Kind.COMMA, "," if raw not in "()" else raw, raw)]
         case "colon":
+            if before in ")]":
+                return [Token(Kind.OPERATOR, raw, raw)]
             return [Token(Kind.COLON, ":", raw)]
         case _:
             if raw == "&" and before.isspace() and after.isspace():
