@@ -47,13 +47,19 @@ PRICED = [
     )
     for target in TARGETS
 ]
-COSTS = {"nano_usd": PLENTY, "microjoules": PLENTY, "micrograms": PLENTY}
 LEASES = {
     "unlimited": (reservation_pb2.Lease(), reservation_pb2.RateStatus()),
     "requests and tokens a minute": (reservation_pb2.Lease(requests=PLENTY, rate_tokens=PLENTY, unbounded_output_tokens=4096), RATES),
     "those, and budgets of everything": (
         reservation_pb2.Lease(
-            requests=PLENTY, rate_tokens=PLENTY, tokens=PLENTY, targets=PRICED, unbounded_output_tokens=4096, **COSTS
+            nano_usd=PLENTY,
+            tokens=PLENTY,
+            microjoules=PLENTY,
+            micrograms=PLENTY,
+            requests=PLENTY,
+            rate_tokens=PLENTY,
+            targets=PRICED,
+            unbounded_output_tokens=4096,
         ),
         RATES,
     ),

@@ -28,8 +28,10 @@ Headers = Sequence[tuple[str, str]]
 
 def wanted_output_tokens(request: chat_pb2.ChatRequest) -> int:
     """The bound that the client set on each answer; 0 when there is none. What is no bound, as -1, is none: some take it for infinite."""
-    set_bounds = [bound for name in _BOUNDS if (bound := getattr(request, name)) > 0]
-    return min(min(set_bounds, default=0), tokens.MOST_TOKENS)
+    newer, older = request.max_completion_tokens, request.max_tokens
+    if newer <= 0 or 0 < older < newer:
+        newer = older
+    return min(max(0, newer), tokens.MOST_TOKENS)
 
 
 def answers_of(request: chat_pb2.ChatRequest) -> int:

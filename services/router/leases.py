@@ -92,6 +92,8 @@ class Lease:
         if self._is_open:
             return _NOTHING if self.take_request() else None
         tokens, costs = need.tokens, self._worst(need)
+        if costs is None and math.inf == min(self._costs):
+            costs = [0, 0, 0]
         if costs is None or tokens > self._tokens or tokens > self._rate_tokens:
             return None
         if any(cost > left for cost, left in zip(costs, self._costs, strict=True)) or not self.take_request():

@@ -146,7 +146,6 @@ class Reservations:
 
     def _under_lease(self, ask: "_Ask", account: Account, now: float) -> Admitted | None:
         request = ask.question.request
-        wanted = admission.wanted_output_tokens(request)
         for lease in account.leases(now):
             intent = ask.intent()
             intent.lease_id = lease.lease_id
@@ -156,7 +155,7 @@ class Reservations:
                 intent.estimated_input_tokens = tokens.quick_prompt_estimate(request)
                 self._took(ask.question, account, 0, now)
                 return ask.admitted(0, 0, self._books.intend(intent))
-            bound = wanted or lease.unbounded_output_tokens
+            bound = intent.max_output_tokens or lease.unbounded_output_tokens
             need = admission.need_of(request, ask.targets, bound)
             held = lease.take(need) if bound else None
             if held is not None:
@@ -248,18 +247,12 @@ class _Ask(NamedTuple):
 
     def admitted(self, most: int, calls: int, intended: asyncio.Future[Verdict]) -> Admitted:
         """Let in with so many tokens an answer and so many calls; 0: any number."""
-        question = self.question
-        clamping = admission.clamping(question.request, most)
-        return Admitted(
-            request=admission.bounded(question.request, most),
-            targets=self.targets,
-            max_calls=calls,
-            max_output_tokens=most * admission.answers_of(question.request),
-            create_time=self.create_time,
-            intended=intended,
-            warnings=() if clamping is None else (clamping,),
-            downgraded_to=self.downgraded_to,
-        )
+        request, clamping = self.question.request, None
+        if most:
+            clamping, request = admission.clamping(request, most), admission.bounded(request, most)
+        warnings = () if clamping is None else (clamping,)
+        paid = most and most * admission.answers_of(request)
+        return Admitted(request, self.targets, calls, paid, self.create_time, intended, warnings, self.downgraded_to)
 
 
 def _now() -> timestamp_pb2.Timestamp:

@@ -90,6 +90,8 @@ def test_without_a_bound_of_its_targets_the_ledger_is_asked() -> None:
     assert limited.take(Need([LAB, SPARE], 1, 1, 1)) is None
     assert limited.take(Need([LAB], 101, 1, 1)) is None
     assert limited.take(Need([LAB], 100, 1, 1)) is not None
+    # Where only tokens are limited, nothing else has to be known.
+    assert Lease(lease(rate_tokens=1000), 0.0).take(Need([SPARE], 101, 1, 1)) == pb.Amounts(tokens=102)
 
 
 def grant(**members: object) -> pb.Grant:
