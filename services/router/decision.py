@@ -18,7 +18,7 @@ MOST_TRIED: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """One who could serve the model and was not considered, and why: `excluded`, `lacks:<capability>`, `context`,
+    """One who could serve the model and was not considered, and why: `excluded`, `zone`, `lacks:<capability>`, `context`,
     `constraint:<criterion>`."""
 
     candidate: Candidate

@@ -67,7 +67,7 @@ VIRTUAL_MODELS: Final[Mapping[str, VirtualModel]] = {
         VirtualModel("cheap", Strategy.COST, Weights(cost=1.0)),
         VirtualModel("eco", Strategy.ECO, Weights(carbon=1.0), _OF_THE_BEST),
         VirtualModel("green", Strategy.ECO, Weights(carbon=1.0), _OF_THE_BEST),
-        VirtualModel("quality", Strategy.QUALITY),
+        VirtualModel("quality", Strategy.QUALITY, Weights(quality=0.95, cost=0.05)),
     )
 }
 

@@ -78,9 +78,9 @@ class Slates:
         policy, wishes = self.policy, asked.wishes
         virtual = self.virtual_model(catalogue, asked.model)
         usable = self._usable(catalogue, asked, virtual)
-        left, rejected = _less(usable, _is_excluded(wishes.excluded | policy.exclude_providers))
+        left, rejected = _less(usable, self._is_barred(wishes.excluded | policy.exclude_providers, wishes.zones))
         if not left:
-            raise nobody_left(asked.model, "every provider that serves it is excluded")
+            raise nobody_left(asked.model, "every provider that serves it is excluded, or not known to be in the zones asked for")
         constraints = policy.constraints.within(wishes.constraints)
         if virtual is not None:
             constraints = constraints.within(virtual.constraints)
@@ -159,6 +159,20 @@ class Slates:
             return False
         return traits.tier == 0 or virtual.min_tier <= traits.tier <= virtual.max_tier
 
+    def _is_barred(self, excluded: frozenset[str], zones: frozenset[str]) -> Callable[[Candidate], str] | None:
+        """Tells who may not be asked at all; None when everybody may."""
+        if not excluded and not zones:
+            return None
+
+        def why_not(candidate: Candidate) -> str:
+            if candidate.provider.name in excluded:
+                return "excluded"
+            # A place that is not known is no place in particular: where data may not leave a zone, that is a reason against it.
+            rate = self._rates.of(*candidate.target) if zones else None
+            return "zone" if zones and (rate is None or rate.zone.upper() not in zones) else ""
+
+        return why_not
+
     def _is_unable(self, demand: Demand) -> Callable[[Candidate], str]:
         """Tells why a candidate is known not to be able to do what is asked; empty when it is not known."""
         needs, traits_of, rate_of = demand.needs, self._families.traits, self._rates.of
@@ -178,13 +192,6 @@ class Slates:
             return "context" if context and demand.exceeds(context) else ""
 
         return why_not
-
-
-def _is_excluded(excluded: frozenset[str]) -> Callable[[Candidate], str] | None:
-    """Tells who is excluded; None when nobody is."""
-    if not excluded:
-        return None
-    return lambda candidate: "excluded" if candidate.provider.name in excluded else ""
 
 
 def _permitted(candidates: list[Candidate], caller: Caller, virtual_name: str | None) -> list[Candidate]:

@@ -47,6 +47,8 @@ class Wishes:
     excluded: frozenset[str] = frozenset()
     # Beyond what the request itself needs.
     required: frozenset[str] = frozenset()
+    # Only machines in one of these zones; empty: anywhere.
+    zones: frozenset[str] = frozenset()
     constraints: Constraints = field(default_factory=Constraints)
     # Whether others are tried when the first one fails.
     may_fail_over: bool = True
@@ -70,10 +72,22 @@ _STRATEGY_HEADERS: Final = ("x-joulegate-strategy", "x-routing-strategy")
 _PREFER_HEADERS: Final = ("x-joulegate-prefer-provider", "x-prefer-provider")
 _EXCLUDE_HEADER: Final = "x-joulegate-exclude-providers"
 _FALLBACK_HEADER: Final = "x-joulegate-fallback"
+_ZONES_HEADER: Final = "x-joulegate-zones"
 HEADERS: Final = frozenset(
-    {*_STRATEGY_HEADERS, *_PREFER_HEADERS, _EXCLUDE_HEADER, _FALLBACK_HEADER, HEDGE, DEBUG, *(header for header, _, _ in _BOUNDS.values())}
+    {
+        *_STRATEGY_HEADERS,
+        *_PREFER_HEADERS,
+        _EXCLUDE_HEADER,
+        _FALLBACK_HEADER,
+        _ZONES_HEADER,
+        HEDGE,
+        DEBUG,
+        *(header for header, _, _ in _BOUNDS.values()),
+    }
 )
-ROUTING_MEMBERS: Final = frozenset({"strategy", "preferred_providers", "exclude_providers", "required_capabilities", "fallback", *_BOUNDS})
+ROUTING_MEMBERS: Final = frozenset(
+    {"strategy", "preferred_providers", "exclude_providers", "required_capabilities", "zones", "fallback", *_BOUNDS}
+)
 # The body's fields that are read here.
 FIELDS: Final = frozenset({"provider", "x-prefer-provider", "routing_strategy", "x-routing-strategy", "routing", "fallback"})
 
@@ -89,6 +103,7 @@ def read_wishes(headers: Mapping[str, str], extensions: Mapping[str, Any]) -> Wi
         preferred=_preferred(headers, extensions, routing),
         excluded=_excluded(headers, routing),
         required=_required(routing),
+        zones=_zones(headers, routing),
         constraints=_constraints(headers, routing),
         may_fail_over=_may_fail_over(headers, extensions, routing),
         hedges=boolean(headers, HEDGE),
@@ -155,6 +170,18 @@ def _required(routing: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(CAPABILITIES[name] for name in names)
 
 
+def _zones(headers: Mapping[str, str], routing: Mapping[str, Any]) -> frozenset[str]:
+    """Both hold."""
+    one, other = _split(headers.get(_ZONES_HEADER, ""), _ZONES_HEADER), _names(routing, "zones")
+    zones = frozenset(zone.upper() for zone in one or other)
+    if not (one and other):
+        return zones
+    both = zones.intersection(zone.upper() for zone in other)
+    if not both:
+        raise invalid(f"{_ZONES_HEADER} and routing.zones have no zone in common", "routing.zones")
+    return both
+
+
 def _constraints(headers: Mapping[str, str], routing: Mapping[str, Any]) -> Constraints:
     """Of the same bound in a header and in the body, the tighter one."""
     bounds = Constraints()
@@ -179,7 +206,7 @@ def _may_fail_over(headers: Mapping[str, str], extensions: Mapping[str, Any], ro
 
 
 def _pinned(headers: Mapping[str, str]) -> str:
-    said = (*_PREFER_HEADERS, _EXCLUDE_HEADER, _BOUNDS["min_quality"][0])
+    said = (*_PREFER_HEADERS, _EXCLUDE_HEADER, _ZONES_HEADER, _BOUNDS["min_quality"][0])
     return "\n".join(f"{header}={headers[header]}" for header in said if header in headers)
 
 

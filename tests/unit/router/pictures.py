@@ -43,6 +43,7 @@ class Served:
     context_tokens: int = 0
     capabilities: Sequence[str] = ()
     kind: str = "openai"
+    zone: str = "WOR"
     healthy: bool = True
 
 
@@ -104,7 +105,7 @@ def rate(served: Served) -> Rate:
         output_joules=(joules, joules),
         energy_basis=receipt_pb2.ENERGY_BASIS_DEFAULT if served.joules_per_token is None else receipt_pb2.ENERGY_BASIS_BENCHMARK,
         grams_per_kwh=served.grams_per_kwh,
-        zone="WOR",
+        zone=served.zone,
         context_tokens=served.context_tokens,
     )
 

@@ -30,13 +30,25 @@ def by(strategy: Strategy) -> Wishes:
     return Wishes(strategy=strategy)
 
 
+EASY = "How much is a joule?"
+HARD = "Write a Python function that solves the travelling salesman problem by dynamic programming, with tests."
+
+
 @pytest.mark.parametrize(
-    ("name", "first"),
-    [("cheap", "cheap/small"), ("fast", "quick/middle"), ("quality", "best/large"), ("auto", "quick/middle"), ("eco", "nordic/large")],
+    ("name", "text", "first"),
+    [
+        ("cheap", HARD, "cheap/small"),
+        ("fast", HARD, "quick/middle"),
+        ("quality", EASY, "best/large"),
+        ("quality", HARD, "best/large"),
+        ("auto", EASY, "cheap/small"),
+        ("auto", HARD, "nordic/large"),
+        ("eco", EASY, "nordic/large"),
+    ],
 )
-def test_each_virtual_model_chooses_another(name: str, first: str) -> None:
+def test_each_virtual_model_chooses_another(name: str, text: str, first: str) -> None:
     scene = Scene((SMALL, MIDDLE, replace(CLEAN, joules_per_token=0.5), replace(LARGE, usd=9.0)))
-    assert scene.first(name) == first
+    assert scene.first(name, messages=[asks(text)]) == first
 
 
 @pytest.mark.parametrize(
@@ -185,6 +197,15 @@ def test_the_preferred_come_first_while_they_are_well_and_the_excluded_never() -
     with pytest.raises(GatewayError, match="excluded") as raised:
         scene.decide("large", Wishes(excluded=frozenset({"nordic", "best", "ill"})))
     assert raised.value.metadata["param"] == "routing"
+
+
+def test_only_who_is_known_to_be_in_the_zone_is_asked() -> None:
+    scene = Scene([replace(LARGE, zone="USA"), replace(CLEAN, zone="SWE"), replace(LARGE, provider="anywhere")])
+    decision = scene.decide("large", Wishes(zones=frozenset({"SWE", "NOR"})))
+    assert [candidate.provider.name for candidate in decision.ranked] == ["nordic"]
+    assert {rejected.reason for rejected in decision.rejected} == {"zone"}
+    with pytest.raises(GatewayError, match="zones"):
+        scene.decide("large", Wishes(zones=frozenset({"NOR"})))
 
 
 def test_without_failover_there_is_one_target() -> None:

@@ -7,6 +7,8 @@ from services.router.strategies import STRATEGIES, Strategy
 from services.router.wishes import NO_WISHES, Wishes, read_wishes, unmet
 from services.runtime.errors import GatewayError
 
+ZONED = "x-joulegate-zones=fra, SWE"
+
 
 def test_a_request_that_says_nothing_wishes_nothing() -> None:
     assert read_wishes({"content-type": "application/json"}, {}) is NO_WISHES
@@ -46,6 +48,8 @@ def test_every_name_of_a_strategy_is_understood_in_every_field(name: str, strate
         ({}, {"routing": {"preferred_providers": ["b", "a", "b"]}}, Wishes(preferred=("b", "a"))),
         ({}, {"provider": "c", "routing": {"preferred_providers": ["a"]}}, Wishes(preferred=("c", "a"))),
         ({}, {"routing": {"exclude_providers": ["a"]}}, Wishes(excluded=frozenset("a"))),
+        ({"x-joulegate-zones": "fra, SWE"}, {"routing": {"zones": ["SWE", "NOR"]}}, Wishes(zones=frozenset({"SWE"}), pinned=ZONED)),
+        ({}, {"routing": {"zones": ["fra"]}}, Wishes(zones=frozenset({"FRA"}))),
         ({}, {"fallback": False}, Wishes(may_fail_over=False)),
         ({}, {"fallback": True, "routing": {"fallback": False}}, Wishes()),
         ({}, {"routing": {"required_capabilities": ["function-calling", "vision"]}}, Wishes(required=frozenset({"tools", "vision"}))),
@@ -93,6 +97,8 @@ def test_headers_that_could_make_it_another_answer_are_kept_for_its_name() -> No
         ({"x-joulegate-max-carbon-g": "inf"}, {}, "x-joulegate-max-carbon-g"),
         ({"x-joulegate-fallback": "never"}, {}, "x-joulegate-fallback"),
         ({}, {"fallback": "no"}, "fallback"),
+        ({}, {"routing": {"zones": "FRA"}}, "routing.zones"),
+        ({"x-joulegate-zones": "FRA"}, {"routing": {"zones": ["SWE"]}}, "routing.zones"),
         ({}, {"routing": {"fallback": 0}}, "routing.fallback"),
         ({"x-joulegate-debug": "1"}, {}, "x-joulegate-debug"),
         *(({"x-joulegate-hedge": value}, {}, "x-joulegate-hedge") for value in ("", "1", "yes", "after 2s")),

@@ -168,7 +168,7 @@ class RejectedCandidate(_message.Message):
     provider: _builtins.str
     model: _builtins.str
     reason: _builtins.str
-    """`excluded`, `lacks:<capability>`, `context`, or `constraint:<criterion>`."""
+    """`excluded`, `zone`, `lacks:<capability>`, `context`, or `constraint:<criterion>`."""
     def __init__(
         self,
         *,
