@@ -98,6 +98,23 @@ async def test_stopped_cache_has_its_entries_when_it_starts_again(tmp_path: Path
         assert await cache.numbers_kept("acme", 40) == set(range(30))
 
 
+async def test_killed_cache_finds_what_was_written_by_other_words_when_it_starts_again(tmp_path: Path) -> None:
+    kept, asked = "How do I boil an egg?", "How can I boil an egg?"
+    async with running(tmp_path) as cache:
+        for number in range(20):
+            text = kept if number == 7 else f"How do I boil {number} potatoes?"
+            wording = pb.Wording(scope=bytes(32), text=text)
+            await cache.stub.Store(pb.StoreRequest(key=key(number), entry=answer(f"answer {number}"), wording=wording), timeout=10)
+        await cache.settle()
+        await cache.end(signal.SIGKILL)
+    async with running(tmp_path) as cache:
+        await cache.ready()
+        wording = pb.Wording(scope=bytes(32), text=asked)
+        found = await cache.stub.LookUp(pb.LookUpRequest(key=key(99), wording=wording), timeout=10)
+        assert (found.tier, found.entry.completion.choices[0].message.text) == (pb.TIER_SEMANTIC, "answer 7")
+        assert (await cache.stats()).semantic_entry_count == 20
+
+
 async def test_killed_cache_loses_at_most_what_was_not_yet_written_and_nothing_removed_returns(tmp_path: Path) -> None:
     async with running(tmp_path) as cache:
         for number in range(40):
