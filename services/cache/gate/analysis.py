@@ -1,6 +1,7 @@
 """What the gate knows of a text: taken apart once, compared many times."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from services.cache.gate import payload
 from services.cache.gate.clauses import STATEMENT, Clause, clauses
@@ -45,6 +46,9 @@ class Analysis:
     # Verbs written with -ing and with -ed: boiling water is not boiled water.
     gerunds: frozenset[str] = frozenset()
     participles: frozenset[str] = frozenset()
+    # Those in -ing behind an article, and those before one: to stop a running job is not to stop running a job.
+    attributes: frozenset[str] = frozenset()
+    actions: frozenset[str] = frozenset()
     # A noun alone, so that to explain it and to say what it is are one.
     is_concept: bool = False
     # Long or of many sentences: nothing may move.
@@ -140,6 +144,10 @@ def _of_prose(plain: str, about: str, found: list[Clause], grammar: Grammar) -> 
         segments=tuple(parts),
         gerunds=frozenset(item.form for item in described if item.is_gerund),
         participles=frozenset(item.form for item in described if item.is_participle),
+        attributes=frozenset(item.form for item in described if item.is_gerund and item.starts_noun),
+        actions=frozenset(
+            item.form for item, following in pairwise(described) if item.is_gerund and not item.starts_noun and following.starts_noun
+        ),
         is_concept=is_concept,
         is_long=len(found) > 2 or len(forms) > _LONGEST_QUESTION,
     )

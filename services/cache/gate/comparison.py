@@ -20,7 +20,7 @@ _YEAR = frozenset(("when", "when:year"))
 _TIME = frozenset(("when", "when:time"))
 _TIMED = frozenset(("open", "close", "start", "end", "arrive", "depart", "leave", "serve"))
 # Ways to ask what something is, when it is no more than a name.
-_CONCEPT = frozenset(("what", "explain", "meaning", "fragment"))
+_CONCEPT = frozenset(frozenset(("what", other)) for other in ("explain", "meaning", "fragment"))
 # Where a noun behind the preposition may as well stand before the other noun: a list in Python, a Python list.
 _ATTRIBUTIVE = frozenset(("in", "for", "on", "about", TOPIC, TECHNOLOGY))
 # What a topic in front of a question may be related to it by.
@@ -54,6 +54,8 @@ def compare(asked: Analysis, kept: Analysis) -> Rule | None:
         return Rule.TENSE
     if not (asked.gerunds.isdisjoint(kept.participles) and asked.participles.isdisjoint(kept.gerunds)):
         return Rule.TENSE
+    if not (asked.attributes.isdisjoint(kept.actions) and asked.actions.isdisjoint(kept.attributes)):
+        return Rule.ORDER
     if asked.persons != kept.persons:
         return Rule.PERSON
     return _structure(asked, kept)
@@ -75,7 +77,7 @@ def _have_same_answer(asked: Analysis, kept: Analysis) -> bool:
             continue
         if pair == _TIME and not _TIMED.isdisjoint(asked.words):
             continue
-        if not (asked.is_concept and kept.is_concept and one in _CONCEPT and other in _CONCEPT):
+        if not (asked.is_concept and kept.is_concept and pair in _CONCEPT):
             return False
     return True
 

@@ -41,8 +41,8 @@ VERDICTS = words(
 # Empty between words only.
 _RELATIVES = words("really actually truly indeed basically literally that which do does did be been ein eine das que che")
 _FINAL_MODALS = words("kann können könnte soll sollte muss müssen darf kan kunnen moet moeten mag")
-_MODALS = words("should can could would will must may might")
-_PRONOUNS = words("i we you he she it they one")
+_MODALS = words("peux peut dois doit should can could would will must may might")
+_PRONOUNS = words("je on nous i we you he she it they one")
 # Quantifiers that say nothing in these questions.
 # Questions about words, where any word may be the one.
 _OF_WORDS = frozenset(("meaning", "translate"))

@@ -79,6 +79,11 @@ _WAY = (
 _GERUND = r"(?=\w+ing(?: |\Z))"
 _NEED = r"(?:need|have|got|ought|want)"
 
+# Who wants help with these wants them done.
+_NO_ORDER = (
+    r"(?!(?:writ|compos|draft|creat|generat|mak|translat|summar|rewrit|rephras|proofread|find|choos|pick|plan|design|com|nam|decid|solv|calculat"
+    r"|convert|edit|improv|correct|outlin|brainstorm|answer|do)(?:e|ing|ting|ning)?(?: |\Z))"
+)
 _HOWTO = pattern(
     rf"how (?:do|can|could|should|would|might|shall) {_I} (?:go about|best|actually|properly|possibly|please|then)? ?(?:{_NEED} to )?",
     r"how (?:does|can|could|should|would) (?:one|someone|somebody) (?:go about )?",
@@ -100,10 +105,10 @@ _HOWTO = pattern(
     r"i (?:do not|am not sure|am unsure|cannot figure out|do not understand|forgot|have no idea"
     r"|have forgotten) (?:know )?how (?:to|i (?:can|could|should))",
     rf"(?:i |we )?(?:need|want|require|would like|am looking for|could use)(?: some| your| a little)? (?:help|assistance|guidance|advice)"
-    rf" (?:with |on |in |for )?(?:(?:how )?to|{_GERUND})",
-    rf"(?:can|could|would|will) (?:you|someone|anyone|somebody) (?:please |kindly )?help{_ME} (?:with |out with |in )?(?:to "
-    rf"|{_GERUND})?(?=\w)",
-    rf"help{_ME} (?:with |in )?(?:to |{_GERUND})?(?=\w)",
+    rf" (?:with |on |in |for )?{_NO_ORDER}(?:(?:how )?to|{_GERUND})",
+    rf"(?:can|could|would|will) (?:you|someone|anyone|somebody) (?:please |kindly )?help(?>{_ME}) (?:with |out with |in )?(?:to "
+    rf"|{_GERUND})?{_NO_ORDER}(?=\w)",
+    rf"help(?>{_ME}) (?:with |in )?(?:to |{_GERUND})?{_NO_ORDER}(?=\w)",
     r"(?:instructions|steps|directions|a guide|guidance) (?:to|for|on|on how to) (?=\w)",
 )
 
@@ -310,11 +315,12 @@ FRAMES = (
     Frame(
         "explain",
         pattern(
-            r"(?:explain|describe)(?: to)?(?: me| us)?(?: about| what)?(?: the concept of| the idea of| the term)?|tell (?:me "
+            r"explain(?: to)?(?: me| us)?(?: about| what)?(?: the concept of| the idea of| the term)?|tell (?:me "
             r"|us )?about",
-            r"(?:give|provide)(?: me| us)? (?:an? |the )?(?:explanation|description|overview) (?:of|about|for)",
+            r"(?:give|provide)(?: me| us)? (?:an? |the )?explanation (?:of|about|for)",
         ),
     ),
+    Frame("describe", pattern(r"describe(?: to)?(?: me| us)?", r"(?:give|provide)(?: me| us)? (?:an? |the )?description of")),
     Frame(
         "summarize",
         pattern(

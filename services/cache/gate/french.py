@@ -10,7 +10,7 @@ _ASKING = (
 )
 _TELL = r"(?:dis|dites|explique|expliquez|montre|montrez|indique|indiquez|apprends|apprenez|décris|décrivez)(?: (?:moi|nous))?"
 _DO_IT = (
-    r"(?:faire|procéder|dois je faire|puis je faire|est ce que je fais|fait on|je fais|on fait|le faire"
+    r"(?:faire|procéder|dois je faire|peux je faire|est ce que je fais|fait on|je fais|on fait|le faire"
     r"|(?:est ce que )?je peux faire)(?: ça| cela)?"
 )
 _STEPS = r"(?:la (?:meilleure |bonne )?(?:manière|façon|méthode|procédure)|le (?:meilleur )?moyen|les étapes|des étapes)"
@@ -54,7 +54,7 @@ FRENCH = Grammar(
         Frame(
             "howto",
             pattern(
-                r"comment (?:est ce que )?(?:je |on |tu |nous )?(?:peux|peut|puis|pourrais|dois|doit|pourrait|devrais|faut il"
+                r"comment (?:est ce que )?(?:je |on |tu |nous )?(?:peux|peut|pourrais|dois|doit|pourrait|devrais|faut il"
                 r"|pouvons|faire pour|fait on pour)"
                 r"(?: je| on| t on| nous)?(?: faire pour)?",
                 r"comment (?:est ce que )?(?:je|on|tu|nous)",
@@ -100,7 +100,7 @@ FRENCH = Grammar(
         Frame(
             "can",
             pattern(
-                r"(?:est ce que )?(?:je peux|on peut|puis je|peut on|pouvons nous|est il possible de|c'est possible de"
+                r"(?:est ce que )?(?:je peux|on peut|peux je|peut on|pouvons nous|est il possible de|c'est possible de"
                 r"|est ce possible de)"
             ),
         ),
@@ -169,7 +169,7 @@ FRENCH = Grammar(
     normal=str,
     numbers=numerals("zéro un_ deux trois quatre cinq six sept huit neuf dix onze douze"),
     ordinals={},
-    words=pairs("s'il=s'il email=e-mail mail=e-mail courriel=e-mail"),
+    words=pairs("puis=peux s'il=s'il email=e-mail mail=e-mail courriel=e-mail"),
     synonyms=_SYNONYMS,
     verb_synonyms=stemmed(_SYNONYMS, _verb),
     phrases=phrases("e-mail: e mail, adresse électronique"),
