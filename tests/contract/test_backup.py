@@ -10,8 +10,9 @@ from threading import Event
 
 import sqlalchemy as sa
 
+from services.ledger.audit_store import audit_books
 from services.ledger.booking import sum_of
-from services.ledger.engines import Place
+from services.ledger.engines import Place, open_engine
 from services.ledger.store import Writer, open_books
 from tests import postgresql
 from tests.unit.ledger.samples import attempt, intent, settlement
@@ -58,6 +59,9 @@ def back_up_while_writing(place: Place, line: str, folder: Path, **variables: st
 def check_restored(place: Place, written: int) -> None:
     """The books are those of one moment, and can be written."""
     with open_books(place, "full") as (writer, reader):
+        engine = open_engine(place, "full", read_only=True)
+        assert audit_books(engine).faults == []
+        engine.dispose()
         rows = [row for _, row in reader.entries(100_000)]
         totals, open_count = reader.totals()
         assert totals == sum_of(rows)

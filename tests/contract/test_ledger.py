@@ -437,6 +437,20 @@ async def test_composition_root_serves_drains_and_leaves_the_books_to_the_next(p
             assert totals.totals.entry_count == 1
 
 
+async def test_file_with_damaged_pages_stops_the_start_by_name_and_is_left_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    async with started(path, "local") as ledger, Router(ledger) as router:
+        await router.book(*(settlement(f"r{number}") for number in range(500)))
+    whole = path.read_bytes()
+    # All but the first page, which says what there is.
+    damaged = whole[:4096] + bytes(range(256)) * ((len(whole) - 4096) // 256)
+    path.write_bytes(damaged)
+    with pytest.raises(SettingsError, match=r"LEDGER_DB_PATH=.*malformed"):
+        async with build(settings_for(tmp_path, LEDGER_DB_PATH=str(path)), new_mesh()):
+            pass
+    assert path.read_bytes() == damaged
+
+
 async def test_second_ledger_on_the_same_file_fails_at_start(tmp_path: Path) -> None:
     async with build(settings_for(tmp_path), new_mesh()):
         with pytest.raises(SettingsError, match="another ledger"):
