@@ -133,6 +133,12 @@ BREAKER_KEYS: Final = {
     "probes": f"Calls that may be tried at a time then; as many successes close the breaker. Default: {_BREAKER.probes}.",
 }
 
+TIER_KEYS: Final = {
+    "requests_per_minute": "So many requests in any 60 seconds.",
+    "tokens_per_minute": "So many tokens in any 60 seconds, as they are reserved and then settled.",
+    "capacity": "A bucket of so many requests at once. Default: what refills in a minute.",
+    "refill_per_second": "Requests that come back to the bucket in a second. Default: so many that it refills in a minute.",
+}
 EXAMPLE: Final = """\
 [providers.lab]                  # any name
 kind = "openai"
@@ -205,6 +211,12 @@ minimum_calls = 20
 window_seconds = 60
 open_seconds = 30
 probes = 3
+
+[tiers.gold]                     # any name; keys say which tier they have
+requests_per_minute = 600
+tokens_per_minute = 1000000
+capacity = 60
+refill_per_second = 10.0
 """
 
 HEAD: Final = """\
@@ -295,6 +307,9 @@ def _file() -> str:
             "### `[breaker]`\n",
             "Each model at each provider has its own. What is not said is as here:\n",
             _keys(BREAKER_KEYS),
+            "### `[tiers.<name>]`\n",
+            "How fast keys of that tier may be, where a key does not say so itself. What is not said is no limit:\n",
+            _keys(TIER_KEYS),
             "Any other table stops the start.\n",
         ]
     )

@@ -9,6 +9,7 @@ from services import provider_reference, reference
 from services.dispatch import catalog, policies
 from services.dispatch.settings import DispatchSettings
 from services.dispatch.vendors import VENDORS, variables_of
+from services.ledger import limits
 from services.ledger.overrides import read_overrides
 from services.router import families, policy
 from services.runtime.config_file import TABLES
@@ -46,7 +47,7 @@ def test_file_is_documented_as_it_is_read() -> None:
     assert reference.ROUTING_KEYS.keys() | {"virtual_models"} == policy.ROUTING_KEYS
     assert reference.CONSTRAINT_KEYS.keys() == policy.CONSTRAINT_KEYS
     assert reference.VIRTUAL_KEYS.keys() == policy.VIRTUAL_KEYS
-    assert {"providers", "models", "retry", "breaker", "routing", "virtual_models"} == TABLES
+    assert {"providers", "models", "retry", "breaker", "routing", "virtual_models", "tiers"} == TABLES
 
 
 def test_example_is_accepted_and_uses_every_key() -> None:
@@ -68,6 +69,8 @@ def test_example_is_accepted_and_uses_every_key() -> None:
     assert families.read_declared(example)["lab", "large"] == families.Declared(4, 128000)
     assert example["retry"].keys() == reference.RETRY_KEYS.keys()
     assert example["breaker"].keys() == reference.BREAKER_KEYS.keys()
+    assert example["tiers"]["gold"].keys() == reference.TIER_KEYS.keys()
+    assert limits.read_tiers(example)["gold"].requests_per_minute == 600
 
 
 def test_pages_are_written_into_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
