@@ -174,9 +174,10 @@ class Flight:
 
     def leave(self, listener: Listener, reason: GatewayError | None = None) -> None:
         """The listener is gone, for that reason if there is one."""
-        is_last = self._listeners.keys() == {listener}
-        self._listeners.pop(listener, None)
-        if is_last and not self.is_over:
+        was_there = self._listeners.pop(listener, self) is None
+        # No cycles are left behind: the garbage collector comes by rarely.
+        listener.wake = _nothing
+        if was_there and not self._listeners and not self.is_over:
             self._on_abandoned(reason)
 
     def appoint(self) -> Question | None:
@@ -229,6 +230,10 @@ class Flight:
         leader.fail(error)
         return bool(self._listeners)
 
+    def close(self) -> None:
+        """Nothing comes any more; listeners read what is there."""
+        self.leader, self._on_abandoned = None, _nothing
+
     def begin_anew(self) -> None:
         """What has come of the answer is void: another call is made."""
         batches, self.batches = self.batches, []
@@ -241,3 +246,7 @@ class Flight:
         # A copy: who is woken may leave.
         for listener in list(self._listeners):
             listener.wake()
+
+
+def _nothing(*_: object) -> None:
+    """Stands for a callback that is over."""

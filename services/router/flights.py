@@ -76,7 +76,8 @@ class Flights:
         return Boarding() if self._exchange is None else Boarding(router_id=self._router_id, flight_id=flight_id)
 
     def is_open(self, flight_id: bytes) -> bool:
-        return flight_id in self._open
+        flown = self._open.get(flight_id)
+        return flown is not None and not flown.flight.is_over
 
     @contextmanager
     def held(self, flight_id: bytes) -> Iterator[None]:
@@ -103,9 +104,9 @@ class Flights:
     def open(self, flight_id: bytes, question: Question, *, may_follow: bool = True, is_led_elsewhere: bool = False) -> OpenFlight:
         """The open flight, else a new one, which follows the router that leads it elsewhere. To be joined before anything is awaited."""
         flown = self._open.get(flight_id)
-        if flown is not None and flown.flight.is_for(question) and (may_follow or flown.relayed is None):
-            return flown
-        return self._launch(flight_id, follows=may_follow and is_led_elsewhere)
+        if flown is None or flown.flight.is_over or not flown.flight.is_for(question) or (flown.relayed is not None and not may_follow):
+            return self._launch(flight_id, follows=may_follow and is_led_elsewhere)
+        return flown
 
     @asynccontextmanager
     async def share(self, flown: OpenFlight, question: Question) -> AsyncIterator[Answer]:
@@ -204,6 +205,8 @@ class Flights:
             log.error("unforeseen_exception", exc_info=error)
         # Whatever has happened, nobody waits for ever.
         flown.flight.fail(GatewayError(ErrorReason.ERROR_REASON_INTERNAL, "internal error"))
+        flown.flight.close()
+        flown.task = None
 
     def _forget(self, flown: OpenFlight) -> None:
         if self._open.get(flown.flight_id) is flown:

@@ -6,7 +6,6 @@ import re
 import signal
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -19,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from tests.fakes.openai_upstream import Fault, OpenAIUpstream, Reply, completion, error, stream
-from tests.mesh.asking import CHAT, assert_openai_error, chunks_of, events_as_they_come, question, sees_leaving, text_of
+from tests.mesh.asking import CHAT, assert_openai_error, chunks_of, events_as_they_come, question, text_of
 from tests.mesh.gateway import PATIENCE_S, PROCESSES, Gateway, provider_table, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -267,7 +266,7 @@ async def test_provider_is_left_when_the_last_of_all_has_left(pair: Pair, lab: O
     for reader in readers:
         assert not lab.calls[0].disconnected.is_set()
         await reader.leave()
-    await sees_leaving(lab.calls[0], time.monotonic())
+    await asyncio.wait_for(lab.calls[0].disconnected.wait(), PATIENCE_S)
     assert await outcomes(pair, readers) == {("CLIENT_LEFT", 1): 1, ("CLIENT_LEFT", 0): 1}
 
 
