@@ -154,7 +154,7 @@ async def test_stored_answer_ends_the_lead(cache: Harness) -> None:
     [response] = await read_all(b.follow())
     assert response.turn == pb.FOLLOW_TURN_LOOK_AGAIN
     await cache.stub.InvalidateEntries(cache_pb.InvalidateEntriesRequest(all=True))
-    assert await b.role() == LEAD
+    assert [await a.role(), await b.role()] == [LEAD, FOLLOW]
 
 
 async def test_answer_that_is_refused_ends_the_lead_too(cache: Harness) -> None:

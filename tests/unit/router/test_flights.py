@@ -29,10 +29,14 @@ FLIGHT = b"flight"
 class FakeAnswer:
     source = Source("lab", "small", receipt_pb2.CACHE_STATUS_MISS)
 
+    def __init__(self, provider: "Provider") -> None:
+        self._provider = provider
+
     async def batches(self) -> AsyncIterator[Events]:
         yield [chat_pb2.ChatEvent(chunk=chat_pb2.ChatCompletionChunk(id="c-1"))]
 
     async def receipt(self) -> receipt_pb2.Receipt:
+        self._provider.receipts += 1
         return receipt_pb2.Receipt(cost_nano_usd=9)
 
     def usage_chunk(self) -> chat_pb2.ChatCompletionChunk:
@@ -57,6 +61,7 @@ class Provider:
     def __init__(self) -> None:
         self.failures: list[BaseException] = []
         self.asked: list[str] = []
+        self.receipts = 0
         self.gate: asyncio.Event | None = None
 
     @asynccontextmanager
@@ -65,12 +70,12 @@ class Provider:
         await (self.gate.wait() if self.gate else asyncio.sleep(0))
         if self.failures:
             raise self.failures.pop(0)
-        yield FakeAnswer()
+        yield FakeAnswer(self)
 
 
 def asking(request_id: str, timeout_s: float) -> Question:
     request = chat_pb2.ChatRequest(model="small", stream=True)
-    return Question(request_id, request, "small", cache_pb.EntryKey(), ANONYMOUS, CacheControls(), "", (), (), time.monotonic(), timeout_s)
+    return Question(request_id, request, "small", cache_pb.EntryKey(), ANONYMOUS, CacheControls(), (), (), time.monotonic(), timeout_s)
 
 
 class Scene:
@@ -112,6 +117,19 @@ async def test_each_has_its_own_receipt_and_all_one_call() -> None:
     assert scene.provider.asked == ["leader"]
     [settlement] = scene.books.settled
     assert (settlement.request_id, settlement.attempts[0].saved_cost_nano_usd) == ("follower", 9)
+
+
+async def test_answer_that_nobody_has_whole_is_not_booked_as_delivered() -> None:
+    scene = Scene()
+    question = asking("leader", 60)
+    async with scene.flights.share(scene.flights.open(FLIGHT, question), question) as answer:
+        async for _ in answer.batches():
+            pass
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert (scene.provider.receipts, scene.flights.is_open(FLIGHT)) == (0, False)
+    await scene.asked("another")
+    assert scene.provider.receipts == 1
 
 
 async def test_who_comes_after_the_end_makes_a_call_of_its_own() -> None:
