@@ -5,6 +5,7 @@ Fifty candidates of a virtual model with all figures known, weighed by all six c
 
 import argparse
 import json
+import os
 import random
 import sys
 import time
@@ -158,7 +159,7 @@ def main() -> None:
     print(f"the aim of {AIM_US} us is {'met' if whole <= AIM_US else 'missed'}")
     if out:
         with open(out, "w", encoding="utf-8") as file:
-            json.dump({"unit": "microseconds of a core", "figures": figures}, file, indent=1)
+            json.dump({"unit": "microseconds of a core", "load_average": os.getloadavg()[0], "figures": figures}, file, indent=1)
             file.write("\n")
 
 
