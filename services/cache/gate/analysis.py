@@ -130,6 +130,9 @@ def _of_prose(plain: str, about: str, found: list[Clause], grammar: Grammar) -> 
             ]
         parts += own
     forms = [form for _, part in parts for form in part]
+    if not forms and not about:
+        # All of it was a way to ask: then the way to ask is what it is about.
+        return Analysis(payload.without_last_mark(plain))
     return Analysis(
         plain,
         grammar.code,

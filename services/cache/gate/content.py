@@ -39,7 +39,7 @@ VERDICTS = words(
     "risky rude ethical wise worth possible impossible necessary haram halal sinful wrong polite acceptable",
 )
 # Empty between words only.
-_RELATIVES = words("really actually truly indeed basically literally that which do does did be been ein eine das que che")
+_RELATIVES = words("please kindly really actually truly indeed basically literally that which do does did be been ein eine das que che")
 _FINAL_MODALS = words("kann können könnte soll sollte muss müssen darf kan kunnen moet moeten mag")
 _MODALS = words("peux peut dois doit should can could would will must may might")
 _PRONOUNS = words("je on nous i we you he she it they one")
@@ -96,7 +96,11 @@ def content(clause: Clause, source: list[Word], grammar: Grammar, has_payload: b
                 kept.append(Item(form, Kind.WORD))
             starts_noun = True
             continue
-        if form in grammar.first_person and (is_advice or clause.is_generic):
+        is_person = form in grammar.first_person and (is_advice or clause.is_generic)
+        if is_person and index > 0 and (index + 1 == len(found) or found[index + 1].form in grammar.links):
+            kept.append(item)
+            continue
+        if is_person:
             starts_noun = True
             continue
         if form in grammar.second_person and clause.is_generic:
@@ -121,7 +125,10 @@ def _is_spoken_of(items: list[Item], index: int, said: frozenset[str], grammar: 
         return True
     if index and items[index - 1].form in _COORDINATORS and not following:
         return True
-    return items[index].form in _RELATIVES and (not following or following in grammar.links)
+    is_alone = not following or following in grammar.links
+    if is_alone and index and items[index - 1].form in grammar.links:
+        return True
+    return is_alone and (items[index].form in _RELATIVES or items[index].form in grammar.articles)
 
 
 def _verb_led(items: list[Item], grammar: Grammar) -> list[Item]:

@@ -38,7 +38,7 @@ LINKS = pairs(
     " while=while because=because",
     "unless=unless although=although so=so using=using instead-of=instead-of due-to=due-to according-to=according-to"
     " in-front-of=in-front-of",
-    "out-of=out-of except=except despite=despite plus=plus where=where whether=if who=who whom=who whose=whose",
+    "out-of=out-of except=except despite=despite plus=plus where=where whether=if who=who whom=whom whose=whose",
     "how=how why=why what=what then=then once=once less-than=less-than more-than=more-than",
 )
 

@@ -98,7 +98,7 @@ PORTUGUESE = Grammar(
     back_references=pattern(rf"como(?: {_DO_IT})?\Z"),
     gendered=words("capital cura rádio grama cabeça moral caixa"),
     articles=words("o a os as um uma uns umas"),
-    empty=words("é são está estão que se há"),
+    empty=words("é são que se há"),
     links=pairs(
         "de=de do=de da=de dos=de das=de em=em no=em na=em nos=em nas=em num=em numa=em ao=a à=a aos=a às=a por=por pelo=por"
         " pela=por para=para",

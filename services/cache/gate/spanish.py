@@ -121,7 +121,7 @@ SPANISH = Grammar(
     back_references=pattern(rf"c[oó]mo(?: {_DO_IT})?\Z"),
     gendered=words("capital cura orden cometa frente policía editorial margen pendiente corte cólera"),
     articles=words("el la los las un una unos unas lo"),
-    empty=words("es son está están que se hay"),
+    empty=words("es son que se hay"),
     links=pairs(
         "de=de del=de a=a al=a en=en sobre=sobre bajo=bajo para=para por=por con=con sin=sin entre=entre hacia=hacia"
         " hasta=hasta desde=desde",
