@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from aiohttp import web
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from joulegate.cache.v1 import cache_service_pb2 as pb
 from joulegate.cache.v1 import cache_service_pb2_grpc as pb_grpc
+from tests.fakes.embeddings import EmbeddingsEndpoint
 from tests.unit.cache.samples import answer, key
 
 ROOT = Path(__file__).parents[3]
@@ -58,9 +60,10 @@ class CacheProcess:
         return await asyncio.wait_for(self.process.wait(), 30)
 
 
-async def spawn(folder: Path, sockets: str) -> asyncio.subprocess.Process:
+async def spawn(folder: Path, sockets: str, **settings: str) -> asyncio.subprocess.Process:
     environment = {
         **os.environ,
+        **settings,
         "JOULEGATE_DATA_DIR": str(folder),
         "GRPC_LISTEN": f"unix:{sockets}/cache.sock",
         # Where the process makes its own socket, which a killed one leaves behind.
@@ -73,10 +76,10 @@ async def spawn(folder: Path, sockets: str) -> asyncio.subprocess.Process:
 
 
 @asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[CacheProcess]:
+async def running(folder: Path, **settings: str) -> AsyncIterator[CacheProcess]:
     # Not in the test's own folder: the path of a socket has at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="jg-") as sockets:
-        process = await spawn(folder, sockets)
+        process = await spawn(folder, sockets, **settings)
         try:
             async with grpc.aio.insecure_channel(f"unix:{sockets}/cache.sock") as channel:
                 cache = CacheProcess(process, channel)
@@ -98,21 +101,43 @@ async def test_stopped_cache_has_its_entries_when_it_starts_again(tmp_path: Path
         assert await cache.numbers_kept("acme", 40) == set(range(30))
 
 
-async def test_killed_cache_finds_what_was_written_by_other_words_when_it_starts_again(tmp_path: Path) -> None:
+async def test_cache_that_starts_again_finds_its_answers_by_other_words(tmp_path: Path) -> None:
     kept, asked = "How do I boil an egg?", "How can I boil an egg?"
     async with running(tmp_path) as cache:
         for number in range(20):
             text = kept if number == 7 else f"How do I boil {number} potatoes?"
             wording = pb.Wording(scope=bytes(32), text=text)
             await cache.stub.Store(pb.StoreRequest(key=key(number), entry=answer(f"answer {number}"), wording=wording), timeout=10)
-        await cache.settle()
-        await cache.end(signal.SIGKILL)
+        assert await cache.end(signal.SIGTERM) == 0
     async with running(tmp_path) as cache:
         await cache.ready()
         wording = pb.Wording(scope=bytes(32), text=asked)
         found = await cache.stub.LookUp(pb.LookUpRequest(key=key(99), wording=wording), timeout=10)
         assert (found.tier, found.entry.completion.choices[0].message.text) == (pb.TIER_SEMANTIC, "answer 7")
         assert (await cache.stats()).semantic_entry_count == 20
+
+
+async def test_embedder_of_an_endpoint_finds_other_words_and_its_loss_costs_only_these(tmp_path: Path) -> None:
+    async with EmbeddingsEndpoint() as endpoint:
+        settings = {
+            "CACHE_EMBEDDINGS_URL": endpoint.base_url,
+            "CACHE_EMBEDDINGS_MODEL": "mini",
+            "CACHE_EMBEDDINGS_DIMENSIONS": str(endpoint.dimension),
+            "CACHE_EMBEDDINGS_TIMEOUT_SECONDS": "10",
+        }
+        async with running(tmp_path, **settings) as cache:
+
+            async def tier(number: int, text: str) -> "pb.Tier.ValueType":
+                wording = pb.Wording(scope=bytes(32), text=text)
+                return (await cache.stub.LookUp(pb.LookUpRequest(key=key(number), wording=wording), timeout=20)).tier
+
+            wording = pb.Wording(scope=bytes(32), text="How do I boil an egg?")
+            await cache.stub.Store(pb.StoreRequest(key=key(1), entry=answer("five minutes"), wording=wording), timeout=20)
+            assert await tier(2, "How can I boil an egg?") == pb.TIER_SEMANTIC
+            endpoint.instead = lambda: web.Response(status=500)
+            assert await tier(2, "How could I boil an egg?") == pb.TIER_UNSPECIFIED
+            assert await tier(1, "How do I boil an egg?") == pb.TIER_EXACT
+            assert (await cache.stats()).embedding_fault_count == 1
 
 
 async def test_killed_cache_loses_at_most_what_was_not_yet_written_and_nothing_removed_returns(tmp_path: Path) -> None:
