@@ -60,7 +60,7 @@ class Alerts:
             try:
                 timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
                 async with self._session.post(self._url, json=document, timeout=timeout, allow_redirects=False) as response:
-                    if response.ok:
+                    if 200 <= response.status < 300:
                         return True
             except (aiohttp.ClientError, TimeoutError) as error:
                 log.debug("budget_alert_refused", error=type(error).__name__)

@@ -509,6 +509,10 @@ async def test_alert_is_told_once_at_each_share_of_a_window(place: Place) -> Non
         await router.book(settlement("r5"))
         await router.book(settlement("small", attempt(tokens=TokenCounts(output_tokens=10))))
         assert told == [(80, 840)]
+    # Also by a ledger that has never told.
+    async with started(place, "local") as ledger, Listener(ledger) as router:
+        ledger.books._tell = lambda alerts: told.extend((alert.percent, alert.spent) for alert in alerts)
+        await router.book(settlement("tiny", attempt(tokens=TokenCounts(output_tokens=0, input_tokens=0))))
         await router.book(settlement("last", attempt(tokens=TokenCounts(output_tokens=100))))
         assert told == [(80, 840), (95, 950)]
 
