@@ -116,7 +116,7 @@ def span(seconds: float) -> Duration:
     return Duration(nanos=int(seconds % 1 * 1e9), seconds=int(seconds))
 
 
-def microseconds(work: Callable[[], Any], rounds: int = 15, calls: int = 100) -> float:
+def microseconds(work: Callable[[], Any], rounds: int = 300, calls: int = 5) -> float:
     """The best of several rounds: what the machine does besides only ever adds."""
     work()
     took = []

@@ -7,13 +7,10 @@ from joulegate.chat.v1.receipt_pb2 import COST_BASIS_UNKNOWN, ENERGY_BASIS_DEFAU
 from services.router.catalogue import Candidate
 from services.router.demand import Demand
 from services.router.families import Traits
-from services.router.load import Live
 from services.router.prospect import Prospect
 from services.router.rates import Rate
 
 NANO: Final = 1e-9
-# So many times the average is what 95 % of answers do not exceed, about.
-TAIL: Final = 2.0
 # Of each candidate's tier, the probability that it answers well; None: not known.
 Quality = Callable[[int], float | None]
 
@@ -60,7 +57,7 @@ class Forecast:
             if latency_s is not None and streamed:
                 latency_s += output_tokens * (slowest_s if live.between_tokens_s is None else live.between_tokens_s)
             prices = _prices(self._rates.of(*candidate.target), input_tokens, output_tokens)
-            prospects.append(Prospect(*prices, latency_s, _p95_s(live, streamed), live.failure_odds, qualities[trait.tier]))
+            prospects.append(Prospect(*prices, latency_s, live.p95_s(streamed=streamed), live.failure_odds, qualities[trait.tier]))
         return prospects
 
     def hoped_s(self, candidates: Sequence[Candidate], prospects: Sequence[Prospect], demand: Demand, now: float) -> list[float]:
@@ -78,12 +75,6 @@ def _prices(rate: Rate | None, input_tokens: float, output_tokens: float) -> tup
         return cost_usd, None, None
     energy_j = rate.joules(input_tokens, output_tokens)
     return cost_usd, energy_j, rate.grams(energy_j)
-
-
-def _p95_s(live: Live, streamed: bool) -> float | None:
-    """As measured or, from the first answer until there are enough, as answers that vary as usual have it."""
-    p95_s, average_s = live.p95_s(streamed=streamed), live.average_s(streamed=streamed)
-    return TAIL * average_s if p95_s is None and average_s is not None else p95_s
 
 
 def _hope(candidate: Candidate, latency_s: float | None, streamed: bool, now: float) -> float:

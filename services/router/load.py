@@ -20,6 +20,8 @@ UNKNOWN_S: Final = 1.0
 MAX_IDLE: Final = 4096
 # So many calls at a time double what one takes. A guess that only has to be of the right size: what is measured afterwards corrects it.
 ROOM: Final = 16.0
+# So many times the average is what 95 % of answers do not exceed, about.
+TAIL: Final = 2.0
 # What dispatch believes of a model before anything is known.
 BELIEVED_FAILURE_ODDS: Final = 1.0 / 20.0
 
@@ -100,8 +102,12 @@ class Live:
         return self._averages[streamed]
 
     def p95_s(self, *, streamed: bool) -> float | None:
-        """What 95 % of such times do not exceed; None before there were enough."""
-        return self._p95s[streamed]
+        """What 95 % of such times do not exceed: as measured or, before there were enough, as times usually vary. None before the first."""
+        p95_s = self._p95s[streamed]
+        if p95_s is not None:
+            return p95_s
+        average_s = self._averages[streamed]
+        return None if average_s is None else TAIL * average_s
 
     def expected_s(self, now: float, *, streamed: bool) -> float | None:
         """The time to the first event that a call begun now may expect: a failure costs a peak, and calls that are out slow each other
@@ -109,8 +115,10 @@ class Live:
         average_s = self._averages[streamed]
         if average_s is None:
             return None
-        peak_s = self.peak_s(now, streamed=streamed) or 0.0
-        return (average_s + self.failure_odds * peak_s) * (1.0 + self.in_flight_count / ROOM)
+        peak_s = self._peaks[streamed]
+        if peak_s is not None:
+            average_s += self.failure_odds * peak_s * exp(min(0.0, self.told_at - now) / PEAK_TAU_S)
+        return average_s * (1.0 + self.in_flight_count / ROOM)
 
     def cost_s(self, now: float, *, streamed: bool) -> float:
         """What the next call may have to wait: the peak time for each call that is out and the next. Nothing where nobody has tried yet."""
