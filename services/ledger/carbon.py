@@ -19,6 +19,9 @@ WORLD: Final = "WOR"
 ELECTRICITY_MAPS: Final = "electricity-maps"
 WATTTIME: Final = "watttime"
 NATIONAL_GRID: Final = "national-grid"
+# Bound once: looking a name up in a protobuf enum takes longer than everything else here.
+_LIVE: Final = CarbonSignal.CARBON_SIGNAL_LIVE_AVERAGE
+_ANNUAL: Final = CarbonSignal.CARBON_SIGNAL_ANNUAL_AVERAGE
 _MICROJOULES_PER_KWH: Final = 3_600_000_000_000
 
 
@@ -34,7 +37,7 @@ class Grid(NamedTuple):
 
     @property
     def signal(self) -> CarbonSignal.ValueType:
-        return CarbonSignal.CARBON_SIGNAL_LIVE_AVERAGE if self.is_live else CarbonSignal.CARBON_SIGNAL_ANNUAL_AVERAGE
+        return _LIVE if self.is_live else _ANNUAL
 
     def micrograms(self, microjoules: int) -> int:
         """Carbon of so much energy, rounded half up."""
