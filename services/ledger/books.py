@@ -300,6 +300,8 @@ class Books:
             log.warning("budget_overshot", budget_id=overshoot.budget_id, measure=measure_name(overshoot.measure), by=overshoot.by)
         for answer in changes.answers.values():
             metrics.RESERVATIONS.labels("granted" if isinstance(answer, Grant) else answer.WhichOneof("cause") or "").inc()
+        for budget_id, ratio in changes.funds.used_ratios():
+            metrics.budget_used(budget_id, ratio)
         if changes.alerts:
             self._tell(changes.alerts)
 

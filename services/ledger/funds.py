@@ -4,10 +4,11 @@ Requests come in by a reservation or under a lease, hold something, and end by a
 amounts between rows, holds and leases; none of them makes or loses any.
 """
 
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from joulegate.ledger.v1.budget_pb2 import BudgetScope
 from services.ledger.budgets import NOTHING, Alert, Amounts, Budget, Sheet
 from services.ledger.leases import Lease, Pace
 from services.ledger.rate_windows import RateLimits, RateState
@@ -111,6 +112,14 @@ class Funds:
             state.leased_requests -= lease.requests
             state.leased_tokens -= lease.rate_tokens
             state.fill(self.limits(lease.key_id), self.tick, -lease.requests)
+
+    def used_ratios(self) -> Iterator[tuple[str, float]]:
+        """What is spent of budgets that have changed, as a share of their limits; but for those of keys, of which there may be many."""
+        for budget_id, buckets in self.sheet.changed.items():
+            budget = self.budgets[budget_id]
+            if budget.scope != BudgetScope.BUDGET_SCOPE_KEY and budget.bound > 0:
+                spent = sum(balance.spent for _, balance in self.sheet.in_window(budget, max(buckets)))
+                yield budget_id, spent / budget.bound
 
     def alerts(self) -> list[Alert]:
         """What is told of once everything is booked."""

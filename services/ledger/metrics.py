@@ -2,6 +2,7 @@
 
 from collections import Counter as Counts
 from collections.abc import Sequence
+from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -28,10 +29,19 @@ OPEN_INTENTS = Gauge("joulegate_ledger_open_intents", "Requests that wait for th
 RESERVATIONS = Counter("joulegate_ledger_reservations", "Requests that asked to be let in, by what came of it.", ["result"])
 OVERSHOOTS = Counter("joulegate_ledger_budget_overshoots", "Times that more was booked than a budget had room for.", ["measure"])
 ALERTS = Counter("joulegate_ledger_budget_alerts", "Budgets of which so much is spent, in percent.", ["percent"])
+MAX_BUDGETS: Final = 500
+_shown_budgets: set[str] = set()
 BUDGET_USED = Gauge("joulegate_ledger_budget_used_ratio", "Spent of a budget in its window, as a share of its limit.", ["budget_id"])
 
 CARBON_POLLS = Counter("joulegate_ledger_carbon_polls", "Questions to the live carbon source, by result.", ["source", "result"])
 CARBON_FALLBACKS = Counter("joulegate_ledger_carbon_fallbacks", "Rows with an annual average because the live source did not know.")
+
+
+def budget_used(budget_id: str, ratio: float) -> None:
+    """Shows a budget, but for those beyond so many that nobody looks at them."""
+    if budget_id in _shown_budgets or len(_shown_budgets) < MAX_BUDGETS:
+        _shown_budgets.add(budget_id)
+        BUDGET_USED.labels(budget_id).set(ratio)
 
 
 def rows_booked(rows: Sequence[Row]) -> None:

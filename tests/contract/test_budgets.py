@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 import pytest
 import sqlalchemy as sa
+from prometheus_client import REGISTRY
 
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from joulegate.ledger.v1 import admin_service_pb2 as admin_pb
@@ -502,13 +503,14 @@ async def test_alert_is_told_once_at_each_share_of_a_window(place: Place) -> Non
     told: list[tuple[int, int]] = []
     async with started(place, "local") as ledger, Listener(ledger) as router:
         ledger.books._tell = lambda alerts: told.extend((alert.percent, alert.spent) for alert in alerts)
-        await new_budget(ledger, 1000)
+        budget = await new_budget(ledger, 1000)
         for number in range(5):
             await router.book(asking(f"r{number}"), settlement(f"r{number}"))
         assert told == []
         await router.book(settlement("r5"))
         await router.book(settlement("small", attempt(tokens=TokenCounts(output_tokens=10))))
         assert told == [(80, 840)]
+        assert REGISTRY.get_sample_value("joulegate_ledger_budget_used_ratio", {"budget_id": budget}) == 0.85
     # Also by a ledger that has never told.
     async with started(place, "local") as ledger, Listener(ledger) as router:
         ledger.books._tell = lambda alerts: told.extend((alert.percent, alert.spent) for alert in alerts)
