@@ -160,9 +160,14 @@ def decide(batch: Batch, known: Known, figurer: Figurer) -> Changes:
             funds.use_lease(settlement.lease_id, fresh[0].key_id, NOTHING)
             funds.count(fresh[0].key_id, 0)
         end(request_id, fresh)
+    asked_ids = {known.ids[each.intent.key] for each in batch.asked}
     for key in batch.releases:
-        if (request_id := known.ids[key]) not in over and (request_id in opened or request_id in known.open):
+        request_id = known.ids[key]
+        if request_id not in over and (request_id in opened or request_id in known.open):
             end(request_id, ())
+        elif request_id in asked_ids:
+            # It is decided on below, and must not be opened any more.
+            over.add(request_id)
     for orphan in known.orphans:
         if orphan.request_id not in over and orphan.request_id not in known.rows:
             rows.append(lost_row(orphan, figurer))

@@ -98,7 +98,7 @@ class OpsServicer(pb_grpc.OpsServiceServicer):
             "providers": {provider.name: provider_shapes.union(provider) for provider in providers},
             "ledger_connected": self._books.is_connected,
             "cache_enabled": self._cache_enabled,
-            "rate_limiting_enabled": False,
+            "rate_limiting_enabled": True,
         }
 
     async def _total_requests(self) -> int | None:

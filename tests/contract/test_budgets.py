@@ -188,6 +188,17 @@ async def test_budget_counts_what_is_booked_and_held_when_it_is_made(place: Plac
         assert faults(ledger) == []
 
 
+async def test_request_that_is_taken_back_with_its_wishes_holds_nothing(place: Place) -> None:
+    """A client that leaves at once: both come in one message, or in one commit."""
+    async with started(place, "local") as ledger, Listener(ledger) as router:
+        budget = await new_budget(ledger, 1000)
+        await router.send(intents=[asking("a")], releases=[reservation_pb.Release(request_id="a", create_time=BEGAN)])
+        while not (await router.receive()).release_acks:
+            pass
+        assert await used(ledger, budget) == (0, 0)
+        assert (await ledger.totals()).open_intent_count == 0
+
+
 async def test_key_that_changes_teams_takes_its_spending_along(place: Place) -> None:
     async with started(place, "local") as ledger, (listener := Listener(ledger)) as router:
         terms = key_pb2.ApiKey(name="n", team="a")
