@@ -1,11 +1,9 @@
 """What is let in and what is not: budgets, limits and leases over the routers' stream, on both stores."""
 
-import asyncio
 from typing import Any
 
 import grpc
 import pytest
-import sqlalchemy as sa
 from prometheus_client import REGISTRY
 
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
@@ -18,7 +16,6 @@ from services.ledger.budget_changes import discrepancies
 from services.ledger.engines import Place
 from services.ledger.limits import Limits
 from services.ledger.rate_windows import RateLimits
-from services.ledger.schema import intents as intents_table
 from services.runtime.errors import GatewayError
 from tests.contract.test_ledger import Ledger, Router, started
 from tests.unit.ledger.samples import BEGAN, attempt, hit, intent, settlement
@@ -340,97 +337,6 @@ async def test_unbounded_answer_is_bounded_only_where_something_limits_it(place:
         assert (await granted(router, asking("bound", max_output_tokens=0))).max_output_tokens == 4096
 
 
-async def test_caller_whom_nothing_limits_gets_a_lease_for_everything(place: Place) -> None:
-    async with started(place, "local") as ledger, Listener(ledger) as router:
-        lease = (await granted(router, asking("r", wants_lease=True))).lease
-        assert (lease.lease_id, lease.key_id, lease.lifetime.seconds) == ("unlimited", "k1", 5)
-        assert not any(lease.HasField(name) for name in ("nano_usd", "tokens", "microjoules", "micrograms", "requests", "rate_tokens"))
-
-
-async def lease_of(router: Router) -> reservation_pb.Lease:
-    """The lease that a busy caller gets."""
-    for number in range(20):
-        grant = await granted(router, asking(f"busy-{number}", wants_lease=True))
-        await router.book(settlement(f"busy-{number}"))
-        if grant.HasField("lease"):
-            return grant.lease
-    raise AssertionError("no lease")
-
-
-async def test_lease_is_held_taken_over_by_intents_and_given_back(place: Place) -> None:
-    limits = Limits(RateLimits(requests_per_minute=1000, tokens_per_minute=1_000_000))
-    async with started(place, "local", limits=limits) as ledger, Listener(ledger) as router:
-        budget = await new_budget(ledger, 100_000)
-        lease = await lease_of(router)
-        spent, held = await used(ledger, budget)
-        assert held == lease.tokens >= 280
-        assert lease.tokens <= (100_000 - spent) // 20
-        assert lease.requests >= 2
-        [target] = lease.targets
-        assert (target.provider, target.model, target.per_million_input_tokens.nano_usd) == ("openai", "gpt-4o", INPUT_NANO_USD * 10**6)
-        own: dict[str, Any] = {
-            "key_id": "k1",
-            "lease_id": lease.lease_id,
-            "held": reservation_pb.Amounts(tokens=140),
-            "max_output_tokens": 40,
-        }
-        await router.book(intent("leased", **own))
-        assert await used(ledger, budget) == (spent, held)
-        # It counts once, as held, as the grant of another request shows.
-        await router.book(settlement("leased", attempt(tokens=TokenCounts(input_tokens=100, output_tokens=10))))
-        assert await used(ledger, budget) == (spent + 110, held - 140)
-        assert faults(ledger) == []
-        await router.send(returned_lease_ids=[lease.lease_id])
-        await router.book(intent("after"))
-        assert await used(ledger, budget) == (spent + 110, 0)
-        assert faults(ledger) == []
-
-
-async def test_lease_of_a_router_that_is_gone_and_one_that_is_old_are_freed(place: Place) -> None:
-    async with started(place, "local") as ledger, Listener(ledger, "other") as other:
-        budget = await new_budget(ledger, 100_000)
-        async with Listener(ledger, "dead") as dead:
-            lease = await lease_of(dead)
-            await dead.done()
-            await dead.end()
-        await ledger.books.expire()
-        ledger.clock.time += 10
-        await ledger.books.sweep()
-        await other.book(intent("swept"))
-        assert (await used(ledger, budget))[1] == 0
-        lease = await lease_of(other)
-        assert (await used(ledger, budget))[1] == lease.tokens
-        await ledger.books.expire()
-        ledger.clock.time += 14
-        await ledger.books.expire()
-        await other.book(intent("kept"))
-        assert (await used(ledger, budget))[1] == lease.tokens
-        ledger.clock.time += 2
-        await ledger.books.expire()
-        await other.book(intent("freed"))
-        assert (await used(ledger, budget))[1] == 0
-
-
-async def test_leases_outlive_the_ledger_that_gave_them(place: Place) -> None:
-    async with started(place, "local") as ledger, Listener(ledger) as router:
-        budget = await new_budget(ledger, 100_000)
-        lease = await lease_of(router)
-        spent, held = await used(ledger, budget)
-    async with started(place, "local") as ledger, Listener(ledger) as router:
-        assert await used(ledger, budget) == (spent, held)
-        own: dict[str, Any] = {"key_id": "k1", "lease_id": lease.lease_id, "held": reservation_pb.Amounts(tokens=140)}
-        await router.book(intent("leased", **own))
-        assert await used(ledger, budget) == (spent, held)
-        assert faults(ledger) == []
-
-
-async def test_nothing_is_leased_near_the_limit(place: Place) -> None:
-    async with started(place, "local") as ledger, Listener(ledger) as router:
-        await new_budget(ledger, 5000)
-        with pytest.raises(AssertionError, match="no lease"):
-            await lease_of(router)
-
-
 async def test_budget_downgrades_to_the_model_that_it_would_rather_have(place: Place) -> None:
     async with started(place, "local") as ledger, Listener(ledger) as router:
         await new_budget(ledger, 300_000, USD, on_exhausted=budget_pb2.ON_EXHAUSTED_DOWNGRADE, downgrade_model="cheap")
@@ -528,49 +434,3 @@ async def test_alert_is_told_once_at_each_share_of_a_window(place: Place) -> Non
         await router.book(settlement("tiny", attempt(tokens=TokenCounts(output_tokens=0, input_tokens=0))))
         await router.book(settlement("last", attempt(tokens=TokenCounts(output_tokens=100))))
         assert told == [(80, 840), (95, 950)]
-
-
-@pytest.mark.parametrize("place", ["postgresql"], indirect=True)
-async def test_two_ledgers_on_the_same_books_grant_no_more_than_one_would(place: Place) -> None:
-    async with started(place, "local") as here, started(place, "local") as there:
-        budget = await new_budget(here, 140 * 25)
-
-        async def flood(ledger: Ledger, name: str) -> int:
-            async with Listener(ledger, name) as router:
-                await router.send(intents=[asking(f"{name}-{number}", wants_lease=number % 2 == 0) for number in range(20)])
-                first = len((await router.receive()).grants)
-                return first + sum([len((await router.book(asking(f"{name}-{number}"))).grants) for number in range(20, 30)])
-
-        granted_count = sum(await asyncio.gather(flood(here, "a"), flood(there, "b"), flood(here, "c"), flood(there, "d")))
-        assert granted_count == 25
-        assert await used(there, budget) == (0, 140 * 25)
-        async with Listener(there, "e") as router:
-            # A grant of one ledger is settled at the other.
-            assert (await there.totals()).open_intent_count == 25
-            for name in "abcd":
-                granted_ids = [request_id for number in range(30) if await is_open(there, request_id := f"{name}-{number}")]
-                if granted_ids:
-                    await router.book(*map(settlement, granted_ids))
-        assert await used(here, budget) == (140 * 25, 0)
-        assert faults(here) == []
-
-
-async def is_open(ledger: Ledger, request_id: str) -> bool:
-    with ledger.writer_engine.connect() as connection:
-        return bool(connection.scalar(sa.select(sa.func.count()).where(intents_table.c.request_id == request_id)))
-
-
-@pytest.mark.parametrize("place", ["postgresql"], indirect=True)
-async def test_rates_hold_over_two_ledgers(place: Place) -> None:
-    limits = Limits(RateLimits(requests_per_minute=10, capacity=100, refill_per_s=1.0))
-    async with (
-        started(place, "local", limits=limits) as here,
-        started(place, "local", limits=limits) as there,
-        Listener(here, "a") as a,
-        Listener(there, "b") as b,
-    ):
-        answers = [await (a, b)[number % 2].book(asking(f"{number}")) for number in range(8)]
-        assert sum(len(answer.grants) for answer in answers) == 8
-        answers = [await (a, b)[number % 2].book(asking(f"more-{number}")) for number in range(6)]
-        assert sum(len(answer.grants) for answer in answers) == 2
-        assert answers[-1].denials[0].rates.requests.remaining == 0
