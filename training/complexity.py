@@ -66,7 +66,7 @@ class Head:
 class Recipe:
     """What may be chosen about the fit."""
 
-    heads: tuple[Head, ...] = (Head(failure=0.0, ridge=5.0, topic=0.2), Head(failure=1.0, ridge=10.0, topic=0.5, share=0.5))
+    heads: tuple[Head, ...] = (Head(failure=0.0, ridge=5.0, topic=0.2), Head(failure=1.0, ridge=10.0, topic=0.5, share=0.7))
     # Rows of a data set with n rows weigh (largest / n) ** balance.
     balance: float = 0.5
 

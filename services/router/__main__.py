@@ -18,6 +18,7 @@ from joulegate.openai.v1.openai_service_pb2_grpc import add_OpenAIServiceService
 from joulegate.ops.v1.cache_ops_service_pb2_grpc import add_CacheOpsServiceServicer_to_server
 from joulegate.ops.v1.ops_service_pb2_grpc import add_OpsServiceServicer_to_server
 from joulegate.ops.v1.routing_service_pb2_grpc import add_RoutingServiceServicer_to_server
+from joulegate.router.v1.feedback_service_pb2_grpc import add_FeedbackServiceServicer_to_server
 from joulegate.router.v1.router_service_pb2_grpc import add_RouterServiceServicer_to_server
 from services.router.books import open_books
 from services.router.cache_ops_servicer import CacheOpsServicer
@@ -26,9 +27,12 @@ from services.router.chat_servicer import ChatServicer
 from services.router.complexity import Scorer
 from services.router.decision_log import RecordedSelection, open_log
 from services.router.families import Families, read_declared
+from services.router.feedback_servicer import FeedbackServicer
 from services.router.forecast import Forecast
 from services.router.intake import Intake
+from services.router.learning import Explorer, Posteriors
 from services.router.leases import Accounts
+from services.router.lessons import Lessons
 from services.router.live_policy import PolicyVersion, open_policy
 from services.router.near_cache import NearCache
 from services.router.openai_servicer import OpenAIServicer
@@ -73,6 +77,8 @@ async def build(settings: RouterSettings, mesh: Mesh) -> AsyncIterator[None]:
         lengths, policies = OutputLengths(), PolicyServiceStub(mesh.channel("ledger"))
         selection, version = await _selection(settings, rates, lengths, clock, stack)
         live = await stack.enter_async_context(open_policy(policies, version, selection.apply))
+        posteriors = Posteriors()
+        lessons = Lessons(posteriors, Explorer(posteriors, random.Random()))
         lookup_s = LookupBounds(exact=settings.cache_lookup_s, reworded=settings.rewording_s)
         pipeline = Pipeline(
             watch,
@@ -83,6 +89,7 @@ async def build(settings: RouterSettings, mesh: Mesh) -> AsyncIterator[None]:
             books,
             reservations,
             near_cache,
+            lessons,
             clock,
             lookup_s,
             settings.request_timeout_s,
@@ -97,6 +104,7 @@ async def build(settings: RouterSettings, mesh: Mesh) -> AsyncIterator[None]:
         add_OpenAIServiceServicer_to_server(OpenAIServicer(intake, pipeline, watch, selection.slates), mesh.registry)
         add_ChatServiceServicer_to_server(ChatServicer(intake, pipeline), mesh.registry)
         add_RouterServiceServicer_to_server(RouterServicer(intake, watch, selection), mesh.registry)
+        add_FeedbackServiceServicer_to_server(FeedbackServicer(intake, lessons, cache, near_cache), mesh.registry)
         cache_ops = CacheOpsServicer(intake, watch, cache, ledger, near_cache, AdminKey(settings.admin_api_key))
         add_CacheOpsServiceServicer_to_server(cache_ops, mesh.registry)
         routing = RoutingServicer(live, policies, AdminKey(settings.admin_api_key))

@@ -8,6 +8,7 @@ from services.router.catalogue import Candidate
 from services.router.complexity import Complexity
 from services.router.demand import Demand
 from services.router.families import Traits
+from services.router.learning import Contender
 from services.router.prospect import Constraints, Prospect
 from services.router.rates import Rate
 from services.router.strategies import Criterion, Strategy, Weights
@@ -60,6 +61,8 @@ class Decision:
     demand: Demand | None = None
     # In the order of `ranked`; empty where figures did not matter and nobody wanted to know them.
     options: Sequence[Option] = ()
+    # Those near the best, the first choice first; empty where it is not one of them.
+    contenders: Sequence[Contender] = ()
     wants_explanation: bool = False
     # Whether others are tried when the first one fails.
     may_fail_over: bool = True

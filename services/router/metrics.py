@@ -21,6 +21,11 @@ CACHE_FAULTS = Counter("joulegate_router_cache_faults", "Calls of the cache that
 VERIFICATIONS = Counter("joulegate_router_verifications", "Answers to other words that were asked anew for comparison.", ["result"])
 POLICY_VERSION = Gauge("joulegate_router_policy_version", "Version of the routing policy in force; 0 is what is configured.")
 DECISIONS_DROPPED = Counter("joulegate_router_decisions_dropped", "Routing decisions that ROUTING_LOG should hold and does not.")
+PROPOSALS = Counter(
+    "joulegate_router_proposals", "Routed requests by whether learning would have taken another of the near best.", ["choice"]
+)
+REPORTS = Counter("joulegate_router_reports", "First reports about answers, by who had answered.", ["source"])
+FAILURE_SIGNALS = Counter("joulegate_router_failure_signals", "Answers that ended badly, by how.", ["signal"])
 KEY_QUESTIONS = Counter("joulegate_router_key_questions", "Keys that were not known and asked of the ledger, by result.", ["result"])
 ADMISSIONS = Counter(
     "joulegate_router_admissions",

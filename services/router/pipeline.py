@@ -24,6 +24,7 @@ from services.router.books import Books
 from services.router.decision import Decision
 from services.router.flight import LookAgainError
 from services.router.flights import Flights
+from services.router.lessons import Lessons
 from services.router.load import Place
 from services.router.near_cache import NearCache
 from services.router.output_lengths import OutputLengths
@@ -46,6 +47,7 @@ _STATUS_OF_TIER = {
     cache_pb.TIER_EXACT: receipt_pb2.CACHE_STATUS_HIT_EXACT,
     cache_pb.TIER_SEMANTIC: receipt_pb2.CACHE_STATUS_HIT_SEMANTIC,
 }
+_TIER_OF_STATUS = {status: tier for tier, status in _STATUS_OF_TIER.items()}
 _COMPLETE = {chat_pb2.FINISH_REASON_STOP, chat_pb2.FINISH_REASON_TOOL_CALLS, chat_pb2.FINISH_REASON_FUNCTION_CALL}
 
 
@@ -80,6 +82,7 @@ class Pipeline:
         books: Books,
         reservations: Reservations,
         near_cache: NearCache,
+        lessons: Lessons,
         clock: Clock,
         lookup_s: LookupBounds,
         longest_s: float,
@@ -93,6 +96,7 @@ class Pipeline:
         self._books = books
         self._reservations = reservations
         self._near_cache = near_cache
+        self._lessons = lessons
         self._clock = clock
         self._lookup_s = lookup_s
         self.flights = Flights(self._asked, books, longest_s)
@@ -176,6 +180,7 @@ class Pipeline:
         if kept.hit is not None:
             await self._reservations.count(question)
             self._book_hit(question, kept.hit)
+            self._remember_hit(question, kept.hit.source)
             if kept.hit.source.cache_status == receipt_pb2.CACHE_STATUS_HIT_SEMANTIC:
                 self._verifier.served(question, kept.hit.source)
         return kept
@@ -190,14 +195,20 @@ class Pipeline:
         await self._books.ready()
         # With nothing awaited until the call counts: what is chosen by load must be seen by whoever chooses next.
         decision = self._selection.choose(slate)
+        self._lessons.consider(decision, may_explore=question.wishes.may_explore)
         targets = [dispatch_pb.Target(provider=candidate.provider.name, model=candidate.model) for candidate in decision.tried]
         with Place(decision.ranked) as place:
             admitted = await self._reservations.admit(question, targets, downgrade)
             if isinstance(admitted, Admitted):
                 # With nothing awaited until it is entered, for it is what settles.
                 async with self._dispatched(question, admitted, decision) as answer:
-                    place.move(answer.source.provider, answer.source.model)
-                    yield answer
+                    target = answer.source.provider, answer.source.model
+                    place.move(*target)
+                    try:
+                        yield answer
+                    finally:
+                        if answer.is_cut:
+                            self._lessons.cut(decision, target)
                 return
         async with self._asked(question, admitted) as answer:
             yield answer
@@ -227,6 +238,8 @@ class Pipeline:
 
         def keep(completion: chat_pb2.ChatCompletion, source: Source, ack: ledger_service_pb2.SettlementAck | None) -> None:
             self._lengths.learn(source.model, completion.usage.completion_tokens)
+            target = source.provider, source.model
+            self._lessons.finished(question.request_id, question.caller.tenant, decision, target, completion)
             # Another model's answer is not the answer to what was asked.
             if question.controls.may_write and not admitted.downgraded_to and _is_complete(completion):
                 self._store(question, completion, source, ack or ledger_service_pb2.SettlementAck())
@@ -296,6 +309,12 @@ class Pipeline:
             )
         )
         metrics.requests(entry.provider, hit.source.cache_status, entry_pb2.OUTCOME_CACHE_HIT).inc()
+
+    def _remember_hit(self, question: Question, source: Source) -> None:
+        """What is shared with everybody is nobody's to take away."""
+        tenant = question.caller.tenant
+        entry_id = source.entry_id if question.key.tenant == tenant else ""
+        self._lessons.served(question.request_id, tenant, entry_id, _TIER_OF_STATUS[source.cache_status])
 
     def _store(
         self, question: Question, completion: chat_pb2.ChatCompletion, source: Source, ack: ledger_service_pb2.SettlementAck

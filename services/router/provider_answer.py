@@ -89,6 +89,11 @@ class ProviderAnswer:
             curtailed_for=self._question.caller.key_id if self._downgraded_to or self._warnings else None,
         )
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether it broke off after it had begun."""
+        return self._broken is not None and self._broken.reason == ErrorReason.ERROR_REASON_STREAM_CUT
+
     async def __aenter__(self) -> "ProviderAnswer":
         try:
             await self._await_selection()

@@ -16,6 +16,7 @@ from services.router.decision import Decision, Option, Rejected
 from services.router.demand import Demand
 from services.router.families import Traits
 from services.router.forecast import Forecast, Quality
+from services.router.learning import Contender
 from services.router.policy import RoutingPolicy
 from services.router.prospect import Feasible, Prospect, feasible, logarithms, score, terms_of
 from services.router.ranking import Judgement, Ranking, is_able, near_best
@@ -53,6 +54,7 @@ class _Outcome:
     options: Sequence[Option] = ()
     # How many are as good as the best.
     near_count: int = 0
+    contenders: Sequence[Contender] = ()
 
 
 class ScoreSource(Protocol):
@@ -106,13 +108,15 @@ class Selection:
             doubtful = {figured.candidates[place].target for place in kept.doubtful}
             # Whoever is sure to keep the bounds comes first, unless it is failing.
             ranked.sort(key=lambda candidate: (not is_able(candidate, figured.now), candidate.target in doubtful))
+        near = () if judgement is None else near_best(range(len(places)), judgement)
         outcome = _Outcome(
             ranked,
             complexity,
             kept.relaxed,
             [Rejected(figured.candidates[place], f"constraint:{criterion}") for place, criterion in kept.broken.items()],
             self._options(figured, places, ranked, judgement) if slate.asked.wants_figures else (),
-            0 if judgement is None else len(near_best(range(len(places)), judgement)),
+            len(near),
+            _contenders(figured, [places[index] for index in near], ranked[0]),
         )
         return self._decision(slate, strategy, weights, outcome)
 
@@ -137,6 +141,7 @@ class Selection:
             rejected=(*slate.rejected, *outcome.rejected),
             demand=slate.demand,
             options=outcome.options,
+            contenders=outcome.contenders,
             wants_explanation=wishes.wants_explanation,
             may_fail_over=wishes.may_fail_over,
         )
@@ -213,6 +218,13 @@ class Selection:
             )
             for candidate in ranked
         ]
+
+
+def _contenders(figured: _Figured, places: Sequence[int], first: Candidate) -> Sequence[Contender]:
+    """Who may be taken instead of the first one, and that one before them; nobody, where it is first for another reason."""
+    found = [Contender(*figured.candidates[place].target, figured.traits[place].tier) for place in places]
+    found.sort(key=lambda contender: (contender.provider, contender.model) != first.target)
+    return found if found and (found[0].provider, found[0].model) == first.target else ()
 
 
 def _quality(complexity: Complexity | None) -> Quality:

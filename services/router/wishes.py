@@ -16,6 +16,7 @@ from services.runtime.errors import GatewayError
 T = TypeVar("T")
 HEDGE: Final = "x-joulegate-hedge"
 DEBUG: Final = "x-joulegate-debug"
+EXPLORE: Final = "x-explore"
 # Bodies and headers are small; a list of providers is, too.
 MAX_PROVIDERS: Final = 100
 MAX_NAME: Final = 200
@@ -56,6 +57,8 @@ class Wishes:
     hedges: bool | None = None
     # Whether the answer tells why it came from where it came.
     wants_explanation: bool = False
+    # Whether another one may be tried to learn about it.
+    may_explore: bool = True
     # What of all this stands in headers and could make the answer another one.
     pinned: str = ""
 
@@ -82,6 +85,7 @@ HEADERS: Final = frozenset(
         _ZONES_HEADER,
         HEDGE,
         DEBUG,
+        EXPLORE,
         *(header for header, _, _ in _BOUNDS.values()),
     }
 )
@@ -108,6 +112,7 @@ def read_wishes(headers: Mapping[str, str], extensions: Mapping[str, Any]) -> Wi
         may_fail_over=_may_fail_over(headers, extensions, routing),
         hedges=boolean(headers, HEDGE),
         wants_explanation=boolean(headers, DEBUG) or False,
+        may_explore=boolean(headers, EXPLORE) is not False,
         pinned=_pinned(headers),
     )
 

@@ -241,3 +241,29 @@ async def test_the_same_is_told_over_grpc(gateway: Gateway, http: httpx.AsyncCli
 
 async def test_only_post_explains(http: httpx.AsyncClient) -> None:
     assert_openai_error(await http.get(EXPLAIN), 405, "invalid_request_error", "method_not_allowed")
+
+
+async def test_a_report_teaches_once_and_takes_a_wrong_cached_answer_away(gateway: Gateway) -> None:
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=PATIENCE_S) as http:
+        body = question(model="auto", messages=[{"role": "user", "content": "Which answer will be reported?"}])
+        fresh = await http.post(CHAT, json=body)
+        assert fresh.headers["x-joulegate-cache"] == "miss"
+        report = {"request_id": fresh.headers["x-request-id"], "score": 0.9}
+        assert (await http.post("/v1/feedback", json=report)).json() == {"learnt": True, "cache_told": False}
+        assert (await http.post("/v1/feedback", json=report)).json() == {"learnt": False, "cache_told": False}
+        kept = await http.post(CHAT, json=body)
+        assert kept.headers["x-joulegate-cache"] == "hit-exact"
+        wrong = await http.post("/v1/feedback", json={"request_id": kept.headers["x-request-id"], "score": 0})
+        assert wrong.json() == {"learnt": False, "cache_told": True}
+        again = await http.post(CHAT, json=body)
+        assert again.headers["x-joulegate-cache"] == "miss"
+        assert_openai_error(
+            await http.post("/v1/feedback", json={"request_id": "never", "score": 1}),
+            404,
+            "invalid_request_error",
+            "not_found",
+            "request_id",
+        )
+        assert (await http.post("/v1/feedback", json={"request_id": "never", "score": 2})).status_code == 400
+        assert (await http.post("/v1/feedback", json={"request_id": "never"})).status_code == 400
+        assert (await http.get("/v1/feedback")).status_code == 405

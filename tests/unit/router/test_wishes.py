@@ -62,6 +62,8 @@ def test_every_name_of_a_strategy_is_understood_in_every_field(name: str, strate
         ({"x-joulegate-max-carbon-g": "2"}, {"routing": {"max_carbon_g": 1}}, Wishes(constraints=Constraints(max_carbon_g=1))),
         ({"x-joulegate-fallback": "false"}, {"fallback": True}, Wishes(may_fail_over=False)),
         ({"x-joulegate-hedge": "True"}, {}, Wishes(hedges=True)),
+        ({"x-explore": "false"}, {}, Wishes(may_explore=False)),
+        ({"x-explore": "true"}, {}, Wishes()),
         ({"x-joulegate-debug": "true"}, {}, Wishes(wants_explanation=True)),
         ({"x-routing-strategy": "cost"}, {"routing_strategy": "latency"}, Wishes(strategy=Strategy.COST)),
         ({}, {"routing": "odd", "routing_strategy": None}, Wishes()),

@@ -1,0 +1,98 @@
+"""Joins what was decided with how it turned out: remembers recent answers, so that the word about them finds its model.
+
+Shadow: what learning would choose is counted, and not done. The memory and what was learnt are this process's alone, and gone with it.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import Final
+
+from joulegate.cache.v1 import cache_service_pb2 as cache_pb
+from joulegate.chat.v1 import chat_pb2
+from services.router import metrics
+from services.router.decision import Decision
+from services.router.learning import Arm, Explorer, Posteriors, Signal, cluster_of
+
+# Answers that a report can be about.
+REMEMBERED: Final = 20_000
+
+_SIGNALS: Final = {
+    chat_pb2.FINISH_REASON_LENGTH: Signal.LENGTH,
+    chat_pb2.FINISH_REASON_CONTENT_FILTER: Signal.REFUSED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An answer that a report can be about."""
+
+    tenant: str
+    # Whom it teaches about; None: nobody looked at how hard the request was, or the cache answered.
+    arm: Arm | None = None
+    # The cached entry that it was, and where it was found.
+    entry_id: str = ""
+    tier: cache_pb.Tier.ValueType = cache_pb.TIER_UNSPECIFIED
+    is_reported: bool = False
+
+
+class Lessons:
+    """What answers teach. Reports are about the newest REMEMBERED answers."""
+
+    def __init__(self, posteriors: Posteriors, explorer: Explorer, remembered: int = REMEMBERED) -> None:
+        self._posteriors = posteriors
+        self._explorer = explorer
+        self._remembered = remembered
+        self._answers: OrderedDict[str, Answered] = OrderedDict()
+
+    def consider(self, decision: Decision, *, may_explore: bool) -> None:
+        """Counts what learning would have chosen."""
+        if decision.complexity is None or len(decision.contenders) < 2:
+            return
+        proposal = self._explorer.propose(decision.complexity, decision.contenders, may_explore=may_explore)
+        metrics.PROPOSALS.labels("other" if proposal.explores else "same").inc()
+
+    def finished(
+        self, request_id: str, tenant: str, decision: Decision, target: tuple[str, str], completion: chat_pb2.ChatCompletion
+    ) -> None:
+        """The answer of a provider and model has come to its end; learns from how it ended."""
+        arm = _arm(decision, target)
+        self._remember(request_id, Answered(tenant, arm))
+        signals = {_SIGNALS[choice.finish_reason] for choice in completion.choices if choice.finish_reason in _SIGNALS}
+        if any(choice.message.refusal for choice in completion.choices):
+            signals.add(Signal.REFUSED)
+        for signal in sorted(signals, key=lambda signal: signal.name):
+            self._learn(arm, signal)
+
+    def cut(self, decision: Decision, target: tuple[str, str]) -> None:
+        """The answer of a provider and model broke off."""
+        self._learn(_arm(decision, target), Signal.CUT)
+
+    def served(self, request_id: str, tenant: str, entry_id: str, tier: cache_pb.Tier.ValueType) -> None:
+        """The cache has answered, from an entry that is the tenant's own; an empty id: from another's."""
+        self._remember(request_id, Answered(tenant, None, entry_id, tier))
+
+    def report(self, request_id: str, tenant: str, score: float) -> Answered | None:
+        """Learns from a report, if it is the first about its answer, and gives the answer as it was remembered; None when it is not."""
+        answered = self._answers.get(request_id)
+        if answered is None or answered.tenant != tenant:
+            return None
+        if not answered.is_reported:
+            self._answers[request_id] = replace(answered, is_reported=True)
+            if answered.arm is not None:
+                self._posteriors.observe(answered.arm, score)
+            metrics.REPORTS.labels("cache" if answered.entry_id else "provider").inc()
+        return answered
+
+    def _remember(self, request_id: str, answered: Answered) -> None:
+        self._answers[request_id] = answered
+        if len(self._answers) > self._remembered:
+            self._answers.popitem(last=False)
+
+    def _learn(self, arm: Arm | None, signal: Signal) -> None:
+        metrics.FAILURE_SIGNALS.labels(signal.name.lower()).inc()
+        if arm is not None:
+            self._posteriors.observe(arm, signal.goodness, signal.weight)
+
+
+def _arm(decision: Decision, target: tuple[str, str]) -> Arm | None:
+    return None if decision.complexity is None else Arm(cluster_of(decision.complexity), *target)
