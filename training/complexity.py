@@ -19,6 +19,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -356,12 +357,15 @@ def train(paths: Sequence[Path], out: Path, recipe: Recipe, *, quick: bool = Fal
     scores = cross_validated(prompts, recipe)
     table = calibrated(prompts, recipe, scores)
     fitted = fit(prompts, np.ones(len(scores), bool), recipe)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    file = BytesIO()
     # Not compressed: what compression gives depends on the version of zlib.
-    np.savez(out, **arrays_of(prompts, fitted, table))
-    figures = {"sha256": hashlib.sha256(out.read_bytes()).hexdigest(), "recipe": asdict(recipe)}
+    np.savez(file, **arrays_of(prompts, fitted, table))
+    figures: dict[str, Any] = {"sha256": hashlib.sha256(file.getvalue()).hexdigest(), "recipe": asdict(recipe)}
     if not quick:
         figures |= measured(prompts, recipe, scores, table)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # Both at the end: neither is ever without the other for long.
+    out.write_bytes(file.getvalue())
     out.with_suffix(".json").write_text(json.dumps(rounded(figures), indent=1) + "\n", encoding="utf-8")
     return figures
 
