@@ -228,14 +228,15 @@ async def test_no_death_overspends_a_budget_or_loses_an_answer(postgresql_server
                 assert usage.spent + usage.held <= limit
                 await asyncio.sleep(0.2)
         rows = await admin.rows()
-    print(
-        json.dumps(Counter(outcomes.values())), json.dumps(Counter(entry_pb2.Outcome.Name(row.outcome) for row in rows)), usage.spent, limit
-    )
+    booked_as = Counter(entry_pb2.Outcome.Name(row.outcome) for row in rows)
+    print(dict(Counter(outcomes.values())), dict(booked_as), f"spent {usage.spent} of {limit}")
     assert len(outcomes) == REQUESTS
     assert usage.spent <= limit
     assert usage.spent == sum(row.input_tokens + row.output_tokens for row in rows)
     assert len({(row.request_id, row.attempt) for row in rows}) == len(rows)
-    booked = Counter(row.request_id.partition("~")[0] for row in rows if row.outcome == entry_pb2.OUTCOME_FINISHED)
+    # A router that died before it could say how an answer ended has it booked as lost.
+    ends = (entry_pb2.OUTCOME_FINISHED, entry_pb2.OUTCOME_LOST)
+    booked = Counter(row.request_id.partition("~")[0] for row in rows if row.outcome in ends)
     whole = {request_id for request_id, outcome in outcomes.items() if outcome == "whole"}
     assert len(whole) > REQUESTS // 20
     assert {request_id: booked[request_id] for request_id in whole if booked[request_id] != 1} == {}
