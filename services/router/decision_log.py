@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import Any, Final, TextIO
@@ -47,17 +47,14 @@ class DecisionLog:
         else:
             metrics.DECISIONS_DROPPED.inc()
 
-    async def keep_writing(self) -> None:
-        """Runs until cancelled."""
-        while True:
-            await asyncio.sleep(WRITE_EVERY_S)
+    async def keep_writing(self, closing: asyncio.Event) -> None:
+        """Writes until `closing` is set and nothing is left. Not to be cancelled, or a thread would go on with the file."""
+        while not closing.is_set() or self._waiting:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(closing.wait(), WRITE_EVERY_S)
             lines, self._waiting = self._waiting, []
             if lines:
                 await asyncio.to_thread(self._write, lines)
-
-    def close(self) -> None:
-        """Writes what is left."""
-        self._write(self._waiting)
 
     def _write(self, lines: list[dict[str, Any]]) -> None:
         try:
@@ -147,11 +144,10 @@ class RecordedSelection(Selection):
 async def open_log(path: Path) -> AsyncIterator[DecisionLog]:
     """A log that writes while entered. Raises OSError when the file cannot be opened."""
     with path.open("a", encoding="utf-8") as file:
-        decisions = DecisionLog(file)
-        writer = asyncio.create_task(decisions.keep_writing())
+        decisions, closing = DecisionLog(file), asyncio.Event()
+        writer = asyncio.create_task(decisions.keep_writing(closing))
         try:
             yield decisions
         finally:
-            writer.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
-            decisions.close()
+            closing.set()
+            await writer

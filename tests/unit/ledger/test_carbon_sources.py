@@ -131,7 +131,7 @@ async def test_live_figure_is_used_until_it_is_two_hours_old(session: aiohttp.Cl
     assert live.at(oregon, NOON) is oregon  # nobody has been asked yet
     await live.poll()
     assert upstream.asked[0][1] == {"zone": "US-NW-PACW"}
-    assert live.at(oregon, NOON) == Grid("USA", 123_000_000, "us-west1")
+    assert live.at(oregon, NOON) == Grid("USA", 123_000_000, "us-west1", is_live=True)
     assert live.at(oregon, NOON + STALE_S).micrograms_per_kwh == 123_000_000
     before = count("fallbacks")
     assert live.at(oregon, NOON + STALE_S + 1) is oregon
