@@ -37,7 +37,15 @@ async def gateway(
 async def http(gateway: Gateway, lab: OpenAIUpstream, backup: OpenAIUpstream) -> AsyncIterator[httpx.AsyncClient]:
     lab.always = backup.always = lambda _: completion("Hello")
     async with httpx.AsyncClient(base_url=gateway.url, timeout=30) as client:
+        await ledger_is_there(client)
         yield client
+
+
+async def ledger_is_there(http: httpx.AsyncClient) -> None:
+    """A router that has just begun may still be looking for it."""
+    async with asyncio.timeout(PATIENCE_S):
+        while (await http.get(f"{ROUTING}/versions", headers=OPERATOR)).status_code != 200:
+            await asyncio.sleep(0.05)
 
 
 async def provider_of(http: httpx.AsyncClient) -> str:
@@ -146,6 +154,7 @@ async def test_policy_outlives_the_gateway(
     backup.always = lambda _: completion("Hello")
     for life in range(2):
         async with running(tmp_path, ONE_PROCESS, tables) as gateway, httpx.AsyncClient(base_url=gateway.url, timeout=30) as http:
+            await ledger_is_there(http)
             if life == 0:
                 await change(http, {"policy": {"prefer_providers": ["backup"]}})
             async with asyncio.timeout(PATIENCE_S):
