@@ -1,7 +1,7 @@
 """A history with deaths: clients on three routers with two ledgers on one PostgreSQL, any of which may be killed at any moment.
 
 Whatever happens, no budget is overspent, nothing stays held, the sums are those of the rows, and every answer that a client has whole has
-its row, once. `HISTORY_REQUESTS` says how many requests.
+its row, once. `HISTORY_REQUESTS` says how many requests, `HISTORY_PER_DEATH` after how many of them somebody dies, on average.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from tests.mesh.gateway import ADMIN_KEY, PATIENCE_S, provider_table
 REQUESTS = int(os.environ.get("HISTORY_REQUESTS", "300"))
 CLIENTS, ROUTERS, LEDGERS, KEYS = 64, 3, 2, 8
 # One death for about so many requests.
-PER_DEATH = 75
+PER_DEATH = int(os.environ.get("HISTORY_PER_DEATH", "75"))
 PROMPT_TOKENS = 30
 ADMIN = (("authorization", f"Bearer {ADMIN_KEY}"),)
 
