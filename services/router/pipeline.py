@@ -33,6 +33,7 @@ from services.router.provider_watch import ProviderWatch
 from services.router.question import Question, flight_id
 from services.router.reservations import Admitted, Downgrade, Reservations
 from services.router.selection import Selection
+from services.router.settlement import settlement_of
 from services.router.slate import Slate
 from services.router.verification import Verifier
 from services.runtime.clock import Clock
@@ -296,19 +297,9 @@ class Pipeline:
             saved_cost_nano_usd=entry.cost_nano_usd,
             saved_energy_microjoules=entry.energy_microjoules,
         )
-        self._books.settle_soon(
-            ledger_service_pb2.Settlement(
-                request_id=question.request_id,
-                create_time=counted.create_time,
-                key_id=question.caller.key_id,
-                requested_model=question.model,
-                streamed=question.wants_stream,
-                cache_status=hit.source.cache_status,
-                attempts=[attempt],
-                lease_id=counted.lease_id,
-            )
-        )
-        metrics.requests(entry.provider, hit.source.cache_status, entry_pb2.OUTCOME_CACHE_HIT).inc()
+        status = hit.source.cache_status
+        self._books.settle_soon(settlement_of(question, counted.create_time, status, [attempt], counted.lease_id))
+        metrics.requests(entry.provider, status, entry_pb2.OUTCOME_CACHE_HIT).inc()
 
     def _remember_hit(self, question: Question, source: Source) -> None:
         """What is shared with everybody is nobody's to take away."""

@@ -20,6 +20,7 @@ from services.router.books import Books
 from services.router.decision import Decision
 from services.router.question import Question
 from services.router.reservations import Admitted
+from services.router.settlement import settlement_of
 from services.runtime.calls import StreamCall
 from services.runtime.errors import GatewayError
 from services.runtime.waiting import is_done_within
@@ -230,17 +231,7 @@ class ProviderAnswer:
         # A request whom nobody could be called for has its row all the same.
         attempts = attempts or [self._unended_attempt(1, self._targets[0], outcome)]
         metrics.requests(attempts[-1].provider, self._status, outcome).inc()
-        return self._books.settle(
-            ledger_service_pb2.Settlement(
-                request_id=question.request_id,
-                create_time=self._create_time,
-                key_id=question.caller.key_id,
-                requested_model=question.model,
-                streamed=question.wants_stream,
-                cache_status=self._status,
-                attempts=attempts,
-            )
-        )
+        return self._books.settle(settlement_of(question, self._create_time, self._status, attempts))
 
     def _selected_attempt(self, selected: dispatch_pb.SelectedTarget, outcome: entry_pb2.Outcome.ValueType) -> ledger_service_pb2.Attempt:
         counts = None if self._usage is None else tokens.reported(self._usage)

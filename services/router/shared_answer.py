@@ -19,6 +19,7 @@ from services.router.books import Books
 from services.router.flight import Flight, LookAgainError
 from services.router.provider_answer import outcome_of
 from services.router.question import Counted, Question
+from services.router.settlement import settlement_of
 from services.runtime.errors import GatewayError
 
 COALESCED = receipt_pb2.CACHE_STATUS_COALESCED
@@ -137,18 +138,7 @@ class SharedAnswer:
             attempt.provider, attempt.model = answer.source.provider, answer.source.model
         if outcome == entry_pb2.OUTCOME_CACHE_HIT:
             self._note_savings(attempt)
-        self._books.settle_soon(
-            ledger_service_pb2.Settlement(
-                request_id=question.request_id,
-                create_time=counted.create_time,
-                key_id=question.caller.key_id,
-                requested_model=question.model,
-                streamed=question.wants_stream,
-                cache_status=COALESCED,
-                attempts=[attempt],
-                lease_id=counted.lease_id,
-            )
-        )
+        self._books.settle_soon(settlement_of(question, counted.create_time, COALESCED, [attempt], counted.lease_id))
         metrics.requests(attempt.provider, COALESCED, outcome).inc()
 
     def _note_savings(self, attempt: ledger_service_pb2.Attempt) -> None:
