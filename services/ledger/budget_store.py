@@ -95,6 +95,8 @@ class Definitions:
         self._revision = 0
         self._callers: dict[str, Caller] = {}
         self._budgets: dict[_Scope, tuple[Budget, ...]] = {}
+        # By caller: asked for several times in each request.
+        self._chains: dict[str, tuple[Budget, ...]] = {}
 
     def refresh(self, connection: sa.Connection) -> bool:
         """Forgets what is over; whether that was so."""
@@ -103,6 +105,7 @@ class Definitions:
         if is_over or len(self._callers) > MAX_CALLERS:
             self._callers.clear()
             self._budgets.clear()
+            self._chains.clear()
             self._revision = revision
         return was_known and is_over
 
@@ -133,7 +136,10 @@ class Definitions:
 
     def chain(self, key_id: str) -> tuple[Budget, ...]:
         """The budgets of a caller that was learnt, its own first."""
-        return tuple(budget for scope in self._scopes(key_id) for budget in self._budgets[scope])
+        chain = self._chains.get(key_id)
+        if chain is None:
+            chain = self._chains[key_id] = tuple(budget for scope in self._scopes(key_id) for budget in self._budgets[scope])
+        return chain
 
     def limits(self, key_id: str) -> RateLimits:
         caller = self._callers[key_id]

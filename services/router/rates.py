@@ -100,15 +100,11 @@ class Rates:
 
     async def refresh(self, now: float) -> None:
         """Asks for what is new, and for everything when it is time. Without an answer the old rates hold. `now` is monotonic seconds."""
-        catalogue = self._watch.latest
-        listed = {(provider.name, model.id) for provider in catalogue.providers for model in provider.models}
-        is_due = now - self._asked_at >= REFRESH_S
-        if is_due:
-            wanted: Collection[Target] = listed | self._unlisted
-        elif catalogue is not self._asked_of or self._unlisted - self._rates.keys():
-            wanted = (listed | self._unlisted) - self._rates.keys()
-        else:
+        catalogue, is_due = self._watch.latest, now - self._asked_at >= REFRESH_S
+        if not is_due and catalogue is self._asked_of and self._unlisted <= self._rates.keys():
             return
+        listed = {(provider.name, model.id) for provider in catalogue.providers for model in provider.models}
+        wanted: Collection[Target] = listed | self._unlisted if is_due else (listed | self._unlisted) - self._rates.keys()
         if await self._ask(sorted(wanted)):
             self._asked_of = catalogue
             self._asked_at = now if is_due else self._asked_at
@@ -125,7 +121,8 @@ class Rates:
                 self._rates = {**self._rates, **dict(zip(chunk, map(_rate, response.rates), strict=True))}
         except grpc.aio.AioRpcError as error:
             if not self._is_silent:
-                log.warning("rates_unknown", reason=error.details())
+                # Before the first answer the ledger may only be starting.
+                (log.warning if self._rates else log.info)("rates_unknown", reason=error.details())
             self._is_silent = True
             return False
         self._is_silent = False
