@@ -277,7 +277,7 @@ SCENARIOS = {
 }
 
 
-def main():
+def arguments():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("suts", nargs="+")
     a.add_argument("--scenarios", default="chat_c1,chat_c16,chat_c64,stream_c64,hit_c16")
@@ -290,7 +290,20 @@ def main():
     a.add_argument("--chat-upstream", choices=["nginx", "paced"], default="nginx")
     a.add_argument("--out", help="write all results to this JSON file")
     a.add_argument("--warmup", type=float, default=2)
-    a = a.parse_args()
+    return a.parse_args()
+
+
+def at_rest(s):
+    """What a SUT takes while nobody asks it."""
+    c0 = sum(cpu_tree(s.pids).values())
+    time.sleep(2)
+    rss, pss = mem_tree(s.pids)
+    idle = round(1000 * (sum(cpu_tree(s.pids).values()) - c0) / 2, 1)
+    return {"boot_s": s.boot, "idle_cpu_ms_per_s": idle, "rss_idle_mib": rss, "pss_idle_mib": pss, "processes": len(tree(s.pids))}
+
+
+def main():
+    a = arguments()
     pj, pp = free_ports(2)
     ups = [
         subprocess.Popen([sys.executable, os.path.join(HERE, "upstream.py"), "json", "--port", str(pj)]),
@@ -315,17 +328,7 @@ def main():
             if s.warm["failed"] or not s.warm["requests"]:
                 print(f"!! {s.name}: warm-up {s.warm}", file=sys.stderr)
         time.sleep(1)
-        info = {}
-        for s in suts:
-            c0 = sum(cpu_tree(s.pids).values())
-            time.sleep(2)
-            info[s.name] = {
-                "boot_s": s.boot,
-                "idle_cpu_ms_per_s": round(1000 * (sum(cpu_tree(s.pids).values()) - c0) / 2, 1),
-                "rss_idle_mib": mem_tree(s.pids)[0],
-                "pss_idle_mib": mem_tree(s.pids)[1],
-                "processes": len(tree(s.pids)),
-            }
+        info = {s.name: at_rest(s) for s in suts}
         for rnd in range(a.rounds):
             for name in a.scenarios.split(","):
                 for s in suts:

@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -163,6 +163,34 @@ async def ask(http: Mapping[int, aiohttp.ClientSession], chance: random.Random, 
         return "broken"
 
 
+async def new_keys(admin: Admin) -> list[str]:
+    keys = []
+    for number in range(KEYS):
+        made = await admin.call("CreateKey", pb.CreateKeyRequest(key=key_pb2.ApiKey(name=f"k{number}", requests_per_minute=10**6)))
+        keys.append(made.key_text)
+    return keys
+
+
+async def new_budget(admin: Admin, limit: int) -> str:
+    """A budget of so many tokens a month for everybody; its id."""
+    budget = budget_pb2.Budget(
+        scope=budget_pb2.BUDGET_SCOPE_GLOBAL,
+        measure=budget_pb2.BUDGET_MEASURE_TOKENS,
+        window=budget_pb2.BUDGET_WINDOW_MONTH,
+        limit=limit,
+    )
+    return str((await admin.call("CreateBudget", pb.CreateBudgetRequest(budget=budget))).usage.budget.budget_id)
+
+
+async def sessions(fleet: Fleet, stack: AsyncExitStack) -> dict[int, aiohttp.ClientSession]:
+    """A client's session with each router."""
+    found = {}
+    for number in range(ROUTERS):
+        connector = aiohttp.UnixConnector(fleet.socket(f"http{number}").removeprefix("unix:"), limit=0)
+        found[number] = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+    return found
+
+
 async def test_no_death_overspends_a_budget_or_loses_an_answer(postgresql_server: postgresql.Server, tmp_path: Path) -> None:
     chance = random.Random(1)
     async with AsyncExitStack() as stack:
@@ -174,23 +202,11 @@ async def test_no_death_overspends_a_budget_or_loses_an_answer(postgresql_server
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jg-")))
         fleet = await stack.enter_async_context(running(folder, postgresql_server.new_database(), config))
         admin = Admin(fleet)
-        keys = []
-        for number in range(KEYS):
-            made = await admin.call("CreateKey", pb.CreateKeyRequest(key=key_pb2.ApiKey(name=f"k{number}", requests_per_minute=10**6)))
-            keys.append(made.key_text)
+        keys = await new_keys(admin)
         # Enough for about two thirds.
         limit = REQUESTS * 40
-        budget = budget_pb2.Budget(
-            scope=budget_pb2.BUDGET_SCOPE_GLOBAL,
-            measure=budget_pb2.BUDGET_MEASURE_TOKENS,
-            window=budget_pb2.BUDGET_WINDOW_MONTH,
-            limit=limit,
-        )
-        budget_id = (await admin.call("CreateBudget", pb.CreateBudgetRequest(budget=budget))).usage.budget.budget_id
-        http = {}
-        for number in range(ROUTERS):
-            connector = aiohttp.UnixConnector(fleet.socket(f"http{number}").removeprefix("unix:"), limit=0)
-            http[number] = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+        budget_id = await new_budget(admin, limit)
+        http = await sessions(fleet, stack)
         outcomes: dict[str, str] = {}
         ids = iter([f"h-{number}" for number in range(REQUESTS)])
 
@@ -228,11 +244,15 @@ async def test_no_death_overspends_a_budget_or_loses_an_answer(postgresql_server
                 assert usage.spent + usage.held <= limit
                 await asyncio.sleep(0.2)
         rows = await admin.rows()
+    check(outcomes, rows, usage.spent, limit)
+
+
+def check(outcomes: Mapping[str, str], rows: Sequence[entry_pb2.Entry], spent: int, limit: int) -> None:
     booked_as = Counter(entry_pb2.Outcome.Name(row.outcome) for row in rows)
-    print(dict(Counter(outcomes.values())), dict(booked_as), f"spent {usage.spent} of {limit}")
+    print(dict(Counter(outcomes.values())), dict(booked_as), f"spent {spent} of {limit}")
     assert len(outcomes) == REQUESTS
-    assert usage.spent <= limit
-    assert usage.spent == sum(row.input_tokens + row.output_tokens for row in rows)
+    assert spent <= limit
+    assert spent == sum(row.input_tokens + row.output_tokens for row in rows)
     assert len({(row.request_id, row.attempt) for row in rows}) == len(rows)
     # A router that died before it could say how an answer ended has it booked as lost.
     ends = (entry_pb2.OUTCOME_FINISHED, entry_pb2.OUTCOME_LOST)

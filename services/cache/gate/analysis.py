@@ -115,13 +115,7 @@ def _of_prose(plain: str, about: str, found: list[Clause], grammar: Grammar) -> 
         front = content(clause, clause.front, grammar) if clause.front else []
         literals += [item.form for item in (*items, *front) if item.kind is Kind.LITERAL]
         own = segments(items, question, grammar)
-        is_concept = (
-            len(found) == 1
-            and len(own) == 1
-            and len(own[0][1]) <= _LONGEST_CONCEPT
-            and not front
-            and not any(item.starts_noun for item in items[:1] if "the " in f" {clause.head} ")
-        )
+        is_concept = len(found) == 1 and not front and _is_concept(clause, items, own)
         if front:
             moved = segments(front, question, grammar)
             own += [(TOPIC if clause.is_topic and link == "" else link, forms) for link, forms in moved]
@@ -154,6 +148,12 @@ def _of_prose(plain: str, about: str, found: list[Clause], grammar: Grammar) -> 
         is_concept=is_concept,
         is_long=len(found) > 2 or len(forms) > _LONGEST_QUESTION,
     )
+
+
+def _is_concept(clause: Clause, items: list[Item], own: list[Segment]) -> bool:
+    if len(own) != 1 or len(own[0][1]) > _LONGEST_CONCEPT:
+        return False
+    return not any(item.starts_noun for item in items[:1] if "the " in f" {clause.head} ")
 
 
 def _question(clause: Clause, items: list[Item], grammar: Grammar) -> tuple[str, list[Item]]:
