@@ -17,6 +17,8 @@ import httpx
 from joulegate.ledger.v1 import ledger_service_pb2, ledger_service_pb2_grpc
 
 PATIENCE_S = 60
+# Those that run now: what they wrote last is shown beside a test that fails.
+RUNNING: list["Gateway"] = []
 ADMIN_KEY = "admin-key-of-the-tests"
 ONE_PROCESS = "one-process"
 PROCESSES = "processes"
@@ -111,11 +113,11 @@ def _with_integers(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: int(value) if isinstance(value, str) and re.fullmatch(r"-?\d+", value) else value for key, value in row.items()}
 
 
-def provider_table(name: str, base_url: str, models: Sequence[str]) -> str:
-    """A provider of joulegate.toml with timeouts that tests can wait for."""
+def provider_table(name: str, base_url: str, models: Sequence[str], patience_s: float = 30) -> str:
+    """A provider of joulegate.toml that is waited for longer than a busy machine stalls, or as long as a test can wait for."""
+    timeouts = f"connect = {patience_s}, first_byte = {patience_s}, idle = {patience_s}, total = {2 * patience_s}"
     return (
-        f'[providers.{name}]\nkind = "openai"\nbase_url = "{base_url}"\nmodels = {json.dumps(list(models))}\n'
-        "timeouts = { connect = 2, first_byte = 2, idle = 2, total = 20 }\n"
+        f'[providers.{name}]\nkind = "openai"\nbase_url = "{base_url}"\nmodels = {json.dumps(list(models))}\ntimeouts = {{ {timeouts} }}\n'
     )
 
 
@@ -146,10 +148,12 @@ async def running(folder: Path, mode: str, tables: str, **environment: str) -> A
     )
     gateway = Gateway(process)
     listening = asyncio.create_task(gateway.listen())
+    RUNNING.append(gateway)
     try:
         gateway.url = (await gateway.says(r"ready at (\S+)/v1\."))[1]
         yield gateway
     finally:
+        RUNNING.remove(gateway)
         with suppress(ProcessLookupError):
             process.terminate()
         try:

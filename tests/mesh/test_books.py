@@ -35,7 +35,8 @@ async def priced(
 ) -> AsyncIterator[Gateway]:
     """A gateway whose model `small` has a price, at `lab` and, when that fails, at `backup`."""
     tables = "".join(
-        provider_table(name, upstream.base_url, ["small"]) for name, upstream in zip(("lab", "backup"), upstreams, strict=True)
+        provider_table(name, upstream.base_url, ["small"], patience_s=5)
+        for name, upstream in zip(("lab", "backup"), upstreams, strict=True)
     )
     folder: Path = tmp_path_factory.mktemp("books")
     # A lookup that is slow on a busy machine is still a lookup.

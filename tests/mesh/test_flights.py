@@ -60,7 +60,7 @@ async def until(gateway: Gateway, service: str, name: str, is_enough: Callable[[
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def gateway(upstreams: tuple[OpenAIUpstream, OpenAIUpstream], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
-    table = provider_table("lab", upstreams[0].base_url, ["small"]).replace("first_byte = 2, idle = 2", "first_byte = 30, idle = 30")
+    table = provider_table("lab", upstreams[0].base_url, ["small"])
     folder: Path = tmp_path_factory.mktemp("flights")
     # A lookup that is slow on a busy machine is still a lookup.
     patience = {"CACHE_LOOKUP_TIMEOUT_SECONDS": "10", "LEDGER_WAIT_SECONDS": "20", "CACHE_MODE": "exact"}

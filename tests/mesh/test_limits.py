@@ -32,7 +32,8 @@ async def gateway(
 ) -> AsyncIterator[Gateway]:
     models = ["small", "dear", "tiny", *(f"small-{number}" for number in range(len(ENDINGS)))]
     table = (
-        provider_table("lab", upstream.base_url, models) + "[retry]\nattempts = 1\n[breaker]\nfailures = 10000\nminimum_calls = 1000000\n"
+        provider_table("lab", upstream.base_url, models, patience_s=5)
+        + "[retry]\nattempts = 1\n[breaker]\nfailures = 10000\nminimum_calls = 1000000\n"
     )
     prices = "".join(PRICES.format(*each) for each in (("small", 1, 2), ("dear", 1000, 2000), ("tiny", 0.001, 0.001)))
     async with running(tmp_path_factory.mktemp(f"limits-{request.param}"), request.param, table + prices) as gateway:

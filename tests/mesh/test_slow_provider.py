@@ -114,6 +114,7 @@ async def test_clients_hardly_notice_that_one_provider_is_eight_times_slower(gat
 
 
 async def test_a_request_may_name_another_strategy_but_not_an_unknown_one(gateway: Gateway, fleet: Fleet) -> None:
+    fleet.delay_s[SLOW] = USUAL_S
     async with http_client(gateway) as http:
         refused = await http.post(CHAT, json=question(model="m", routing_strategy="fastest"))
         assert_openai_error(refused, 400, "invalid_request_error", None, "routing_strategy")
