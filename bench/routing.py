@@ -25,6 +25,7 @@ from services.router.complexity import Scorer  # noqa: E402
 from services.router.demand import Demand  # noqa: E402
 from services.router.families import Families  # noqa: E402
 from services.router.forecast import Forecast  # noqa: E402
+from services.router.learning import Explorer, Posteriors  # noqa: E402
 from services.router.load import Load  # noqa: E402
 from services.router.output_lengths import OutputLengths  # noqa: E402
 from services.router.policy import RoutingPolicy, VirtualModel  # noqa: E402
@@ -108,7 +109,8 @@ def selection(virtual: VirtualModel) -> tuple[Selection, Catalogue]:
     rates = Rates()
     policy = RoutingPolicy(virtual_models={virtual.name: virtual})
     slates = Slates(policy, Families(), rates)
-    chooser = Selection(slates, Ranking(lambda: 1.0, random.Random(3).random), Forecast(rates, OutputLengths()), Scorer.load(), lambda: 1.0)
+    ranking, learner = Ranking(lambda: 1.0, random.Random(3).random), Explorer(Posteriors(), random.Random(5))
+    chooser = Selection(slates, ranking, Forecast(rates, OutputLengths()), Scorer.load(), learner, lambda: 1.0)
     return chooser, Catalogue(providers, load)
 
 

@@ -92,6 +92,7 @@ ROUTING_KEYS: Final = {
     + ", ".join(f"`{criterion.value}`" for criterion in RELAXATION)
     + ". A bound that is not in the list is kept, and the request refused.",
     "near_best": f"Who is worse than the best by at most this part counts as good as it, and load decides. Default: {NEAR_BEST:g}.",
+    "learning": "Whether outcomes change choices: `off` (nothing is learnt), `shadow` (changes are counted), `on`. Default: `shadow`.",
     "provider_weights": "Shares of providers in `round_robin` and `weighted_random`. Default: 1 each.",
     "prefer_providers": "Names of providers that are tried first while they are well.",
     "exclude_providers": "Names of providers that are never asked.",
@@ -109,6 +110,7 @@ VIRTUAL_KEYS: Final = {
     "constraints": "Bounds, as in `[routing.constraints]`, on top of those.",
     "models": "What it may stand for: names or patterns, as `gpt-*` or `lab/*`. Default: every model that chats.",
     "exclude_models": "What it may not stand for.",
+    "learning": "As in `[routing]`, for requests that name it. Default: as there.",
     "min_tier": "Nothing less able than this tier. A model of unknown tier passes.",
     "max_tier": "Nothing more able than this tier.",
 }
@@ -172,6 +174,7 @@ context_tokens = 128000
 strategy = "balanced"
 near_best = 0.05
 relax = ["latency", "cost", "carbon", "quality"]
+learning = "shadow"
 prefer_providers = ["lab"]
 exclude_providers = ["work"]
 provider_weights = { lab = 3 }
@@ -190,6 +193,7 @@ weights = { cost = 0.7, carbon = 0.3 }
 models = ["lab/*", "gpt-*"]
 exclude_models = ["gpt-3.5*"]
 min_tier = 2
+learning = "on"
 max_tier = 4
 
 [virtual_models.house.constraints]

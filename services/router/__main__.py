@@ -75,10 +75,11 @@ async def build(settings: RouterSettings, mesh: Mesh) -> AsyncIterator[None]:
         near_cache = NearCache(settings.near_cache_bytes, settings.near_cache_ttl_s)
         rates = await stack.enter_async_context(watch_rates(RatesServiceStub(mesh.channel("ledger")), watch))
         lengths, policies = OutputLengths(), PolicyServiceStub(mesh.channel("ledger"))
-        selection, version = await _selection(settings, rates, lengths, clock, stack)
-        live = await stack.enter_async_context(open_policy(policies, version, selection.apply))
         posteriors = Posteriors()
-        lessons = Lessons(posteriors, Explorer(posteriors, random.Random()))
+        learner = Explorer(posteriors, random.Random())
+        selection, version = await _selection(settings, rates, lengths, learner, clock, stack)
+        live = await stack.enter_async_context(open_policy(policies, version, selection.apply))
+        lessons = Lessons(posteriors)
         lookup_s = LookupBounds(exact=settings.cache_lookup_s, reworded=settings.rewording_s)
         pipeline = Pipeline(
             watch,
@@ -115,7 +116,7 @@ async def build(settings: RouterSettings, mesh: Mesh) -> AsyncIterator[None]:
 
 
 async def _selection(
-    settings: RouterSettings, rates: Rates, lengths: OutputLengths, clock: Clock, stack: AsyncExitStack
+    settings: RouterSettings, rates: Rates, lengths: OutputLengths, learner: Explorer, clock: Clock, stack: AsyncExitStack
 ) -> tuple[Selection, PolicyVersion]:
     """Who chooses, and by which policy at first. Raises SettingsError for what joulegate.toml says wrong."""
     config = read_config(settings.config)
@@ -125,12 +126,12 @@ async def _selection(
     version = PolicyVersion(policy, 0, document)
     if settings.routing_log is None:
         ranking = Ranking(clock.monotonic, random.random)
-        return Selection(slates, ranking, Forecast(rates, lengths), scorer, clock.monotonic), version
+        return Selection(slates, ranking, Forecast(rates, lengths), scorer, learner, clock.monotonic), version
     try:
         decisions = await stack.enter_async_context(open_log(settings.routing_log))
     except OSError as error:
         raise SettingsError([f"ROUTING_LOG={str(settings.routing_log)!r}: {error.strerror}"]) from None
-    return RecordedSelection(policy, document, declared, slates, rates, lengths, scorer, clock.monotonic, decisions), version
+    return RecordedSelection(policy, document, declared, slates, rates, lengths, scorer, learner, clock.monotonic, decisions), version
 
 
 def main() -> int:

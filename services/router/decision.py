@@ -8,7 +8,7 @@ from services.router.catalogue import Candidate
 from services.router.complexity import Complexity
 from services.router.demand import Demand
 from services.router.families import Traits
-from services.router.learning import Contender
+from services.router.learning import Learning, Proposal
 from services.router.prospect import Constraints, Prospect
 from services.router.rates import Rate
 from services.router.strategies import Criterion, Strategy, Weights
@@ -38,6 +38,8 @@ class Option:
     # The weighted product as a part of the best one's; None where the strategy weighs no figures.
     score: float | None
     is_near_best: bool
+    # As good as the best by its figures, and passed over for what its answers were like.
+    has_proved_worse: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,11 @@ class Decision:
     demand: Demand | None = None
     # In the order of `ranked`; empty where figures did not matter and nobody wanted to know them.
     options: Sequence[Option] = ()
-    # Those near the best, the first choice first; empty where it is not one of them.
-    contenders: Sequence[Contender] = ()
+    learning: Learning = Learning.SHADOW
+    # What learning would take, or took; None where it had nothing to choose from, or was not to.
+    proposal: Proposal | None = None
+    # Whether the first choice is another one than it would be, to learn how well it answers.
+    explored: bool = False
     wants_explanation: bool = False
     # Whether others are tried when the first one fails.
     may_fail_over: bool = True

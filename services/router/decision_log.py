@@ -16,6 +16,7 @@ from services.router.decision import Decision
 from services.router.decision_record import Target
 from services.router.families import Declared
 from services.router.forecast import Forecast
+from services.router.learning import Explorer
 from services.router.output_lengths import OutputLengths
 from services.router.policy import RoutingPolicy
 from services.router.ranking import Ranking
@@ -96,16 +97,18 @@ class RecordedSelection(Selection):
         rates: Rates,
         lengths: OutputLengths,
         scorer: Scorer,
+        learner: Explorer,
         now: Callable[[], float],
         decisions: DecisionLog,
     ) -> None:
         self._moment, self._chances, self._seeds = Moment(now), Random(), Random()
         ranking = Ranking(self._moment.read, self._chances.random)
-        super().__init__(slates, ranking, Forecast(rates, lengths), scorer, self._moment.read)
+        super().__init__(slates, ranking, Forecast(rates, lengths), scorer, learner, self._moment.read)
         self._declared = declared
         self._rates = rates
         self._lengths = lengths
         self._scores = scorer
+        self._evidence = learner
         self._log = decisions
         self._catalogue = Catalogue()
         self._shown: tuple[Catalogue, Mapping[Target, Rate]] | None = None
@@ -125,7 +128,7 @@ class RecordedSelection(Selection):
         now, seed = self._moment.take(), self._seeds.getrandbits(_SEED_BITS)
         complexity = self._scores.score(slate.asked.request)
         demand = slate.demand or slate.asked.new_demand()
-        line = decision_record.decision_line(slate, self._catalogue, demand, complexity, self._lengths.means(), now)
+        line = decision_record.decision_line(slate, self._catalogue, demand, complexity, self._lengths.means(), self._evidence, now)
         self._chances.seed(seed)
         decision = super().choose(slate)
         line |= {"time": time.time(), "request_id": interceptors.request_id.get("")}

@@ -19,6 +19,7 @@ from services.router.complexity import Complexity
 from services.router.decision import Decision
 from services.router.demand import Demand
 from services.router.families import Declared
+from services.router.learning import Arm, Evidence, Explorer, Posteriors, cluster_of
 from services.router.load import Live, Load
 from services.router.policy import RoutingPolicy
 from services.router.prospect import Constraints
@@ -62,7 +63,13 @@ def policy_line(document: Mapping[str, Any], policy: RoutingPolicy, version: int
 
 
 def decision_line(
-    slate: Slate, catalogue: Catalogue, demand: Demand, complexity: Complexity, lengths: Mapping[str, float], now: float
+    slate: Slate,
+    catalogue: Catalogue,
+    demand: Demand,
+    complexity: Complexity,
+    lengths: Mapping[str, float],
+    learner: Explorer,
+    now: float,
 ) -> dict[str, Any]:
     """What was asked, and how everybody was doing, at `now` in monotonic seconds. To be completed by `decided`."""
     asked, everybody = slate.asked, _everybody(catalogue, slate)
@@ -79,6 +86,7 @@ def decision_line(
         "wishes": _wishes(asked.wishes),
         "allowed_models": None if asked.caller.models is None else list(asked.caller.models.patterns),
         "lengths": dict(lengths),
+        "evidence": _evidence(learner.evidence(complexity, (candidate.target for candidate in everybody))),
         "live": [_told(candidate) for candidate in everybody if candidate.live.told is not None],
         # Of those that nothing is told of yet.
         "calls": [
@@ -91,7 +99,8 @@ def decision_line(
 
 def decided(line: dict[str, Any], seed: int, decision: Decision) -> dict[str, Any]:
     """The line with what came out, and the seed of the chances that were taken."""
-    return {**line, "seed": seed, "tried": [list(candidate.target) for candidate in decision.tried], "relaxed": list(decision.relaxed)}
+    tried = [list(candidate.target) for candidate in decision.tried]
+    return {**line, "seed": seed, "tried": tried, "relaxed": list(decision.relaxed), "explored": decision.explored}
 
 
 def read_asked(line: Mapping[str, Any]) -> tuple[Asked, Demand, Complexity]:
@@ -102,8 +111,22 @@ def read_asked(line: Mapping[str, Any]) -> tuple[Asked, Demand, Complexity]:
     demand = Demand.known(
         line["input_tokens"], line["max_output_tokens"], frozenset(line["needs"]), bytes.fromhex(line["home"]), streamed=line["streamed"]
     )
-    asked = Asked(request, line["model"], caller, _read_wishes(line["wishes"]), wants_figures=True, demand=demand)
+    asked = Asked(request, line["model"], caller, _read_wishes(line["wishes"]), wants_figures=True, demand=demand, may_explore=True)
     return asked, demand, Complexity(*line["complexity"])
+
+
+def read_evidence(line: Mapping[str, Any], complexity: Complexity) -> Posteriors:
+    """What was known of answers to such a request; a line of before this was kept has nothing."""
+    cluster = cluster_of(complexity)
+    return Posteriors(evidence={Arm(cluster, provider, model): (good, bad) for provider, model, good, bad in line.get("evidence", ())})
+
+
+def read_explored(line: Mapping[str, Any]) -> Target | None:
+    """Who was first in order to learn about it, if anybody was."""
+    if not line.get("explored"):
+        return None
+    provider, model = line["tried"][0]
+    return provider, model
 
 
 def tell(line: Mapping[str, Any], load: Load) -> list[Live]:
@@ -115,6 +138,10 @@ def tell(line: Mapping[str, Any], load: Load) -> list[Live]:
     for live in begun:
         live.began()
     return begun
+
+
+def _evidence(known: Mapping[Target, Evidence]) -> list[list[Any]]:
+    return [[*target, *evidence] for target, evidence in known.items()]
 
 
 def _everybody(catalogue: Catalogue, slate: Slate) -> list[Candidate]:

@@ -1,6 +1,6 @@
 """Joins what was decided with how it turned out: remembers recent answers, so that the word about them finds its model.
 
-Shadow: what learning would choose is counted, and not done. The memory and what was learnt are this process's alone, and gone with it.
+The memory and what was learnt are this process's alone, and gone with it.
 """
 
 from collections import OrderedDict
@@ -11,7 +11,7 @@ from joulegate.cache.v1 import cache_service_pb2 as cache_pb
 from joulegate.chat.v1 import chat_pb2
 from services.router import metrics
 from services.router.decision import Decision
-from services.router.learning import Arm, Explorer, Posteriors, Signal, cluster_of
+from services.router.learning import Arm, Learning, Posteriors, Signal, cluster_of
 
 # Answers that a report can be about.
 REMEMBERED: Final = 20_000
@@ -27,7 +27,7 @@ class Answered:
     """An answer that a report can be about."""
 
     tenant: str
-    # Whom it teaches about; None: nobody looked at how hard the request was, or the cache answered.
+    # Whom it teaches about; None: the policy learns nothing, nobody looked at how hard the request was, or the cache answered.
     arm: Arm | None = None
     # The cached entry that it was, and where it was found.
     entry_id: str = ""
@@ -38,18 +38,17 @@ class Answered:
 class Lessons:
     """What answers teach. Reports are about the newest REMEMBERED answers."""
 
-    def __init__(self, posteriors: Posteriors, explorer: Explorer, remembered: int = REMEMBERED) -> None:
+    def __init__(self, posteriors: Posteriors, remembered: int = REMEMBERED) -> None:
         self._posteriors = posteriors
-        self._explorer = explorer
         self._remembered = remembered
         self._answers: OrderedDict[str, Answered] = OrderedDict()
 
-    def consider(self, decision: Decision, *, may_explore: bool) -> None:
-        """Counts what learning would have chosen."""
-        if decision.complexity is None or len(decision.contenders) < 2:
-            return
-        proposal = self._explorer.propose(decision.complexity, decision.contenders, may_explore=may_explore)
-        metrics.PROPOSALS.labels("other" if proposal.explores else "same").inc()
+    def decided(self, decision: Decision) -> None:
+        """Counts what learning would have chosen, and whether it was done."""
+        if decision.proposal is not None:
+            metrics.PROPOSALS.labels("other" if decision.proposal.explores else "same").inc()
+        if decision.explored:
+            metrics.EXPLORED.inc()
 
     def finished(
         self, request_id: str, tenant: str, decision: Decision, target: tuple[str, str], completion: chat_pb2.ChatCompletion
@@ -60,7 +59,7 @@ class Lessons:
         signals = {_SIGNALS[choice.finish_reason] for choice in completion.choices if choice.finish_reason in _SIGNALS}
         if any(choice.message.refusal for choice in completion.choices):
             signals.add(Signal.REFUSED)
-        for signal in sorted(signals, key=lambda signal: signal.name):
+        for signal in sorted(signals or {Signal.WHOLE}, key=lambda signal: signal.name):
             self._learn(arm, signal)
 
     def cut(self, decision: Decision, target: tuple[str, str]) -> None:
@@ -89,10 +88,13 @@ class Lessons:
             self._answers.popitem(last=False)
 
     def _learn(self, arm: Arm | None, signal: Signal) -> None:
-        metrics.FAILURE_SIGNALS.labels(signal.name.lower()).inc()
+        if signal is not Signal.WHOLE:
+            metrics.FAILURE_SIGNALS.labels(signal.name.lower()).inc()
         if arm is not None:
             self._posteriors.observe(arm, signal.goodness, signal.weight)
 
 
 def _arm(decision: Decision, target: tuple[str, str]) -> Arm | None:
-    return None if decision.complexity is None else Arm(cluster_of(decision.complexity), *target)
+    if decision.complexity is None or decision.learning is Learning.OFF:
+        return None
+    return Arm(cluster_of(decision.complexity), *target)

@@ -24,6 +24,7 @@ DECISIONS_DROPPED = Counter("joulegate_router_decisions_dropped", "Routing decis
 PROPOSALS = Counter(
     "joulegate_router_proposals", "Routed requests by whether learning would have taken another of the near best.", ["choice"]
 )
+EXPLORED = Counter("joulegate_router_explored", "Requests that went to another of the near best, to learn how well it answers.")
 REPORTS = Counter("joulegate_router_reports", "First reports about answers, by who had answered.", ["source"])
 FAILURE_SIGNALS = Counter("joulegate_router_failure_signals", "Answers that ended badly, by how.", ["signal"])
 KEY_QUESTIONS = Counter("joulegate_router_key_questions", "Keys that were not known and asked of the ledger, by result.", ["result"])

@@ -196,7 +196,7 @@ class Pipeline:
         await self._books.ready()
         # With nothing awaited until the call counts: what is chosen by load must be seen by whoever chooses next.
         decision = self._selection.choose(slate)
-        self._lessons.consider(decision, may_explore=question.wishes.may_explore)
+        self._lessons.decided(decision)
         targets = [dispatch_pb.Target(provider=candidate.provider.name, model=candidate.model) for candidate in decision.tried]
         with Place(decision.ranked) as place:
             admitted = await self._reservations.admit(question, targets, downgrade)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
+from services.router.learning import Learning
 from services.router.prospect import RELAXATION, Constraints, Floors
 from services.router.strategies import PRESETS, STRATEGIES, Criterion, Strategy, Weights, named
 from services.runtime.identity import ModelScope
@@ -23,6 +24,7 @@ ROUTING_KEYS: Final = frozenset(
         "constraints",
         "exclude_providers",
         "floors",
+        "learning",
         "near_best",
         "prefer_providers",
         "provider_weights",
@@ -32,7 +34,7 @@ ROUTING_KEYS: Final = frozenset(
         "weights",
     }
 )
-VIRTUAL_KEYS: Final = frozenset({"constraints", "max_tier", "min_tier", "models", "exclude_models", "strategy", "weights"})
+VIRTUAL_KEYS: Final = frozenset({"constraints", "learning", "max_tier", "min_tier", "models", "exclude_models", "strategy", "weights"})
 CONSTRAINT_KEYS: Final = frozenset({"max_latency_ms", "max_cost_usd", "max_carbon_g", "min_quality", "min_quality_of_best"})
 
 
@@ -50,6 +52,8 @@ class VirtualModel:
     excluded: ModelScope | None = None
     min_tier: int = TIERS[0]
     max_tier: int = TIERS[-1]
+    # None: as the policy has it.
+    learning: Learning | None = None
 
     def covers(self, provider: str, model: str) -> bool:
         """Whether it may stand for a model, as far as names go."""
@@ -91,6 +95,11 @@ class RoutingPolicy:
     provider_weights: Mapping[str, float] = field(default_factory=dict)
     prefer_providers: tuple[str, ...] = ()
     exclude_providers: frozenset[str] = frozenset()
+    learning: Learning = Learning.SHADOW
+
+    def learning_of(self, virtual: VirtualModel | None) -> Learning:
+        """What is made of outcomes."""
+        return self.learning if virtual is None or virtual.learning is None else virtual.learning
 
     def weights_of(self, strategy: Strategy, virtual: VirtualModel | None) -> Weights | None:
         """What counts how much; None for a strategy that weighs no figures."""
@@ -143,6 +152,7 @@ def _policy(table: Table) -> RoutingPolicy:
         provider_weights=_provider_weights(table.table("provider_weights")),
         prefer_providers=table.names("prefer_providers"),
         exclude_providers=frozenset(table.names("exclude_providers")),
+        learning=_learning(table) or default.learning,
     )
 
 
@@ -152,6 +162,15 @@ def _strategy(table: Table, default: Strategy) -> Strategy:
     if found is None:
         table.problem(f"strategy must be one of {', '.join(STRATEGIES)}")
     return found or default
+
+
+def _learning(table: Table) -> Learning | None:
+    """None where it is not said, or, noted, not known."""
+    said = table.text("learning")
+    if said is None or said in set(Learning):
+        return None if said is None else Learning(said)
+    table.problem(f"learning must be one of {', '.join(Learning)}")
+    return None
 
 
 def _presets(table: Table, strategy: Strategy) -> Mapping[Strategy, Weights]:
@@ -243,4 +262,5 @@ def _virtual_model(name: str, table: Table) -> VirtualModel:
         excluded=ModelScope(excluded) if excluded else None,
         min_tier=lowest,
         max_tier=highest,
+        learning=_learning(table),
     )

@@ -70,7 +70,8 @@ class Question:
     @property
     def asked(self) -> Asked:
         """What is to be routed."""
-        return Asked(self.request, self.model, self.caller, self.wishes, wants_figures=self.wishes.wants_explanation)
+        wishes = self.wishes
+        return Asked(self.request, self.model, self.caller, wishes, wants_figures=wishes.wants_explanation, may_explore=wishes.may_explore)
 
     @property
     def wants_stream(self) -> bool:

@@ -14,8 +14,8 @@ a word. Who was slow, or was never tried, gets a call now and then here, too, on
 Pure: time and randomness are arguments.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from math import log
 from typing import Final
@@ -30,6 +30,8 @@ FAR: Final = 2.0
 CROWDED: Final = 2.0
 # The part of requests that may find out how fast somebody is by now.
 TRIALS: Final = 0.05
+# More than rounding, and less than any difference that counts.
+HAIR: Final = 1e-9
 
 _REASONS: Final = {
     Strategy.FALLBACK: "first in sequence",
@@ -53,6 +55,14 @@ class Judgement:
     near: float
     # Gives the digest of the conversation; empty for none.
     home: Callable[[], bytes] = bytes
+
+    def without(self, places: Collection[int]) -> "Judgement":
+        """The same with these of the near best just beyond them."""
+        # Whoever is the best without them is at most `near` from the best with them.
+        further = dict.fromkeys(places, 2 * self.near + HAIR)
+        values = [value + further.get(place, 0.0) for place, value in enumerate(self.values)]
+        hopes = values if self.hopes is self.values else [hope + further.get(place, 0.0) for place, hope in enumerate(self.hopes)]
+        return replace(self, values=values, hopes=hopes)
 
 
 class Ranking:

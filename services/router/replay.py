@@ -4,7 +4,7 @@ The same lines and the same policy give the same choices to the bit. What they w
 on both sides of the comparison: by the rates of the time, and by the length that answers were expected to have.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from random import Random
@@ -18,6 +18,7 @@ from services.router.decision_record import VERSION, Target
 from services.router.demand import Demand
 from services.router.families import Families
 from services.router.forecast import Forecast
+from services.router.learning import Contender, Posteriors, Proposal, proved_worse
 from services.router.load import Load
 from services.router.output_lengths import OutputLengths
 from services.router.policy import RoutingPolicy, parse
@@ -103,6 +104,8 @@ class _Recorded:
         self.rates: Mapping[Target, Rate] = {}
         self.lengths: Mapping[str, float] = {}
         self.complexity = Complexity(0, 0.5, 0.5, 0.5)
+        self.posteriors = Posteriors()
+        self.explored: Target | None = None
         self.now = 0.0
 
     def of(self, provider: str, model: str) -> Rate | None:
@@ -113,6 +116,14 @@ class _Recorded:
 
     def score(self, request: chat_pb2.ChatRequest) -> Complexity:
         return self.complexity
+
+    def proved_worse(self, complexity: Complexity, contenders: Sequence[Contender]) -> frozenset[int]:
+        return proved_worse(self.posteriors.beliefs(complexity, contenders))
+
+    def propose(self, complexity: Complexity, contenders: Sequence[Contender], *, may_explore: bool = True) -> Proposal:
+        """Nothing is drawn: what was tried is tried again where it may be."""
+        targets = [(contender.provider, contender.model) for contender in contenders]
+        return Proposal(targets.index(self.explored)) if self.explored in targets else Proposal()
 
 
 class Replay:
@@ -162,6 +173,8 @@ class Replay:
         recorded = self._recorded
         asked, demand, recorded.complexity = decision_record.read_asked(line)
         recorded.lengths, recorded.now = line["lengths"], line["now"]
+        recorded.posteriors = decision_record.read_evidence(line, recorded.complexity)
+        recorded.explored = decision_record.read_explored(line)
         begun = decision_record.tell(line, self._load)
         self._draw.seed(line["seed"])
         try:
@@ -197,4 +210,4 @@ class Replay:
     def _new_selection(self) -> Selection:
         recorded = self._recorded
         slates = Slates(self._policy, self._families, recorded)
-        return Selection(slates, self._ranking, Forecast(recorded, recorded), recorded, lambda: recorded.now)
+        return Selection(slates, self._ranking, Forecast(recorded, recorded), recorded, recorded, lambda: recorded.now)

@@ -34,5 +34,6 @@ class RouterServicer(pb_grpc.RouterServiceServicer):
         return httpbody_pb2.HttpBody(content_type="application/json", data=msgspec.json.encode(document))
 
     async def _decision(self, question: Question) -> Decision:
-        asked = replace(question.asked, wants_figures=True)
+        # Nobody is asked, so nothing would be learnt.
+        asked = replace(question.asked, wants_figures=True, may_explore=False)
         return self._selection.choose(self._selection.gather(await self._watch.catalogue(), asked))

@@ -4,7 +4,7 @@ Two steps, since something may have to be waited for in between: `gather` finds 
 them in order by what is known at that moment, and waits for nothing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from typing import Any, Final, Protocol
@@ -16,7 +16,7 @@ from services.router.decision import Decision, Option, Rejected
 from services.router.demand import Demand
 from services.router.families import Traits
 from services.router.forecast import Forecast, Quality
-from services.router.learning import Contender
+from services.router.learning import Contender, Learning, Proposal
 from services.router.policy import RoutingPolicy
 from services.router.prospect import Feasible, Prospect, feasible, logarithms, score, terms_of
 from services.router.ranking import Judgement, Ranking, is_able, near_best
@@ -54,7 +54,8 @@ class _Outcome:
     options: Sequence[Option] = ()
     # How many are as good as the best.
     near_count: int = 0
-    contenders: Sequence[Contender] = ()
+    proposal: Proposal | None = None
+    explored: bool = False
 
 
 class ScoreSource(Protocol):
@@ -63,14 +64,31 @@ class ScoreSource(Protocol):
     def score(self, request: chat_pb2.ChatRequest) -> Complexity: ...
 
 
+class Learner(Protocol):
+    """Whoever knows how answers turned out."""
+
+    def proved_worse(self, complexity: Complexity, contenders: Sequence[Contender]) -> frozenset[int]: ...
+
+    def propose(self, complexity: Complexity, contenders: Sequence[Contender], *, may_explore: bool = True) -> Proposal: ...
+
+
 class Selection:
     """Chooses."""
 
-    def __init__(self, slates: Slates, ranking: Ranking, forecast: Forecast, scorer: ScoreSource, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        slates: Slates,
+        ranking: Ranking,
+        forecast: Forecast,
+        scorer: ScoreSource,
+        learner: Learner,
+        now: Callable[[], float],
+    ) -> None:
         self.slates = slates
         self._ranking = ranking
         self._forecast = forecast
         self._scorer = scorer
+        self._learner = learner
         self._now = now
 
     def apply(self, policy: RoutingPolicy, document: Mapping[str, Any], version: int) -> None:
@@ -94,7 +112,7 @@ class Selection:
         return self._decision(slate, strategy, weights, _Outcome(self._ranked(slate, slate.candidates, strategy, None), complexity))
 
     def _figured(self, slate: Slate, demand: Demand, strategy: Strategy, weights: Weights | None) -> Decision:
-        complexity = self._complexity(slate, weights)
+        complexity, learning = self._complexity(slate, weights), slate.policy.learning_of(slate.virtual)
         figured = self._figures(slate, demand, _quality(complexity))
         kept = figured.kept
         if not kept.proven and not kept.doubtful:
@@ -103,20 +121,28 @@ class Selection:
         places = sorted((*kept.proven, *kept.doubtful)) if kept.doubtful else kept.proven
         candidates = [figured.candidates[place] for place in places]
         judgement = self._judgement(figured, places, weights)
-        ranked = self._ranked(slate, candidates, strategy, judgement)
+        near = [] if judgement is None else near_best(range(len(places)), judgement)
+        worse = self._proved_worse(figured, places, near, complexity) if learning is Learning.ON else ()
+        ranked = self._ranked(slate, candidates, strategy, judgement.without(worse) if judgement is not None and worse else judgement)
         if judgement is None and kept.proven and kept.doubtful:
             doubtful = {figured.candidates[place].target for place in kept.doubtful}
             # Whoever is sure to keep the bounds comes first, unless it is failing.
             ranked.sort(key=lambda candidate: (not is_able(candidate, figured.now), candidate.target in doubtful))
-        near = () if judgement is None else near_best(range(len(places)), judgement)
+        rivals = [] if learning is Learning.OFF else _rivals(figured, [places[index] for index in near], ranked[0])
+        proposal = self._proposal(figured, rivals, complexity)
+        explored = proposal is not None and proposal.explores and learning is Learning.ON
+        if proposal is not None and explored:
+            tried = figured.candidates[rivals[proposal.place]]
+            ranked = [tried, *(candidate for candidate in ranked if candidate is not tried)]
         outcome = _Outcome(
             ranked,
             complexity,
             kept.relaxed,
             [Rejected(figured.candidates[place], f"constraint:{criterion}") for place, criterion in kept.broken.items()],
-            self._options(figured, places, ranked, judgement) if slate.asked.wants_figures else (),
-            len(near),
-            _contenders(figured, [places[index] for index in near], ranked[0]),
+            self._options(figured, places, ranked, judgement, worse) if slate.asked.wants_figures else (),
+            len(near) - len(worse),
+            proposal,
+            explored,
         )
         return self._decision(slate, strategy, weights, outcome)
 
@@ -127,6 +153,8 @@ class Selection:
         if weights is not None:
             by = f"for {asked.model}" if is_virtual else f"by {strategy}"
             why = f"best {by}" if outcome.near_count < 2 else f"one of {outcome.near_count} near the best {by}"
+        if outcome.explored:
+            why = f"near the best {by}, and tried to learn how well it answers"
         return Decision(
             ranked=outcome.ranked,
             strategy=strategy,
@@ -141,14 +169,16 @@ class Selection:
             rejected=(*slate.rejected, *outcome.rejected),
             demand=slate.demand,
             options=outcome.options,
-            contenders=outcome.contenders,
+            learning=slate.policy.learning_of(slate.virtual),
+            proposal=outcome.proposal,
+            explored=outcome.explored,
             wants_explanation=wishes.wants_explanation,
             may_fail_over=wishes.may_fail_over,
         )
 
     def _complexity(self, slate: Slate, weights: Weights | None) -> Complexity | None:
         """How hard the request is, where that matters: finding out takes a tenth of a millisecond."""
-        weighs_quality = weights is not None and weights.quality > 0
+        weighs_quality = weights is not None and (weights.quality > 0 or slate.policy.learning_of(slate.virtual) is Learning.ON)
         bounds = slate.constraints
         is_bounded = bounds.min_quality is not None or bounds.min_quality_of_best is not None
         if slate.virtual is None and not weighs_quality and not is_bounded and not slate.asked.wants_figures:
@@ -187,6 +217,22 @@ class Selection:
             values = [value + (FAR_OFF if place in kept.doubtful else 0.0) for place, value in zip(places, values, strict=True)]
         return Judgement(values, hopes, figured.slate.policy.near_best, lambda: figured.demand.home)
 
+    def _proved_worse(
+        self, figured: _Figured, places: Sequence[int], near: Sequence[int], complexity: Complexity | None
+    ) -> Collection[int]:
+        """Which of those near the best have answered worse than another one of them that can be had."""
+        if complexity is None:
+            return ()
+        able = [index for index in near if is_able(figured.candidates[places[index]], figured.now)]
+        found = self._learner.proved_worse(complexity, [_contender(figured, places[index]) for index in able])
+        return {able[place] for place in found}
+
+    def _proposal(self, figured: _Figured, rivals: Sequence[int], complexity: Complexity | None) -> Proposal | None:
+        """Which of the rivals learning would take; None where there is nothing to choose from, or somebody only wants to know."""
+        if complexity is None or len(rivals) < 2 or not figured.slate.asked.may_explore:
+            return None
+        return self._learner.propose(complexity, [_contender(figured, place) for place in rivals])
+
     def _ranked(self, slate: Slate, candidates: Sequence[Candidate], strategy: Strategy, judgement: Judgement | None) -> list[Candidate]:
         policy, asked = slate.policy, slate.asked
         return self._ranking.rank(
@@ -198,14 +244,22 @@ class Selection:
             shares=policy.provider_weights,
         )
 
-    def _options(self, figured: _Figured, places: Sequence[int], ranked: Sequence[Candidate], judgement: Judgement | None) -> list[Option]:
+    def _options(
+        self,
+        figured: _Figured,
+        places: Sequence[int],
+        ranked: Sequence[Candidate],
+        judgement: Judgement | None,
+        worse: Collection[int],
+    ) -> list[Option]:
         near: set[tuple[str, str]] = set()
         score_of: Mapping[tuple[str, str], float] = {}
         candidates = [figured.candidates[place] for place in places]
         if judgement is not None:
-            near = {candidates[place].target for place in near_best(range(len(candidates)), judgement)}
+            near = {candidates[place].target for place in near_best(range(len(candidates)), judgement) if place not in worse}
             best = min(judgement.values)
             score_of = {candidate.target: score(value - best) for candidate, value in zip(candidates, judgement.values, strict=True)}
+        passed_over = {candidates[place].target for place in worse}
         known = {figured.candidates[place].target: (figured.traits[place], figured.prospects[place]) for place in places}
         return [
             Option(
@@ -215,16 +269,30 @@ class Selection:
                 rate=self._forecast.rate(candidate),
                 score=score_of.get(candidate.target),
                 is_near_best=candidate.target in near,
+                has_proved_worse=candidate.target in passed_over,
             )
             for candidate in ranked
         ]
 
 
-def _contenders(figured: _Figured, places: Sequence[int], first: Candidate) -> Sequence[Contender]:
-    """Who may be taken instead of the first one, and that one before them; nobody, where it is first for another reason."""
-    found = [Contender(*figured.candidates[place].target, figured.traits[place].tier) for place in places]
-    found.sort(key=lambda contender: (contender.provider, contender.model) != first.target)
-    return found if found and (found[0].provider, found[0].model) == first.target else ()
+def _contender(figured: _Figured, place: int) -> Contender:
+    return Contender(*figured.candidates[place].target, figured.traits[place].tier)
+
+
+def _rivals(figured: _Figured, near: Sequence[int], first: Candidate) -> list[int]:
+    """Who of those near the best may be taken instead of the first one, and that one before them: those that are well, and as welcome to
+    the caller. Nobody, where it is first for another reason."""
+    slate = figured.slate
+    preferred = (*slate.asked.wishes.preferred, *slate.policy.prefer_providers)
+
+    def welcome(candidate: Candidate) -> int:
+        name = candidate.provider.name
+        return preferred.index(name) if name in preferred else len(preferred)
+
+    able = [place for place in near if is_able(figured.candidates[place], figured.now)]
+    found = [place for place in able if welcome(figured.candidates[place]) == welcome(first)]
+    found.sort(key=lambda place: figured.candidates[place] is not first)
+    return found if found and figured.candidates[found[0]] is first else []
 
 
 def _quality(complexity: Complexity | None) -> Quality:

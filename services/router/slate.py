@@ -34,6 +34,8 @@ class Asked:
     wants_figures: bool = False
     # Where it is known already.
     demand: Demand | None = None
+    # Whether another one of those near the best may answer, to learn about it.
+    may_explore: bool = False
 
     def new_demand(self) -> Demand:
         """What is asked of whoever answers."""

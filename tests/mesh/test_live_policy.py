@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,36 @@ async def test_earlier_version_comes_back_as_a_new_one(http: httpx.AsyncClient) 
     assert versions[2]["comment"] == "backup first"
     missing = await http.post(f"{ROUTING}/versions/999999/restore", headers=OPERATOR)
     assert_openai_error(missing, 404, "invalid_request_error", "not_found")
+
+
+async def test_learning_is_switched_on_and_off_by_the_policy(http: httpx.AsyncClient) -> None:
+    asked = 0
+
+    async def ask() -> tuple[str, dict[str, Any]]:
+        """Who answers the same question in a conversation of its own, and why; the answer is reported: good if it is from `backup`."""
+        nonlocal asked
+        asked += 1
+        messages = [{"role": "system", "content": f"You are number {asked}."}, {"role": "user", "content": "How much is a joule?"}]
+        headers = {"cache-control": "no-store", "x-joulegate-debug": "true"}
+        answer = (await http.post(CHAT, json=question() | {"messages": messages}, headers=headers)).raise_for_status()
+        provider = answer.headers["x-joulegate-provider"]
+        report = {"request_id": answer.headers["x-request-id"], "score": float(provider == "backup")}
+        (await http.post("/v1/feedback", json=report)).raise_for_status()
+        return provider, answer.json()["x-gateway"]["explanation"]
+
+    async def asked_until(is_so: Callable[[str, dict[str, Any]], bool]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not is_so(*await ask()):
+                pass
+
+    def has_proved_worse(provider: str, why: dict[str, Any]) -> bool:
+        return any(one["proved_worse"] for one in why["candidates"] if one["provider"] == "lab")
+
+    await change(http, {"policy": {"strategy": "cost", "learning": "on"}})
+    await asked_until(has_proved_worse)
+    assert [(await ask())[0] for _ in range(10)] == ["backup"] * 10
+    await change(http, {"policy": {"strategy": "cost"}})
+    await asked_until(lambda provider, why: provider == "lab" and why["learning"] == "shadow" and not why["explored"])
 
 
 async def test_typed_calls_see_and_change_the_same(http: httpx.AsyncClient, gateway: Gateway) -> None:

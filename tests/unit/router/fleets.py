@@ -18,6 +18,7 @@ from services.router.catalogue import Candidate, Catalogue
 from services.router.complexity import Scorer
 from services.router.families import Declared, Families
 from services.router.forecast import Forecast
+from services.router.learning import Explorer, Posteriors
 from services.router.load import Load, Place
 from services.router.output_lengths import OutputLengths
 from services.router.policy import RoutingPolicy
@@ -119,7 +120,9 @@ class Fleet:
         declared = {(site.name, MODEL): Declared(site.tier) for site in self.sites}
         ranking = Ranking(lambda: self.now, self.random.random)
         slates = Slates(self.policy, Families(declared), self)
-        return Selection(slates, ranking, Forecast(self, OutputLengths()), Scorer.load(), lambda: self.now)
+        return Selection(
+            slates, ranking, Forecast(self, OutputLengths()), Scorer.load(), Explorer(Posteriors(), self.random), lambda: self.now
+        )
 
     def _at(self, when: float, happens: Callable[[], None]) -> None:
         heapq.heappush(self._agenda, (when, next(self._numbers), happens))

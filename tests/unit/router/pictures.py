@@ -14,6 +14,7 @@ from services.router.complexity import Scorer
 from services.router.decision import Decision
 from services.router.families import Declared, Families
 from services.router.forecast import Forecast
+from services.router.learning import Explorer, Posteriors
 from services.router.load import Load
 from services.router.output_lengths import OutputLengths
 from services.router.policy import RoutingPolicy
@@ -64,14 +65,16 @@ class Scene:
         declared = {(one.provider, one.model): Declared(one.tier) for one in self.served if one.tier}
         ranking = Ranking(lambda: self.now, Random(7).random)
         slates = Slates(self.policy, Families(declared), rates)
-        self.selection = Selection(slates, ranking, Forecast(rates, self.lengths), Scorer.load(), lambda: self.now)
+        self.posteriors = Posteriors()
+        learner = Explorer(self.posteriors, Random(11))
+        self.selection = Selection(slates, ranking, Forecast(rates, self.lengths), Scorer.load(), learner, lambda: self.now)
 
     def decide(
         self, model: str, wishes: Wishes = NO_WISHES, caller: Caller = ANONYMOUS, wants_figures: bool = False, **members: Any
     ) -> Decision:
         messages = members.pop("messages", [chat_pb2.Message(role=chat_pb2.ROLE_USER, text="How much is a joule?")])
         request = chat_pb2.ChatRequest(model=model, messages=messages, **members)
-        asked = Asked(request, model, caller, wishes, wants_figures)
+        asked = Asked(request, model, caller, wishes, wants_figures, may_explore=wishes.may_explore)
         return self.selection.choose(self.selection.gather(self.catalogue, asked))
 
     def first(self, model: str, wishes: Wishes = NO_WISHES, **members: Any) -> str:

@@ -1,4 +1,5 @@
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from services.router.learning import (
     Posteriors,
     Signal,
     cluster_of,
+    proved_worse,
 )
 
 MEDIUM = Complexity(score=0.0, weak_suffices=0.75, weak_quality=0.6, strong_quality=0.8)
@@ -84,7 +86,7 @@ def test_what_is_no_outcome_is_refused_and_changes_nothing(goodness: float, weig
     assert len(posteriors) == 0
 
 
-@pytest.mark.parametrize("signal", Signal)
+@pytest.mark.parametrize("signal", set(Signal) - {Signal.WHOLE})
 def test_an_answer_that_ended_badly_counts_against_its_model(signal: Signal) -> None:
     posteriors = Posteriors()
     posteriors.observe(ARM, signal.goodness, signal.weight)
@@ -127,3 +129,38 @@ def test_where_nothing_was_seen_the_tier_decides() -> None:
     belief = Posteriors().belief(ARM, quality(4, MEDIUM))
     assert belief.mean == pytest.approx(0.8)
     assert belief.weight == PRIOR_WEIGHT
+
+
+def test_a_long_time_without_tries_is_not_made_up_for() -> None:
+    """However many decisions had nothing to try, no fifty of them in a row hold two tries."""
+    explorer = Explorer(Posteriors(), random.Random(8))
+    for _ in range(10_000):
+        explorer.propose(MEDIUM, [Contender("lab", "only", 3)])
+    contenders = [Contender("lab", f"m{n}", 3) for n in range(4)]
+    tried = [number for number in range(2000) if explorer.propose(MEDIUM, contenders).explores]
+    assert len(tried) > 10
+    assert min(later - earlier for earlier, later in pairwise(tried)) >= 1 / MOST_EXPLORED
+
+
+def test_who_answers_worse_is_proved_so_by_what_was_seen_and_never_by_a_promise() -> None:
+    posteriors = Posteriors()
+    contenders = [Contender("lab", name, tier) for name, tier in (("weak", 1), ("strong", 5), ("bad", 3), ("good", 3))]
+    assert proved_worse(posteriors.beliefs(MEDIUM, contenders)) == frozenset()
+    for _ in range(200):
+        posteriors.observe(Arm(cluster_of(MEDIUM), "lab", "bad"), 0.0)
+    assert proved_worse(posteriors.beliefs(MEDIUM, contenders)) == frozenset()
+    for _ in range(200):
+        posteriors.observe(Arm(cluster_of(MEDIUM), "lab", "good"), 1.0)
+    assert proved_worse(posteriors.beliefs(MEDIUM, contenders)) == {2}
+
+
+def test_equals_are_seldom_taken_for_worse() -> None:
+    chance = random.Random(20261121)
+    wrong = 0
+    for _ in range(200):
+        posteriors = Posteriors()
+        for name in ("one", "other"):
+            for _ in range(150):
+                posteriors.observe(Arm(cluster_of(MEDIUM), "lab", name), float(chance.random() < 0.7))
+        wrong += bool(proved_worse(posteriors.beliefs(MEDIUM, [Contender("lab", "one", 3), Contender("lab", "other", 3)])))
+    assert wrong <= 2

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from joulegate.chat.v1 import chat_pb2
 from services.router.catalogue import Catalogue
 from services.router.complexity import Scorer
+from services.router.decision import Decision
 from services.router.decision_log import DecisionLog, RecordedSelection
 from services.router.families import Declared, Families
+from services.router.learning import Arm, Explorer, Posteriors, cluster_of
 from services.router.load import Load
 from services.router.output_lengths import OutputLengths
 from services.router.policy import parse
@@ -60,6 +62,8 @@ class Lines(DecisionLog):
 class Recorder:
     """A router's choosing, recorded."""
 
+    last: Decision
+
     def __init__(self, document: Mapping[str, Any]) -> None:
         policy, declared = parse(document), {(one.provider, one.model): Declared(one.tier) for one in SERVED if one.tier}
         self.log, self.lengths, self.now = Lines(), OutputLengths(), NOW
@@ -68,14 +72,17 @@ class Recorder:
         self.catalogue = Catalogue(providers_of(SERVED), self.load)
         rates: Any = KnownRates()
         slates = Slates(policy, Families(declared), rates)
+        self.posteriors = Posteriors()
+        learner = Explorer(self.posteriors, Random(3))
         self.selection = RecordedSelection(
-            policy, document, declared, slates, rates, self.lengths, Scorer.load(), lambda: self.now, self.log
+            policy, document, declared, slates, rates, self.lengths, Scorer.load(), learner, lambda: self.now, self.log
         )
 
     def decide(self, model: str, wishes: Wishes, caller: Caller = ANONYMOUS, **members: Any) -> list[tuple[str, str]]:
-        messages = [chat_pb2.Message(role=chat_pb2.ROLE_USER, text="How much is a joule?")]
-        asked = Asked(chat_pb2.ChatRequest(model=model, messages=messages, **members), model, caller, wishes)
-        return [candidate.target for candidate in self.selection.choose(self.selection.gather(self.catalogue, asked)).tried]
+        messages = members.pop("messages", [chat_pb2.Message(role=chat_pb2.ROLE_USER, text="How much is a joule?")])
+        asked = Asked(chat_pb2.ChatRequest(model=model, messages=messages, **members), model, caller, wishes, may_explore=True)
+        self.last = self.selection.choose(self.selection.gather(self.catalogue, asked))
+        return [candidate.target for candidate in self.last.tried]
 
 
 def recorded(document: Mapping[str, Any], seed: int = 1, count: int = 60) -> Lines:
@@ -117,6 +124,7 @@ DOCUMENTS: tuple[Mapping[str, Any], ...] = (
     {"strategy": "weighted_random", "exclude_providers": ["new"]},
     {"strategy": "balanced", "weights": {"cost": 1, "latency": 2}, "constraints": {"max_latency_ms": 600}},
     {"strategy": "latency", "virtual_models": {"auto": {"strategy": "least_busy", "max_tier": 2}}},
+    {"strategy": "cost", "near_best": 3.0, "learning": "on"},
 )
 
 
@@ -176,3 +184,24 @@ def test_lines_that_are_none_are_refused_by_number(line: dict[str, Any]) -> None
 
     with pytest.raises(LogError):
         list(Replay(None).run(lines()))
+
+
+def test_what_was_learnt_and_tried_is_replayed_and_not_drawn_again() -> None:
+    recorder, chance = Recorder({"strategy": "cost", "near_best": 5.0, "learning": "on"}), Random(20261121)
+    explored = 0
+    for number in range(400):
+        # Each in a conversation of its own: one that goes on would stay where it is.
+        texts = ((chat_pb2.ROLE_SYSTEM, f"You are number {number}."), (chat_pb2.ROLE_USER, "How much is a joule?"))
+        messages = [chat_pb2.Message(role=role, text=text) for role, text in texts]
+        provider, model = recorder.decide("small", Wishes(), messages=messages)[0]
+        explored += recorder.last.explored
+        assert recorder.last.complexity is not None
+        arm = Arm(cluster_of(recorder.last.complexity), provider, model)
+        recorder.posteriors.observe(arm, float(chance.random() < (0.9 if provider == "dear" else 0.3)))
+    assert 0 < explored <= 8
+    decisions, summary = replayed(recorder.log.lines)
+    assert all(one.is_same for one in decisions)
+    assert summary.digest == replayed(recorder.log.lines)[1].digest
+    # What was known is known to another policy too, and nothing is tried where it is not to be.
+    chosen, _ = replayed(recorder.log.lines, {"strategy": "cost", "near_best": 5.0, "learning": "shadow"})
+    assert sum(not one.is_same for one in chosen) > explored
