@@ -142,7 +142,7 @@ async def running(entries: int) -> AsyncIterator[Service]:
             "PYTHONPATH": f"{ROOT}:{ROOT / 'gen'}",
         }
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "services.cache", env=environment, stdout=asyncio.subprocess.PIPE, limit=1 << 20
+            sys.executable, "-m", "services.cli", "serve", "cache", env=environment, stdout=asyncio.subprocess.PIPE, limit=1 << 20
         )
         assert process.stdout is not None
         metrics = ""

@@ -257,6 +257,8 @@ def measure(s, fn, shared):
                 n = os.path.basename(c[0]) if "envoy" in c[0] else n
                 if "--role" in c:
                     n = c[c.index("--role") + 1]
+                elif "serve" in c[:-1]:
+                    n = c[c.index("serve") + 1]
             except Exception:
                 n = str(p)
             by[n] = by.get(n, 0) + b[p] - a.get(p, 0)

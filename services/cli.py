@@ -28,6 +28,8 @@ def main() -> int:
 
             return gateway.main(options.one_process)
         case "serve":
+            # The arrays here are small: threads for their linear algebra would cost memory, and more waiting than they save.
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
             return int(importlib.import_module(MAINS[options.name]).main())
         case "ledger":
             return _look_after_books(options)

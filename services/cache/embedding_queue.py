@@ -12,8 +12,8 @@ from services.runtime.clock import Clock
 
 log = logs.get(__name__)
 
-# A miss is looked up and, when its answer is there, stored: the same words twice within seconds.
-REMEMBERED = 512
+# A miss is looked up and, when its answer is there, stored: the same words twice, within what an answer takes.
+REMEMBERED_BYTES = 8 << 20
 MAX_BATCH = 64
 # How long the first text of a batch waits for company.
 WINDOW_S = 0.002
@@ -29,6 +29,7 @@ class EmbeddingQueue:
         self._counts = counts
         self._clock = clock
         self._known: OrderedDict[str, Vectors] = OrderedDict()
+        self._most_known = max(MAX_BATCH, REMEMBERED_BYTES // (4 * embedder.dimension))
         self._waiting: dict[str, asyncio.Future[Vectors]] = {}
         self._batches: set[asyncio.Task[None]] = set()
         self._retry_at = 0.0
@@ -89,14 +90,16 @@ class EmbeddingQueue:
                     _settle(waiting[text], error)
                 continue
             self._retry_s = RETRY_S[0]
-            for text, vector in zip(part, vectors, strict=True):
+            for text, row in zip(part, vectors, strict=True):
+                # A row of its own: to remember one must not keep them all.
+                vector = row.copy()
                 self._remember(text, vector)
                 if not waiting[text].done():
                     waiting[text].set_result(vector)
 
     def _remember(self, text: str, vector: Vectors) -> None:
         self._known[text] = vector
-        if len(self._known) > REMEMBERED:
+        if len(self._known) > self._most_known:
             self._known.popitem(last=False)
 
     def _fail(self, error: Exception) -> None:

@@ -14,6 +14,7 @@ from services.cache.embedders.base import Vectors
 from services.cache.entry_filter import EntryFilter
 from services.cache.kept_entry import KeptEntry
 from services.cache.least_first import LeastFirst
+from services.cache.nearest import Found, Search
 from services.cache.slabs import Slabs
 
 
@@ -77,11 +78,29 @@ class HotIndex:
         """The entry, whether or not it may still serve. Not a use of it."""
         return self._entries.get(entry_id)
 
+    def long_search(self, scope: str, vector: Vectors, floor: float, count: int) -> Search | None:
+        """A search that had better run in another thread, for `near`; None where it takes no time."""
+        slab = self._slabs.get(scope)
+        return slab.search(vector, floor, count) if slab is not None and slab.is_long else None
+
     def near(
-        self, scope: str, vector: Vectors, floor: float, count: int, now_us: int, max_age_us: int | None = None
+        self,
+        scope: str,
+        vector: Vectors,
+        floor: float,
+        count: int,
+        now_us: int,
+        max_age_us: int | None = None,
+        found: Found | None = None,
     ) -> Iterator[tuple[KeptEntry, float]]:
-        """The at most `count` entries of a scope nearest to a vector, with their cosines, nearest first; none below `floor`."""
-        for entry_id, similarity in self._slabs.search(scope, vector, floor, count):
+        """The at most `count` entries of a scope nearest to a vector, with their cosines, nearest first; none below `floor`.
+
+        `found` is what a long search has found for the same. The caller changes nothing until it has what it wants.
+        """
+        slab = self._slabs.get(scope)
+        if slab is None:
+            return
+        for entry_id, similarity in slab.named(slab.search(vector, floor, count), found):
             kept = self._entries[entry_id]
             if not _may_serve(kept, now_us, max_age_us):
                 continue

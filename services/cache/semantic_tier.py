@@ -4,6 +4,8 @@ How near two texts are says little: "turn it on" and "turn it off" are nearer th
 look at, nearest first, and a neighbour that is refused does not hide the next.
 """
 
+import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -69,8 +71,6 @@ class SemanticTier:
         vector = await self._queue.vector(wording.text)
         if vector is None or not vector.any():
             return None
-        # Nobody waits here. The gate takes the text apart and remembers, so that lookups need not.
-        self._gate(wording.text, wording.text)
         return KeptWording.of(scope_id(key, wording.scope, self._fingerprint), wording.text, vector.astype("<f4").tobytes())
 
     async def find(self, key: pb.EntryKey, wording: pb.Wording, now: Callable[[], int], max_age_us: int | None, bounds: Bounds) -> Finding:
@@ -84,15 +84,25 @@ class SemanticTier:
             return Finding()
         floor = max(self._floor, bounds.min_similarity)
         neighbours: list[pb.Neighbour] = []
-        for kept, similarity in self._index.near(scope, vector, floor, self._top_k, now(), max_age_us):
+        refused: Counter[str] = Counter()
+        hit: tuple[KeptEntry, float] | None = None
+        # Others need not wait while a large scope is searched.
+        search = self._index.long_search(scope, vector, floor, self._top_k)
+        found = None if search is None else await asyncio.to_thread(search.run)
+        for kept, similarity in self._index.near(scope, vector, floor, self._top_k, now(), max_age_us, found):
             assert kept.wording is not None
             rule = self._gate(wording.text, kept.wording.text)
             if rule is not None and bounds.max_error is not None and self._lessons.may_serve(kept, similarity, bounds.max_error):
                 rule = None
             if rule is None:
-                self._index.use(kept)
-                return Finding(kept, similarity)
-            self._counts.rejected(rule)
+                hit = kept, similarity
+                break
+            refused[rule] += 1
             if bounds.max_error is not None:
                 neighbours.append(pb.Neighbour(entry_id=kept.entry_id, similarity=similarity))
-        return Finding(neighbours=neighbours)
+        for rule, count in refused.items():
+            self._counts.rejected(rule, count)
+        if hit is None:
+            return Finding(neighbours=neighbours)
+        self._index.use(hit[0])
+        return Finding(*hit)

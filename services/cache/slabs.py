@@ -1,7 +1,7 @@
-"""The vectors that lookups search, in memory: for each scope one contiguous array, compared as a whole.
+"""The vectors that lookups search, in memory: for each scope a slab of blocks, which grow by rows and never move.
 
-Pure. A scope seldom holds more than a few thousand questions, and a matrix product over those is exact and faster than any index over all
-scopes would be; leaving takes one move of the last row.
+Pure. A scope seldom holds more than a few thousand questions, and comparing those is exact and faster than any index over all scopes would
+be; leaving takes one move of the last row. Larger slabs carry sketches (nearest.py).
 """
 
 from collections.abc import Iterator
@@ -9,19 +9,27 @@ from collections.abc import Iterator
 import numpy as np
 
 from services.cache.embedders.base import Vectors
+from services.cache.nearest import BASIS_VECTORS, BLOCK_NUMBERS, SKETCH_NUMBERS, Block, Found, Rows, Search, basis_of
 
 # What one search may look at: the candidates asked for, and as many again that turn out too old or refused.
-_PARTITION_FACTOR = 8
+_SPARE_FACTOR = 8
+# Blocks that are compared as they are: sketches save nothing there.
+_PLAIN_BLOCKS = 1
+# A vector that costs less to compare than to sketch.
+_LEAST_SKETCHED_DIMENSION = 2 * SKETCH_NUMBERS
+# Numbers in a slab whose search may take longer than others should wait: about two milliseconds, should sketches not help.
+_LONG = 1 << 22
 
 
 class Slab:
     """The vectors of one scope."""
 
-    __slots__ = ("_ids", "_rows", "_vectors")
+    __slots__ = ("_block_rows", "_blocks", "_dimension", "_ids", "_rows")
 
     def __init__(self, dimension: int) -> None:
-        # Most scopes are conversations, which hold one question.
-        self._vectors = np.empty((1, dimension), np.float32)
+        self._dimension = dimension
+        self._block_rows = max(1, BLOCK_NUMBERS // dimension)
+        self._blocks: list[Block] = []
         self._ids: list[str] = []
         self._rows: dict[str, int] = {}
 
@@ -30,42 +38,85 @@ class Slab:
 
     @property
     def size_bytes(self) -> int:
-        return self._vectors.nbytes
+        return sum(block.size_bytes for block in self._blocks)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether a search may take so long that it should not hold anybody up."""
+        return len(self._ids) * self._dimension >= _LONG
 
     def put(self, entry_id: str, vector: Vectors) -> None:
         row = self._rows.get(entry_id)
         if row is None:
             row = self._rows[entry_id] = len(self._ids)
-            if row == len(self._vectors):
-                self._resize(2 * row)
+            self._make_room(row)
             self._ids.append(entry_id)
-        self._vectors[row] = vector
+        self._block(row).put(row % self._block_rows, vector)
 
     def remove(self, entry_id: str) -> None:
-        row = self._rows.pop(entry_id)
-        last = self._ids.pop()
+        row, last = self._rows.pop(entry_id), self._ids.pop()
+        last_row = len(self._ids)
         if last != entry_id:
             self._ids[row] = last
             self._rows[last] = row
-            self._vectors[row] = self._vectors[len(self._ids)]
-        if 0 < 4 * len(self._ids) < len(self._vectors):
-            self._resize(2 * len(self._ids))
+            self._block(row).put(row % self._block_rows, self._vector(last_row))
+        if last_row % self._block_rows == 0:
+            self._blocks.pop()
+        elif 4 * last_row < len(self._blocks[0].vectors):
+            self._resize_first(2 * last_row)
 
-    def search(self, vector: Vectors, floor: float, count: int) -> Iterator[tuple[str, float]]:
-        """The nearest entries with a cosine of at least `floor`, nearest first; more than `count` where there are more."""
-        # Row by row: a matrix product would wake the threads of the linear algebra, whose waiting costs more than they save.
-        similarities = np.vecdot(self._vectors[: len(self._ids)], vector)
-        rows = np.flatnonzero(similarities >= floor)
-        most = _PARTITION_FACTOR * count
-        if len(rows) > most:
-            rows = rows[np.argpartition(similarities[rows], -most)[-most:]]
-        for row in rows[np.argsort(-similarities[rows], kind="stable")]:
-            yield self._ids[row], min(1.0, float(similarities[row]))
+    def search(self, vector: Vectors, floor: float, count: int) -> Search:
+        """For more than the `count` nearest entries with a cosine of at least `floor`."""
+        return Search(tuple(self._blocks), len(self._ids), vector, floor, _SPARE_FACTOR * count)
 
-    def _resize(self, capacity: int) -> None:
-        vectors = np.empty((capacity, self._vectors.shape[1]), np.float32)
-        vectors[: len(self._ids)] = self._vectors[: len(self._ids)]
-        self._vectors = vectors
+    def named(self, search: Search, found: Found | None = None) -> Iterator[tuple[str, float]]:
+        """What a search finds, nearest first. `found` is what it has found in another thread, while vectors may have moved."""
+        rows, cosines = search.run() if found is None else self._compared(search, found[0])
+        for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True):
+            yield self._ids[row], min(1.0, cosine)
+
+    def _compared(self, search: Search, rows: Rows) -> Found:
+        """Compares anew what lies in these rows by now."""
+        rows = rows[rows < len(self._ids)]
+        vectors = np.array([self._vector(row) for row in rows.tolist()])
+        order, cosines = Search((Block(vectors),), len(rows), search.vector, search.floor, search.most).run()
+        return rows[order], cosines
+
+    def _make_room(self, row: int) -> None:
+        """Sees that there is a row of that number, the next one."""
+        if row < self._block_rows:
+            held = len(self._blocks[0].vectors) if self._blocks else 0
+            if row == held:
+                # Most scopes are conversations, which hold one question.
+                self._resize_first(max(1, 2 * row))
+        elif row % self._block_rows == 0:
+            basis = self._new_basis()
+            sketches = None if basis is None else np.empty((self._block_rows, basis.shape[1] + 1), np.float32)
+            self._blocks.append(Block(np.empty((self._block_rows, self._dimension), np.float32), basis, sketches))
+
+    def _new_basis(self) -> Vectors | None:
+        """The basis of a new block: that of the one before, but for when the slab has doubled since one was made."""
+        count = len(self._blocks)
+        if count < _PLAIN_BLOCKS or self._dimension < _LEAST_SKETCHED_DIMENSION:
+            return None
+        if count & (count - 1):
+            return self._blocks[-1].basis
+        rows = np.linspace(0, len(self._ids) - 1, BASIS_VECTORS).astype(np.intp).tolist()
+        return basis_of(np.array([self._vector(row) for row in rows]))
+
+    def _resize_first(self, capacity: int) -> None:
+        vectors = np.empty((min(capacity, self._block_rows), self._dimension), np.float32)
+        if self._blocks:
+            vectors[: len(self._ids)] = self._blocks[0].vectors[: len(self._ids)]
+        # A new block: a search may be reading the old one.
+        self._blocks[:1] = [Block(vectors)]
+
+    def _block(self, row: int) -> Block:
+        return self._blocks[row // self._block_rows]
+
+    def _vector(self, row: int) -> Vectors:
+        vector: Vectors = self._block(row).vectors[row % self._block_rows]
+        return vector
 
 
 class Slabs:
@@ -94,7 +145,6 @@ class Slabs:
         if not len(slab):
             del self._slabs[scope]
 
-    def search(self, scope: str, vector: Vectors, floor: float, count: int) -> Iterator[tuple[str, float]]:
-        """See Slab.search; the caller changes nothing until it has what it wants."""
-        slab = self._slabs.get(scope)
-        return iter(()) if slab is None else slab.search(vector, floor, count)
+    def get(self, scope: str) -> Slab | None:
+        """The slab of a scope; whoever searches it changes nothing until it has what it wants."""
+        return self._slabs.get(scope)

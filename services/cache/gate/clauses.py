@@ -52,7 +52,7 @@ def clauses(words: list[Word], grammar: Grammar) -> list[Clause]:
 
 def _spliced(words: list[Word], grammar: Grammar) -> list[list[Word]]:
     """Two sentences for "my flight was late, can I get a refund": what is told and what is asked."""
-    if words[0].form not in grammar.first_person or any(frame.shape.search(_text(words)) for frame in grammar.tails):
+    if words[0].form not in grammar.first_person or grammar.has_tail(_text(words)):
         return [words]
     for index, word in enumerate(words):
         if word.kind is Kind.COMMA and index > 2 and _framed(_bare(words[index + 1 :], grammar), grammar)[0] != STATEMENT:
@@ -136,7 +136,7 @@ def _front(words: list[Word], grammar: Grammar) -> tuple[list[Word], list[Word],
 def _framed(words: list[Word], grammar: Grammar) -> tuple[str, str, list[Word]]:
     """The question of a clause, the words that tell it, and the rest."""
     text = _text(words)
-    for frame in grammar.tails:
+    for frame in grammar.tails if grammar.has_tail(text) else ():
         match = frame.shape.search(text)
         if match is not None and match.start() > 0:
             rest = words[: len(words) - _word_count(match.group())]
@@ -146,15 +146,14 @@ def _framed(words: list[Word], grammar: Grammar) -> tuple[str, str, list[Word]]:
             if wish is None and frame.question == "howto" and match.group().startswith(_REMEDY):
                 return "remedy", match.group(), rest
             return frame.question, match.group(), rest[_word_count(wish.group()) :] if wish is not None else rest
-    for frame in grammar.frames:
-        match = frame.shape.match(text)
-        if match is not None:
-            head = match.group()
-            rest = words[_word_count(head) :]
-            if frame.question in _FOR_ME and len(rest) > 2 and rest[-1].form in ("me", "us") and rest[-2].form in ("to", "for"):
-                rest = rest[:-2]
-            return frame.question, head, rest
-    return STATEMENT, "", words
+    framed = grammar.frame(text)
+    if framed is None:
+        return STATEMENT, "", words
+    question, head = framed
+    rest = words[_word_count(head) :]
+    if question in _FOR_ME and len(rest) > 2 and rest[-1].form in ("me", "us") and rest[-2].form in ("to", "for"):
+        rest = rest[:-2]
+    return question, head, rest
 
 
 def _word_count(text: str) -> int:

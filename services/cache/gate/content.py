@@ -1,11 +1,12 @@
 """From a clause to its content: base forms, one word for each meaning, without what the question already says."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from services.cache.gate.clauses import Clause
 from services.cache.gate.english_words import IRREGULAR
 from services.cache.gate.grammar import Grammar
-from services.cache.gate.scanning import Kind
+from services.cache.gate.scanning import REMEMBERED_WORDS, Kind
 from services.cache.gate.tables import words
 from services.cache.gate.wording import Word
 
@@ -83,7 +84,7 @@ def content(clause: Clause, source: list[Word], grammar: Grammar, has_payload: b
     for index, item in enumerate(found):
         form = item.form
         if item.kind is not Kind.WORD:
-            kept.append(item._replace(starts_noun=starts_noun or item.starts_noun))
+            kept.append(item._replace(starts_noun=True) if starts_noun else item)
             starts_noun = follows_be = False
             continue
         is_function = form in grammar.empty or form in grammar.articles
@@ -113,7 +114,18 @@ def content(clause: Clause, source: list[Word], grammar: Grammar, has_payload: b
             continue
         if form in idle:
             continue
-        kept.append(item._replace(form=grammar.synonyms.get(form, form), starts_noun=starts_noun, follows_be=follows_be or item.follows_be))
+        # Far quicker than _replace.
+        kept.append(
+            Item(
+                grammar.synonyms.get(form, form),
+                item.kind,
+                starts_noun,
+                item.is_lower,
+                item.is_gerund,
+                follows_be or item.follows_be,
+                item.is_participle,
+            )
+        )
         starts_noun = follows_be = False
     return _verb_led(kept, grammar) if is_advice and kept and grammar.code != "en" else kept
 
@@ -166,29 +178,26 @@ def _uninverted(items: list[Item], question: str) -> list[Item]:
 
 
 def _base_items(source: list[Word], grammar: Grammar) -> list[Item]:
-    items = []
-    base = grammar.base
-    for word in source:
-        if word.kind is Kind.WORD:
-            form = word.form
-            if form in grammar.empty or form in grammar.articles or form in grammar.links:
-                items.append(Item(form, Kind.WORD, is_lower=True))
-                continue
-            lemma = base(form) if form.islower() else form
-            items.append(
-                Item(
-                    lemma,
-                    Kind.WORD,
-                    is_lower=word.raw.islower(),
-                    is_gerund=form.endswith("ing"),
-                    is_participle=form.endswith("ed") or (form != lemma and form in IRREGULAR),
-                )
-            )
-        elif word.kind is Kind.LITERAL:
-            items.append(Item(word.raw, Kind.LITERAL))
-        else:
-            items.append(Item(word.form, word.kind))
-    return items
+    return [_base_item(word, grammar) for word in source]
+
+
+@lru_cache(REMEMBERED_WORDS)
+def _base_item(word: Word, grammar: Grammar) -> Item:
+    if word.kind is Kind.LITERAL:
+        return Item(word.raw, Kind.LITERAL)
+    form = word.form
+    if word.kind is not Kind.WORD:
+        return Item(form, word.kind)
+    if form in grammar.empty or form in grammar.articles or form in grammar.links:
+        return Item(form, Kind.WORD, is_lower=True)
+    lemma = grammar.base(form) if form.islower() else form
+    return Item(
+        lemma,
+        Kind.WORD,
+        is_lower=word.raw.islower(),
+        is_gerund=form.endswith("ing"),
+        is_participle=form.endswith("ed") or (form != lemma and form in IRREGULAR),
+    )
 
 
 def _particles(items: list[Item], grammar: Grammar) -> list[Item]:

@@ -13,7 +13,8 @@ class Frame:
     shape: re.Pattern[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Compared by identity: there is one of each language.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Grammar:
     """Tables of one language. Patterns match lower-case words with one space between them; a comma is a word."""
 
@@ -74,6 +75,24 @@ class Grammar:
     verb_prefixes: frozenset[str] = frozenset()
     # Whether a verb may stand at the end of its clause, its prefix apart.
     is_verb_final: bool = False
+    # All frames at once, each in a group of its own; and all tails.
+    _any_frame: re.Pattern[str] = field(init=False)
+    _any_tail: re.Pattern[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_any_frame", re.compile("|".join(f"({frame.shape.pattern})" for frame in self.frames)))
+        # From the last word backwards; a search would try each letter.
+        tails = "|".join(frame.shape.pattern for frame in self.tails)
+        object.__setattr__(self, "_any_tail", re.compile(f"(?s:.* )?(?:{tails})"))
+
+    def frame(self, text: str) -> tuple[str, str] | None:
+        """The question of the first frame that a clause starts with, and the words that it matches."""
+        match = self._any_frame.match(text)
+        return None if match is None or match.lastindex is None else (self.frames[match.lastindex - 1].question, match.group())
+
+    def has_tail(self, text: str) -> bool:
+        """Whether a clause ends with any of the tails."""
+        return self._any_tail.match(text) is not None
 
 
 def pattern(*alternatives: str) -> re.Pattern[str]:

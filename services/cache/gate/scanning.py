@@ -3,7 +3,11 @@
 import re
 import unicodedata
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
+
+# Most words of a text are those of others: what is known of one word costs more to find out than to remember.
+REMEMBERED_WORDS = 8192
 
 
 class Kind(IntEnum):
@@ -39,7 +43,7 @@ _QUOTES = str.maketrans(
 _TOKEN = re.compile(
     r"""
     (?P<space>\s+)
-  | (?P<plain>[A-Za-z]+(?=[\ ,?.!]\ |[\ ?.!]*\Z))
+  | (?P<plain>[A-Za-z]+)(?:\ |(?=[,?.!]\ |[\ ?.!]*\Z))
   | (?P<span>```.*?```|~~~.*?~~~|`[^`\n]*`)
   | (?P<quote>"[^"]*"|(?<![\w'])'[^'\n]+'(?!\w))
   | (?P<address>(?:https?|ftp|wss?|file)://[^\s"'<>)]*[^\s"'<>).,;:!?]|www\.[^\s"'<>)]*[^\s"'<>).,;:!?]|[\w.+-]{1,64}+@[\w-]+(?:\.[\w-]+)+)
@@ -79,10 +83,11 @@ def scan(text: str) -> list[Token]:
         group = match.lastgroup
         if group == "space":
             continue
-        raw = match.group()
         if group == "plain":
-            tokens.append(_word(raw))
-        elif group == "word":
+            tokens.append(_word(match["plain"]))
+            continue
+        raw = match.group()
+        if group == "word":
             tokens.extend(_words(raw, text, match.end()))
         elif group == "number" or group == "mixed":
             tokens.append(Token(Kind.NUMBER, raw, raw))
@@ -103,6 +108,7 @@ def scan(text: str) -> list[Token]:
 _LITERAL_GROUPS = frozenset(("span", "address", "path", "flag", "call", "identifier"))
 
 
+@lru_cache(REMEMBERED_WORDS)
 def _word(raw: str) -> Token:
     if raw[1:].islower() or raw.islower() or not _CAMEL.search(raw) or _PLURAL_ABBREVIATION.match(raw):
         return Token(Kind.WORD, raw.lower(), raw)

@@ -1,10 +1,12 @@
 """From tokens to words in one form: contractions written out, one spelling, numbers as digits with their units, case where it matters."""
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from services.cache.gate.english_words import PLAIN_UNITS, UNITS
 from services.cache.gate.grammar import Grammar
-from services.cache.gate.scanning import Kind, Token
+from services.cache.gate.scanning import REMEMBERED_WORDS, Kind, Token
 
 # Stands in patterns for what no pattern may look into.
 OPAQUE = "\ufffc"
@@ -74,7 +76,8 @@ def normalise(tokens: list[Token], grammar: Grammar) -> list[Word]:
         if kind is Kind.WORD:
             following = tokens[index + 1] if index + 1 < len(tokens) else None
             is_topic = is_first and following is not None and following.kind is Kind.COLON
-            words.extend(_word(token, grammar, styled, is_first and not is_topic, previous))
+            is_numbered = token.raw == "I" and previous.lower() in _NUMBERED
+            words.extend(_word(token, grammar, styled, is_first and not is_topic, is_numbered))
             is_first = False
         elif kind is Kind.NUMBER:
             words.extend(_number(token, grammar))
@@ -86,10 +89,11 @@ def normalise(tokens: list[Token], grammar: Grammar) -> list[Word]:
     return _joined(words, grammar)
 
 
-def _word(token: Token, grammar: Grammar, styled: bool, is_first: bool, previous: str) -> list[Word]:
+@lru_cache(REMEMBERED_WORDS)
+def _word(token: Token, grammar: Grammar, styled: bool, is_first: bool, is_numbered: bool) -> Sequence[Word]:
     form, raw = token.form, token.raw
     if form != raw and not styled:
-        if raw in _ROMAN or (raw == "I" and (previous.lower() in _NUMBERED)):
+        if raw in _ROMAN or is_numbered:
             return [Word(_ROMAN.get(raw, "1"), raw, Kind.NUMBER)]
         if len(raw) == 1 and not is_first and raw != "I":
             return [Word(raw, raw, Kind.WORD)]
