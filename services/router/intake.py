@@ -2,14 +2,13 @@
 
 import time
 from collections.abc import Collection
-from functools import cache, partial
 
 from joulegate.chat.v1 import chat_pb2
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from services.router import controls, wishes
 from services.router.callers import Callers
 from services.router.controls import SEMANTIC, cache_controls
-from services.router.question import Question, entry_key, extensions, for_providers, wording
+from services.router.question import Question, Rewordable, entry_key, extensions, for_providers
 from services.router.wishes import read_wishes, unmet
 from services.runtime import interceptors
 from services.runtime.errors import GatewayError
@@ -86,7 +85,7 @@ class Intake:
             trace=carried_metadata(context),
             arrived_at=time.monotonic(),
             timeout_s=timeout,
-            wording=cache(partial(wording, request, cached, wished.pinned)),
+            wording=Rewordable(request, cached, wished.pinned),
         )
 
 

@@ -126,6 +126,10 @@ class Pipeline:
 
     @asynccontextmanager
     async def _answer(self, question: Question) -> AsyncIterator[Answer]:
+        near = self._near(question) if question.controls.may_read else None
+        if near is not None and await self._serves(question, near):
+            yield near
+            return
         async with AsyncExitStack() as stack:
             # Who wants to know why is answered by a call of its own.
             if not question.controls.may_share or question.wishes.wants_explanation:
@@ -165,7 +169,7 @@ class Pipeline:
         return await stack.enter_async_context(self.flights.share(flown, kept.question))
 
     async def _kept(self, question: Question, flight: bytes | None) -> _Kept:
-        """What is kept for this caller; a hit is booked."""
+        """What is kept for this caller."""
         if not question.controls.may_read:
             return _Kept(question)
         kept = _Kept(question, self._near(question))
@@ -174,17 +178,22 @@ class Pipeline:
             # An identical request may have been answered meanwhile.
             hit = kept.hit or self._near(question)
             kept = dataclasses.replace(kept, hit=hit)
-        # Keys that share answers need not be allowed the same models.
-        slates = self._selection.slates
-        if kept.hit is not None and not slates.may_have(question.asked, kept.hit.source.provider, kept.hit.source.model):
+        if kept.hit is not None and not await self._serves(question, kept.hit):
             return dataclasses.replace(kept, hit=None)
-        if kept.hit is not None:
-            await self._reservations.count(question)
-            self._book_hit(question, kept.hit)
-            self._remember_hit(question, kept.hit.source)
-            if kept.hit.source.cache_status == receipt_pb2.CACHE_STATUS_HIT_SEMANTIC:
-                self._verifier.served(question, kept.hit.source)
         return kept
+
+    async def _serves(self, question: Question, hit: CachedAnswer) -> bool:
+        """Whether the caller gets this kept answer; it is counted and booked then. Raises GatewayError when the caller is too fast."""
+        source = hit.source
+        # Keys that share answers need not be allowed the same models.
+        if not self._selection.slates.may_have(question.asked, source.provider, source.model):
+            return False
+        await self._reservations.count(question)
+        self._book_hit(question, hit)
+        self._remember_hit(question, source)
+        if source.cache_status == receipt_pb2.CACHE_STATUS_HIT_SEMANTIC:
+            self._verifier.served(question, source)
+        return True
 
     @asynccontextmanager
     async def _asked(self, question: Question, downgrade: Downgrade | None = None) -> AsyncIterator[Answer]:

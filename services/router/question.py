@@ -125,6 +125,24 @@ def wording(request: chat_pb2.ChatRequest, controls: CacheControls, pinned: str 
     return None if text is None else cache_pb.Wording(scope=_pinned(scope_digest(request), pinned), text=text)
 
 
+class Rewordable:
+    """The words of a request, worked out once, when first asked for: of most requests nobody asks."""
+
+    __slots__ = ("_controls", "_is_known", "_pinned", "_request", "_wording")
+
+    def __init__(self, request: chat_pb2.ChatRequest, controls: CacheControls, pinned: str) -> None:
+        self._request = request
+        self._controls = controls
+        self._pinned = pinned
+        self._wording: cache_pb.Wording | None = None
+        self._is_known = False
+
+    def __call__(self) -> cache_pb.Wording | None:
+        if not self._is_known:
+            self._wording, self._is_known = wording(self._request, self._controls, self._pinned), True
+        return self._wording
+
+
 def _pinned(digest: bytes, pinned: str) -> bytes:
     """What headers pin makes it another question, as it does in the body."""
     if not pinned:

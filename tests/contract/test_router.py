@@ -142,7 +142,7 @@ async def serving(kind: str, is_leased: bool = True, **variables: str) -> AsyncI
     dispatch_grpc.add_DispatchServiceServicer_to_server(dispatch, mesh.registry)
     cache_grpc.add_CacheServiceServicer_to_server(cache, mesh.registry)
     add_LedgerServiceServicer_to_server(ledger, mesh.registry)
-    settings = load(RouterSettings, {"CACHE_LOOKUP_TIMEOUT_SECONDS": "10", "LEDGER_WAIT_SECONDS": "0.2"} | variables)
+    settings = load(RouterSettings, {"CACHE_LOOKUP_TIMEOUT_SECONDS": "10", "LEDGER_WAIT_SECONDS": "10"} | variables)
     async with build(settings, mesh), serve(mesh, kind) as channel:
         router = Router(ChatServiceStub(channel), dispatch, cache, await ledger.conversation())
         if is_leased:
@@ -162,7 +162,7 @@ async def _lease(router: Router) -> None:
 
 
 async def test_answer_leaves_only_after_its_intent_is_durable(kind: str) -> None:
-    async with serving(kind, LEDGER_WAIT_SECONDS="10") as router:
+    async with serving(kind) as router:
         router.dispatch.script = [whole()]
         asked = router.ask()
         request = await router.ledger.heard()
@@ -184,7 +184,7 @@ async def test_answer_leaves_only_after_its_intent_is_durable(kind: str) -> None
 
 
 async def test_method_that_is_called_decides_what_is_asked_for(kind: str) -> None:
-    async with serving(kind, LEDGER_WAIT_SECONDS="10") as router:
+    async with serving(kind) as router:
         router.dispatch.script = [whole()]
         contrary = chat_pb2.ChatRequest(extra_json=b'{"stream":null,"top_k":1}')
         contrary.MergeFrom(QUESTION)
@@ -200,7 +200,7 @@ async def test_stream_starts_only_after_its_intent_is_durable(kind: str) -> None
     chunk = chat_pb2.ChatCompletionChunk(id="c-1", choices=[chat_pb2.ChunkChoice(delta=chat_pb2.Message(text="Work."))])
     more = asyncio.Event()
     selected = dispatch_pb.SelectedTarget(target=TARGET, attempt=1)
-    async with serving(kind, LEDGER_WAIT_SECONDS="10") as router:
+    async with serving(kind) as router:
         router.dispatch.script = [dispatch_pb.DispatchResponse(selected=selected, events=[chat_pb2.ChatEvent(chunk=chunk)]), more]
         call = router.stream()
         first = asyncio.create_task(call.read())
@@ -217,7 +217,7 @@ async def test_stream_starts_only_after_its_intent_is_durable(kind: str) -> None
 
 
 async def test_answer_whose_intent_is_not_taken_in_time_is_withheld_and_booked(kind: str) -> None:
-    async with serving(kind) as router:
+    async with serving(kind, LEDGER_WAIT_SECONDS="1") as router:
         router.dispatch.script = [whole()]
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await router.ask()

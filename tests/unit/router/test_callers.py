@@ -56,7 +56,7 @@ class Case:
 
 
 @asynccontextmanager
-async def case(static_key: str | None = None, auth_required: bool = False, wait_s: float = 0.1) -> AsyncIterator[Case]:
+async def case(static_key: str | None = None, auth_required: bool = False, wait_s: float = PATIENCE_S) -> AsyncIterator[Case]:
     mesh, keys, clock = new_mesh(), FakeKeys(), HeldClock()
     add_KeyServiceServicer_to_server(keys, mesh.registry)
     async with (
@@ -186,7 +186,7 @@ async def test_after_a_gap_in_what_is_told_keys_are_asked_for_again() -> None:
 
 
 async def test_ledger_that_is_away_is_done_without_for_a_known_key_and_said_for_an_unknown_one() -> None:
-    async with case() as it:
+    async with case(wait_s=1) as it:
         await it.watch()
         it.keys.give(TEXT)
         await it.of(TEXT)
@@ -203,7 +203,7 @@ async def test_ledger_that_is_away_is_done_without_for_a_known_key_and_said_for_
 
 
 async def test_flood_of_made_up_keys_is_bounded_and_stops_no_known_one() -> None:
-    async with case(wait_s=PATIENCE_S) as it:
+    async with case() as it:
         await it.watch()
         it.keys.give(TEXT)
         await it.of(TEXT)
