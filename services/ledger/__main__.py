@@ -62,6 +62,7 @@ async def build(settings: LedgerSettings, mesh: Mesh) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         live = await _live(settings, stack)
         figurer, factors = figuring.figurer_of(settings, live or carbon.Always())
+        figurer.own_cpu = mesh.own_cpu("ledger")
         place = place_of(settings)
         if isinstance(place, Path):
             stack.enter_context(owned(place))

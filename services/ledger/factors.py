@@ -27,13 +27,14 @@ class FactorSet:
     document: str
 
 
-def factor_set(overrides: Overrides, unknown: DeclaredPrice | None, gateway_place: str) -> FactorSet:
+def factor_set(overrides: Overrides, unknown: DeclaredPrice | None, gateway_place: str, watts_per_core: float) -> FactorSet:
     """The set that figures are made with under these settings."""
     parts = {
         **_shipped(),
         "joulegate.toml": _stated(overrides),
         "unknown_price": "" if unknown is None else f"{unknown.input} {unknown.output}",
         "gateway_zone": gateway_place,
+        "gateway_watts_per_core": f"{watts_per_core:g}",
     }
     document = json.dumps(parts, sort_keys=True)
     return FactorSet(_digest(document.encode()), document)

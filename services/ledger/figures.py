@@ -13,6 +13,7 @@ from services.ledger.energy import Energy, EnergyModel
 from services.ledger.ladder import Ladder
 from services.ledger.overrides import Overrides
 from services.runtime import lookup
+from services.runtime.own_cpu import NO_CPU
 
 # Models that are remembered. Clients choose names, so there must be a bound; what falls out costs a millisecond to find again.
 REMEMBERED: Final = 4096
@@ -77,6 +78,9 @@ class Figurer:
         self.version = version
         # Whether requests are let in only where all their targets have a price.
         self.denies_unpriced = False
+        # What a core of the gateway's machines draws while it works, and what of the ledger's own time falls to a request.
+        self.watts_per_core = 0.0
+        self.own_cpu = NO_CPU
         self._overrides = overrides
         self._tariffs = tariffs
         self._gateway_place = gateway_place
@@ -114,6 +118,10 @@ class Figurer:
     def carbon_of(self, provider: str, model: str, microjoules: int, unix_s: float) -> int:
         """Micrograms of CO2 equivalent for that much energy in the provider's grid at a time."""
         return self._hours.at(self._model(provider, model, "").grid, unix_s).micrograms(microjoules)
+
+    def gateway_microjoules(self, cpu_nanos: int) -> int:
+        """What the gateway took for a request that ends now: that much time of a core, and the ledger's."""
+        return round((cpu_nanos + self.own_cpu.take_ns()) * self.watts_per_core / 1000)
 
     def of_hit(self, unix_s: float) -> Figures:
         """Figures of serving a cached answer at a time: no provider, no bill, only our own lookup."""

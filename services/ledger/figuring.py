@@ -17,8 +17,9 @@ def figurer_of(settings: LedgerSettings, hours: Hours) -> tuple[Figurer, FactorS
     overrides = read_overrides(read_config(settings.config))
     carbon.check_zones(overrides.providers.values(), settings.gateway_zone)
     unknown = _unknown_price(settings)
-    factors = factor_set(overrides, unknown, settings.gateway_zone)
+    factors = factor_set(overrides, unknown, settings.gateway_zone, settings.gateway_watts_per_core)
     figurer = Figurer(overrides, Tariffs(overrides, unknown), settings.gateway_zone, hours, factors.version)
+    figurer.watts_per_core = settings.gateway_watts_per_core
     figurer.denies_unpriced = settings.unknown_model_policy == "deny"
     return figurer, factors
 

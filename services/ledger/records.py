@@ -24,6 +24,8 @@ LOST_OUTPUT_TOKENS: Final = 4096
 MAX_TOKENS: Final = 10**9
 MAX_NANO_USD: Final = 10**15
 MAX_HELD: Final = 10**16
+# Three hours of a core.
+MAX_CPU_NANOS: Final = 10**13
 MAX_ATTEMPTS: Final = 1000
 MAX_TARGETS: Final = 100
 MAX_ANSWERS: Final = 1000
@@ -79,6 +81,7 @@ class Row(NamedTuple):
     carbon_signal: int = 0
     factors_version: str = ""
     saved_carbon_micrograms: int = 0
+    gateway_energy_microjoules: int = 0
 
     @property
     def is_hit(self) -> bool:
@@ -199,6 +202,8 @@ def _intent_problems(intent: pb.Intent) -> Iterator[str]:
 def _settlement_problems(settlement: pb.Settlement) -> Iterator[str]:
     yield from _header_problems(settlement.request_id, settlement.create_time)
     attempts = settlement.attempts
+    if not 0 <= settlement.gateway_cpu_nanos <= MAX_CPU_NANOS:
+        yield f"gateway_cpu_nanos: {settlement.gateway_cpu_nanos} is not a time of a core"
     if not 1 <= len(attempts) <= MAX_ATTEMPTS:
         yield f"attempts: {len(attempts)} of them"
     if len(attempts) > 1 and len({attempt.attempt for attempt in attempts}) < len(attempts):
@@ -289,7 +294,7 @@ def settled_rows(settlement: pb.Settlement, request_id: str, figurer: Figurer) -
     """The rows of a checked settlement, by attempt, under the id that the request has in the books."""
     created_ns = settlement.create_time.ToNanoseconds()
     key_id, requested_model = text_of(settlement.key_id), text_of(settlement.requested_model)
-    return [
+    rows = [
         _row(
             (request_id, attempt.attempt, created_ns, key_id),
             (text_of(attempt.provider), requested_model, text_of(attempt.model), text_of(attempt.served_model)),
@@ -301,6 +306,8 @@ def settled_rows(settlement: pb.Settlement, request_id: str, figurer: Figurer) -
         )
         for attempt in sorted(settlement.attempts, key=lambda attempt: attempt.attempt)
     ]
+    rows[-1] = rows[-1]._replace(gateway_energy_microjoules=figurer.gateway_microjoules(settlement.gateway_cpu_nanos))
+    return rows
 
 
 def lost_row(intent: OpenIntent, figurer: Figurer) -> Row:
@@ -442,6 +449,7 @@ def acknowledgement(request_id: str, rows: Sequence[Row]) -> pb.SettlementAck:
             high_microjoules=sum(row.energy_high_microjoules for row in rows),
             basis=EnergyBasis.ValueType(last.energy_basis),
         ),
+        gateway_energy_microjoules=sum(row.gateway_energy_microjoules for row in rows),
     )
 
 

@@ -43,6 +43,11 @@ class Sums(NamedTuple):
     saved_cost_nano_usd: int
     saved_energy_microjoules: int
     saved_carbon_micrograms: int
+    cache_write_tokens: int
+    cache_write_1h_tokens: int
+    input_audio_tokens: int
+    output_audio_tokens: int
+    gateway_energy_microjoules: int
 
 
 # What names a group: the second at which its interval begins, if there are intervals, then a value for each grouping.

@@ -66,6 +66,13 @@ class LedgerSettings:
         WORLD,
         "Where the gateway and machines beside it draw their power: an ISO 3166 alpha-3 code, or a region of AWS, Google Cloud or Azure.",
     )
+    gateway_watts_per_core: float = setting(
+        "GATEWAY_WATTS_PER_CORE",
+        settings.number(least=0, most=1000),
+        "10",
+        "What a core of the gateway's machines draws while it works, its part of the machine included: the gateway's own joules are its "
+        "processor time by this.",
+    )
     carbon_source: str = setting(
         "CARBON_SOURCE",
         settings.one_of("off", ELECTRICITY_MAPS, WATTTIME, NATIONAL_GRID),

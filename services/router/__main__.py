@@ -69,7 +69,9 @@ async def build(settings: RouterSettings, mesh: Mesh) -> AsyncIterator[None]:
         cache = CacheServiceStub(mesh.channel("cache"))
         accounts = Accounts()
         router_id = str(uuid.uuid4())
-        books = await stack.enter_async_context(open_books(ledger, router_id, settings.ledger_wait_s, accounts.revoke))
+        books = await stack.enter_async_context(
+            open_books(ledger, router_id, settings.ledger_wait_s, accounts.revoke, mesh.own_cpu("router"))
+        )
         reservations = await stack.enter_async_context(open_reservations(books, accounts, clock))
         watch = await stack.enter_async_context(watch_providers(dispatch))
         near_cache = NearCache(settings.near_cache_bytes, settings.near_cache_ttl_s)

@@ -20,6 +20,7 @@ from joulegate.ledger.v1.reservation_pb2 import Denial, Extension, Grant, Releas
 from services.router import metrics
 from services.runtime import logs
 from services.runtime.errors import GatewayError
+from services.runtime.own_cpu import NO_CPU, OwnCpu
 from services.runtime.session import Outbox
 from services.runtime.waiting import is_done_within
 
@@ -41,9 +42,17 @@ Verdict = Grant | Denial | None
 class Books:
     """Writes to the ledger. Made by `open_books`."""
 
-    def __init__(self, stub: pb_grpc.LedgerServiceStub, router_id: str, wait_s: float, revoke: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        stub: pb_grpc.LedgerServiceStub,
+        router_id: str,
+        wait_s: float,
+        revoke: Callable[[], None] = lambda: None,
+        own_cpu: OwnCpu = NO_CPU,
+    ) -> None:
         self._stub = stub
         self._router_id = router_id
+        self._own_cpu = own_cpu
         self._wait_s = wait_s
         # Called when no lease that has come so far may be used any more.
         self._revoke = revoke
@@ -152,6 +161,7 @@ class Books:
 
     def _hold(self, settlement: pb.Settlement) -> asyncio.Future[pb.SettlementAck | None]:
         future: asyncio.Future[pb.SettlementAck | None] = asyncio.get_running_loop().create_future()
+        settlement.gateway_cpu_nanos += self._own_cpu.take_ns()
         self._settlements[settlement.request_id] = (settlement, future)
         self._open.pop(settlement.request_id, None)
         self._emptied.clear()
@@ -315,10 +325,14 @@ def _message_of(records: Iterable[Record]) -> pb.BookRequest:
 
 @asynccontextmanager
 async def open_books(
-    stub: pb_grpc.LedgerServiceStub, router_id: str, wait_s: float, revoke: Callable[[], None] = lambda: None
+    stub: pb_grpc.LedgerServiceStub,
+    router_id: str,
+    wait_s: float,
+    revoke: Callable[[], None] = lambda: None,
+    own_cpu: OwnCpu = NO_CPU,
 ) -> AsyncIterator[Books]:
     """Books that connect by themselves. On leaving, waits a little for what is not yet acknowledged."""
-    books = Books(stub, router_id, wait_s, revoke)
+    books = Books(stub, router_id, wait_s, revoke, own_cpu)
     keepers = [asyncio.create_task(books.keep_connected()), asyncio.create_task(_keep_extending(books))]
     try:
         yield books

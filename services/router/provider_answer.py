@@ -199,6 +199,7 @@ class ProviderAnswer:
         if ack is not None:
             receipt.cost_nano_usd = ack.cost_nano_usd
             receipt.energy.CopyFrom(ack.energy)
+            receipt.gateway_energy_microjoules = ack.gateway_energy_microjoules
         return receipt
 
     def usage_chunk(self) -> chat_pb2.ChatCompletionChunk:
@@ -231,7 +232,10 @@ class ProviderAnswer:
         # A request whom nobody could be called for has its row all the same.
         attempts = attempts or [self._unended_attempt(1, self._targets[0], outcome)]
         metrics.requests(attempts[-1].provider, self._status, outcome).inc()
-        return self._books.settle(settlement_of(question, self._create_time, self._status, attempts))
+        settlement = settlement_of(question, self._create_time, self._status, attempts)
+        if self._finished is not None:
+            settlement.gateway_cpu_nanos = self._finished.cpu_nanos
+        return self._books.settle(settlement)
 
     def _selected_attempt(self, selected: dispatch_pb.SelectedTarget, outcome: entry_pb2.Outcome.ValueType) -> ledger_service_pb2.Attempt:
         counts = None if self._usage is None else tokens.reported(self._usage)

@@ -104,11 +104,13 @@ def _energy(receipt: receipt_pb2.Receipt) -> dict[str, object]:
     if not receipt.HasField("energy"):
         return {"energy_joules": None}
     energy = receipt.energy
+    own = receipt.gateway_energy_microjoules / 1e6 if receipt.HasField("gateway_energy_microjoules") else None
     return {
         "energy_joules": energy.microjoules / 1e6,
         "energy_joules_low": energy.low_microjoules / 1e6,
         "energy_joules_high": energy.high_microjoules / 1e6,
         "energy_basis": receipt_pb2.EnergyBasis.Name(energy.basis).removeprefix("ENERGY_BASIS_").lower(),
+        "gateway_energy_joules": own,
     }
 
 

@@ -1,6 +1,7 @@
 """What a service is built on: a place for its handlers and channels to the others, whether they live in this process or behind a socket."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Protocol
@@ -8,6 +9,7 @@ from typing import Protocol
 import grpc
 
 from services.runtime.local import LocalChannel
+from services.runtime.own_cpu import NO_CPU, OwnCpu
 from services.runtime.registry import Registry
 from services.runtime.session import SessionChannel
 from services.runtime.tracing import Tracing
@@ -48,6 +50,10 @@ class Mesh(Protocol):
         """A channel to `router`, `cache`, `dispatch` or `ledger`. The mesh closes it."""
         ...
 
+    def own_cpu(self, service: str) -> OwnCpu:
+        """Where a service takes what falls to a request; each second of a process is taken once."""
+        ...
+
 
 class RemoteMesh:
     """Each service in a process of its own."""
@@ -59,6 +65,10 @@ class RemoteMesh:
         self._addresses = addresses
         self._stack = stack
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._own_cpu = OwnCpu(time.process_time_ns, time.monotonic_ns)
+
+    def own_cpu(self, service: str) -> OwnCpu:
+        return self._own_cpu
 
     def channel(self, service: str) -> grpc.aio.Channel:
         channel = self._channels.get(service)
@@ -76,9 +86,13 @@ class LocalMesh:
         self.registry = registry
         self.draining = asyncio.Event()
         self.tracing = tracing
+        self._own_cpu = OwnCpu(time.process_time_ns, time.monotonic_ns)
 
     def channel(self, service: str) -> grpc.aio.Channel:
         return LocalChannel(self.registry)
+
+    def own_cpu(self, service: str) -> OwnCpu:
+        return self._own_cpu if service == "router" else NO_CPU
 
 
 def connect(address: str, tracing: Tracing) -> grpc.aio.Channel:

@@ -141,6 +141,7 @@ def figures(row: dict[str, Any]) -> dict[str, Any]:
         "energy_joules_low": row["energy_low_microjoules"] / 1e6,
         "energy_joules_high": row["energy_high_microjoules"] / 1e6,
         "energy_basis": row["energy_basis"].removeprefix("ENERGY_BASIS_").lower(),
+        "gateway_energy_joules": row["gateway_energy_microjoules"] / 1e6,
     }
 
 
@@ -162,7 +163,7 @@ async def test_whole_answer_says_its_source_and_its_figures(sdk: Sdk, gateway: G
     (row,) = await gateway.settled_entries(headers["x-request-id"])
     assert headers["x-joulegate-cost-usd"] == f"{row['cost_nano_usd'] / 1e9:.9f}"
     assert headers["x-joulegate-energy-joules"] == f"{row['energy_microjoules'] / 1e6:.6f}"
-    assert row["energy_microjoules"] > 0
+    assert row["energy_microjoules"] > 0 and row["gateway_energy_microjoules"] > 0
     said = (got.model_extra or {})["x-gateway"]
     assert said.pop("latency_ms") > 0 and "lab" in said.pop("routing_decision")
     assert said == {

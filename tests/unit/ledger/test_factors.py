@@ -8,7 +8,9 @@ SMALL = {"provider": "lab", "model": "small", "joules_per_output_token": 0.1}
 
 
 def version(*models: dict[str, object]) -> str:
-    return factor_set(read_overrides({"providers": {"lab": {"kind": "openai", "zone": "FRA"}}, "models": list(models)}), None, "").version
+    return factor_set(
+        read_overrides({"providers": {"lab": {"kind": "openai", "zone": "FRA"}}, "models": list(models)}), None, "", 10
+    ).version
 
 
 def test_models_of_the_file_change_the_version_whatever_their_order() -> None:

@@ -29,7 +29,7 @@ from tests.postgresql import variables_of
 from tests.unit.ledger.samples import BEGAN, LATER, attempt, hit, intent, settlement
 from tests.unit.ledger.test_store import commit
 
-REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"]
+REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010"]
 # Files of programs from before there were revisions: an open intent, a request with two attempts, and a hit.
 OLD = {"0001": "books_in_microseconds.sql", "0002": "books_in_nanoseconds.sql"}
 

@@ -8,6 +8,7 @@ from joulegate.ledger.v1 import ledger_service_pb2 as pb
 from joulegate.ledger.v1.entry_pb2 import Outcome, TokenCounts
 from services.ledger.records import LOST_OUTPUT_TOKENS, acknowledgement, check, entry, lost_row, open_intent, settled_rows
 from services.runtime.errors import GatewayError
+from services.runtime.own_cpu import OwnCpu
 from tests.unit.ledger.samples import BEGAN, attempt, hit, intent, new_figurer, settlement
 
 FIGURER = new_figurer()
@@ -143,3 +144,16 @@ def test_lost_request_is_booked_as_if_it_had_run_to_its_bound(bound: int, booked
     assert (row.outcome, row.attempt, row.input_tokens, row.output_tokens) == (Outcome.OUTCOME_LOST, 1, 12, booked)
     assert row.tokens_estimated
     assert row.cost_nano_usd > 0
+
+
+def test_the_gateways_own_joules_are_on_the_last_row_and_in_no_other_figure() -> None:
+    figurer, tried_twice = new_figurer(), settlement("r1", attempt(2), attempt(1, Outcome.OUTCOME_FAILED), gateway_cpu_nanos=3_000_000)
+    without = settled_rows(tried_twice, "r1", figurer)
+    figurer.watts_per_core, figurer.own_cpu = 10.0, OwnCpu(lambda: 0, lambda: 0, 500_000)
+    rows = settled_rows(tried_twice, "r1", figurer)
+    # 3.5 milliseconds at 10 watts are 35 millijoules.
+    assert [row.gateway_energy_microjoules for row in rows] == [0, 35_000]
+    assert [row._replace(gateway_energy_microjoules=0) for row in rows] == without
+    told = acknowledgement("r1", rows)
+    assert told.gateway_energy_microjoules == 35_000
+    assert told.energy == acknowledgement("r1", without).energy

@@ -164,6 +164,7 @@ class Receipt(_message.Message):
     COST_NANO_USD_FIELD_NUMBER: _builtins.int
     ENERGY_FIELD_NUMBER: _builtins.int
     FAILED_ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
+    GATEWAY_ENERGY_MICROJOULES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     provider: _builtins.str
     model: _builtins.str
@@ -175,6 +176,8 @@ class Receipt(_message.Message):
     """Billionths of a US dollar. Unset while the books have not answered."""
     failed_attempt_count: _builtins.int
     """Providers that were tried before this one and failed."""
+    gateway_energy_microjoules: _builtins.int
+    """What the gateway itself took, which is in no other figure. Unset while the books have not answered."""
     @_builtins.property
     def energy(self) -> Global___Energy: ...
     def __init__(
@@ -188,18 +191,23 @@ class Receipt(_message.Message):
         cost_nano_usd: _builtins.int | None = ...,
         energy: Global___Energy | None = ...,
         failed_attempt_count: _builtins.int = ...,
+        gateway_energy_microjoules: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cache_similarity", b"_cache_similarity", "_cost_nano_usd", b"_cost_nano_usd", "cache_similarity", b"cache_similarity", "cost_nano_usd", b"cost_nano_usd", "energy", b"energy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cache_similarity", b"_cache_similarity", "_cost_nano_usd", b"_cost_nano_usd", "_gateway_energy_microjoules", b"_gateway_energy_microjoules", "cache_similarity", b"cache_similarity", "cost_nano_usd", b"cost_nano_usd", "energy", b"energy", "gateway_energy_microjoules", b"gateway_energy_microjoules"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_similarity", b"_cache_similarity", "_cost_nano_usd", b"_cost_nano_usd", "cache_similarity", b"cache_similarity", "cache_status", b"cache_status", "cost_nano_usd", b"cost_nano_usd", "energy", b"energy", "failed_attempt_count", b"failed_attempt_count", "model", b"model", "provider", b"provider", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_similarity", b"_cache_similarity", "_cost_nano_usd", b"_cost_nano_usd", "_gateway_energy_microjoules", b"_gateway_energy_microjoules", "cache_similarity", b"cache_similarity", "cache_status", b"cache_status", "cost_nano_usd", b"cost_nano_usd", "energy", b"energy", "failed_attempt_count", b"failed_attempt_count", "gateway_energy_microjoules", b"gateway_energy_microjoules", "model", b"model", "provider", b"provider", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cache_similarity: _TypeAlias = _typing.Literal["cache_similarity"]  # noqa: Y015
     _WhichOneofArgType__cache_similarity: _TypeAlias = _typing.Literal["_cache_similarity", b"_cache_similarity"]  # noqa: Y015
     _WhichOneofReturnType__cost_nano_usd: _TypeAlias = _typing.Literal["cost_nano_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_nano_usd: _TypeAlias = _typing.Literal["_cost_nano_usd", b"_cost_nano_usd"]  # noqa: Y015
+    _WhichOneofReturnType__gateway_energy_microjoules: _TypeAlias = _typing.Literal["gateway_energy_microjoules"]  # noqa: Y015
+    _WhichOneofArgType__gateway_energy_microjoules: _TypeAlias = _typing.Literal["_gateway_energy_microjoules", b"_gateway_energy_microjoules"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cache_similarity) -> _WhichOneofReturnType__cache_similarity | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_nano_usd) -> _WhichOneofReturnType__cost_nano_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gateway_energy_microjoules) -> _WhichOneofReturnType__gateway_energy_microjoules | None: ...
 
 Global___Receipt: _TypeAlias = Receipt  # noqa: Y015

@@ -292,10 +292,13 @@ class Finished(_message.Message):
     ELAPSED_FIELD_NUMBER: _builtins.int
     MEASURED_ENERGY_MICROJOULES_FIELD_NUMBER: _builtins.int
     MEASURED_ENERGY_BOUNDARY_FIELD_NUMBER: _builtins.int
+    CPU_NANOS_FIELD_NUMBER: _builtins.int
     measured_energy_microjoules: _builtins.int
     """Its share of what the machine's counters counted meanwhile. Unset for a provider on another machine, or without counters."""
     measured_energy_boundary: _entry_pb2.EnergyBoundary.ValueType
     """What they count."""
+    cpu_nanos: _builtins.int
+    """What of dispatch's own processor time falls to a call, in nanoseconds of a core; 0 where the router counts it."""
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
         """From the call to its end."""
@@ -306,10 +309,11 @@ class Finished(_message.Message):
         elapsed: _duration_pb2.Duration | None = ...,
         measured_energy_microjoules: _builtins.int | None = ...,
         measured_energy_boundary: _entry_pb2.EnergyBoundary.ValueType = ...,
+        cpu_nanos: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_measured_energy_microjoules", b"_measured_energy_microjoules", "elapsed", b"elapsed", "measured_energy_microjoules", b"measured_energy_microjoules"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_measured_energy_microjoules", b"_measured_energy_microjoules", "elapsed", b"elapsed", "measured_energy_boundary", b"measured_energy_boundary", "measured_energy_microjoules", b"measured_energy_microjoules"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_measured_energy_microjoules", b"_measured_energy_microjoules", "cpu_nanos", b"cpu_nanos", "elapsed", b"elapsed", "measured_energy_boundary", b"measured_energy_boundary", "measured_energy_microjoules", b"measured_energy_microjoules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__measured_energy_microjoules: _TypeAlias = _typing.Literal["measured_energy_microjoules"]  # noqa: Y015
     _WhichOneofArgType__measured_energy_microjoules: _TypeAlias = _typing.Literal["_measured_energy_microjoules", b"_measured_energy_microjoules"]  # noqa: Y015

@@ -218,6 +218,7 @@ class Entry(_message.Message):
     CARBON_SIGNAL_FIELD_NUMBER: _builtins.int
     FACTORS_VERSION_FIELD_NUMBER: _builtins.int
     SAVED_CARBON_MICROGRAMS_FIELD_NUMBER: _builtins.int
+    GATEWAY_ENERGY_MICROJOULES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """With `~` and a suffix when an earlier request had come with the same id."""
     attempt: _builtins.int
@@ -275,6 +276,10 @@ class Entry(_message.Message):
     """What a cache hit did not emit: what its answer's energy is in the provider's grid, less what looking it up emitted, and never less than
     nothing. Grams of CO2 equivalent, in millionths. An estimate.
     """
+    gateway_energy_microjoules: _builtins.int
+    """What the gateway itself took for the request: its processor time by a stated number of watts a core. In no other figure; on the last row
+    of a request, for all of it.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -319,10 +324,11 @@ class Entry(_message.Message):
         carbon_signal: Global___CarbonSignal.ValueType = ...,
         factors_version: _builtins.str = ...,
         saved_carbon_micrograms: _builtins.int = ...,
+        gateway_energy_microjoules: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_reported_cost_nano_usd", b"_reported_cost_nano_usd", "create_time", b"create_time", "reported_cost_nano_usd", b"reported_cost_nano_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reported_cost_nano_usd", b"_reported_cost_nano_usd", "attempt", b"attempt", "cache_status", b"cache_status", "cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_input_tokens", b"cached_input_tokens", "carbon_high_micrograms", b"carbon_high_micrograms", "carbon_low_micrograms", b"carbon_low_micrograms", "carbon_micrograms", b"carbon_micrograms", "carbon_signal", b"carbon_signal", "cost_basis", b"cost_basis", "cost_nano_usd", b"cost_nano_usd", "create_time", b"create_time", "energy_basis", b"energy_basis", "energy_boundary", b"energy_boundary", "energy_high_microjoules", b"energy_high_microjoules", "energy_low_microjoules", b"energy_low_microjoules", "energy_microjoules", b"energy_microjoules", "estimated_energy_microjoules", b"estimated_energy_microjoules", "factors_version", b"factors_version", "input_audio_tokens", b"input_audio_tokens", "input_tokens", b"input_tokens", "key_id", b"key_id", "list_cost_nano_usd", b"list_cost_nano_usd", "model", b"model", "outcome", b"outcome", "output_audio_tokens", b"output_audio_tokens", "output_tokens", b"output_tokens", "provider", b"provider", "reasoning_tokens", b"reasoning_tokens", "reported_cost_nano_usd", b"reported_cost_nano_usd", "request_id", b"request_id", "requested_model", b"requested_model", "saved_carbon_micrograms", b"saved_carbon_micrograms", "saved_cost_nano_usd", b"saved_cost_nano_usd", "saved_energy_microjoules", b"saved_energy_microjoules", "served_model", b"served_model", "streamed", b"streamed", "tokens_estimated", b"tokens_estimated", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reported_cost_nano_usd", b"_reported_cost_nano_usd", "attempt", b"attempt", "cache_status", b"cache_status", "cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_input_tokens", b"cached_input_tokens", "carbon_high_micrograms", b"carbon_high_micrograms", "carbon_low_micrograms", b"carbon_low_micrograms", "carbon_micrograms", b"carbon_micrograms", "carbon_signal", b"carbon_signal", "cost_basis", b"cost_basis", "cost_nano_usd", b"cost_nano_usd", "create_time", b"create_time", "energy_basis", b"energy_basis", "energy_boundary", b"energy_boundary", "energy_high_microjoules", b"energy_high_microjoules", "energy_low_microjoules", b"energy_low_microjoules", "energy_microjoules", b"energy_microjoules", "estimated_energy_microjoules", b"estimated_energy_microjoules", "factors_version", b"factors_version", "gateway_energy_microjoules", b"gateway_energy_microjoules", "input_audio_tokens", b"input_audio_tokens", "input_tokens", b"input_tokens", "key_id", b"key_id", "list_cost_nano_usd", b"list_cost_nano_usd", "model", b"model", "outcome", b"outcome", "output_audio_tokens", b"output_audio_tokens", "output_tokens", b"output_tokens", "provider", b"provider", "reasoning_tokens", b"reasoning_tokens", "reported_cost_nano_usd", b"reported_cost_nano_usd", "request_id", b"request_id", "requested_model", b"requested_model", "saved_carbon_micrograms", b"saved_carbon_micrograms", "saved_cost_nano_usd", b"saved_cost_nano_usd", "saved_energy_microjoules", b"saved_energy_microjoules", "served_model", b"served_model", "streamed", b"streamed", "tokens_estimated", b"tokens_estimated", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__reported_cost_nano_usd: _TypeAlias = _typing.Literal["reported_cost_nano_usd"]  # noqa: Y015
     _WhichOneofArgType__reported_cost_nano_usd: _TypeAlias = _typing.Literal["_reported_cost_nano_usd", b"_reported_cost_nano_usd"]  # noqa: Y015

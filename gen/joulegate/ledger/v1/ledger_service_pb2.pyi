@@ -184,6 +184,7 @@ class Settlement(_message.Message):
     CACHE_STATUS_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     LEASE_ID_FIELD_NUMBER: _builtins.int
+    GATEWAY_CPU_NANOS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """As in the intent."""
     key_id: _builtins.str
@@ -192,6 +193,8 @@ class Settlement(_message.Message):
     cache_status: _receipt_pb2.CacheStatus.ValueType
     lease_id: _builtins.str
     """For a cache hit without an intent: the lease under which the router let the request in, which counts it."""
+    gateway_cpu_nanos: _builtins.int
+    """What of the gateway's own processor time falls to the request, but for the ledger's: nanoseconds of a core."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """As in the intent. Required."""
@@ -211,10 +214,11 @@ class Settlement(_message.Message):
         cache_status: _receipt_pb2.CacheStatus.ValueType = ...,
         attempts: _abc.Iterable[Global___Attempt] | None = ...,
         lease_id: _builtins.str = ...,
+        gateway_cpu_nanos: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cache_status", b"cache_status", "create_time", b"create_time", "key_id", b"key_id", "lease_id", b"lease_id", "request_id", b"request_id", "requested_model", b"requested_model", "streamed", b"streamed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cache_status", b"cache_status", "create_time", b"create_time", "gateway_cpu_nanos", b"gateway_cpu_nanos", "key_id", b"key_id", "lease_id", b"lease_id", "request_id", b"request_id", "requested_model", b"requested_model", "streamed", b"streamed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -406,10 +410,13 @@ class SettlementAck(_message.Message):
     COST_NANO_USD_FIELD_NUMBER: _builtins.int
     COST_BASIS_FIELD_NUMBER: _builtins.int
     ENERGY_FIELD_NUMBER: _builtins.int
+    GATEWAY_ENERGY_MICROJOULES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     cost_nano_usd: _builtins.int
     """Of all attempts together."""
     cost_basis: _receipt_pb2.CostBasis.ValueType
+    gateway_energy_microjoules: _builtins.int
+    """As in Entry."""
     @_builtins.property
     def energy(self) -> _receipt_pb2.Energy:
         """Of all attempts together; the basis is that of the last."""
@@ -421,10 +428,11 @@ class SettlementAck(_message.Message):
         cost_nano_usd: _builtins.int = ...,
         cost_basis: _receipt_pb2.CostBasis.ValueType = ...,
         energy: _receipt_pb2.Energy | None = ...,
+        gateway_energy_microjoules: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_basis", b"cost_basis", "cost_nano_usd", b"cost_nano_usd", "energy", b"energy", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_basis", b"cost_basis", "cost_nano_usd", b"cost_nano_usd", "energy", b"energy", "gateway_energy_microjoules", b"gateway_energy_microjoules", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -104,6 +104,11 @@ class ReportRow(_message.Message):
     SAVED_COST_NANO_USD_FIELD_NUMBER: _builtins.int
     SAVED_ENERGY_MICROJOULES_FIELD_NUMBER: _builtins.int
     SAVED_CARBON_MICROGRAMS_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_1H_TOKENS_FIELD_NUMBER: _builtins.int
+    INPUT_AUDIO_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_AUDIO_TOKENS_FIELD_NUMBER: _builtins.int
+    GATEWAY_ENERGY_MICROJOULES_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     team: _builtins.str
     organisation: _builtins.str
@@ -133,6 +138,13 @@ class ReportRow(_message.Message):
     saved_energy_microjoules: _builtins.int
     """As in Entry."""
     saved_carbon_micrograms: _builtins.int
+    """As in Entry."""
+    cache_write_tokens: _builtins.int
+    """As in TokenCounts."""
+    cache_write_1h_tokens: _builtins.int
+    input_audio_tokens: _builtins.int
+    output_audio_tokens: _builtins.int
+    gateway_energy_microjoules: _builtins.int
     """As in Entry."""
     @_builtins.property
     def interval_start_time(self) -> _timestamp_pb2.Timestamp:
@@ -164,10 +176,15 @@ class ReportRow(_message.Message):
         saved_cost_nano_usd: _builtins.int = ...,
         saved_energy_microjoules: _builtins.int = ...,
         saved_carbon_micrograms: _builtins.int = ...,
+        cache_write_tokens: _builtins.int = ...,
+        cache_write_1h_tokens: _builtins.int = ...,
+        input_audio_tokens: _builtins.int = ...,
+        output_audio_tokens: _builtins.int = ...,
+        gateway_energy_microjoules: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_key_id", b"_key_id", "_model", b"_model", "_organisation", b"_organisation", "_outcome", b"_outcome", "_provider", b"_provider", "_team", b"_team", "_zone", b"_zone", "interval_start_time", b"interval_start_time", "key_id", b"key_id", "model", b"model", "organisation", b"organisation", "outcome", b"outcome", "provider", b"provider", "team", b"team", "zone", b"zone"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_key_id", b"_key_id", "_model", b"_model", "_organisation", b"_organisation", "_outcome", b"_outcome", "_provider", b"_provider", "_team", b"_team", "_zone", b"_zone", "attempt_count", b"attempt_count", "cache_hit_count", b"cache_hit_count", "cached_input_tokens", b"cached_input_tokens", "carbon_micrograms", b"carbon_micrograms", "cost_nano_usd", b"cost_nano_usd", "energy_high_microjoules", b"energy_high_microjoules", "energy_low_microjoules", b"energy_low_microjoules", "energy_microjoules", b"energy_microjoules", "input_tokens", b"input_tokens", "interval_start_time", b"interval_start_time", "key_id", b"key_id", "model", b"model", "organisation", b"organisation", "outcome", b"outcome", "output_tokens", b"output_tokens", "provider", b"provider", "reasoning_tokens", b"reasoning_tokens", "request_count", b"request_count", "saved_carbon_micrograms", b"saved_carbon_micrograms", "saved_cost_nano_usd", b"saved_cost_nano_usd", "saved_energy_microjoules", b"saved_energy_microjoules", "team", b"team", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_key_id", b"_key_id", "_model", b"_model", "_organisation", b"_organisation", "_outcome", b"_outcome", "_provider", b"_provider", "_team", b"_team", "_zone", b"_zone", "attempt_count", b"attempt_count", "cache_hit_count", b"cache_hit_count", "cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_input_tokens", b"cached_input_tokens", "carbon_micrograms", b"carbon_micrograms", "cost_nano_usd", b"cost_nano_usd", "energy_high_microjoules", b"energy_high_microjoules", "energy_low_microjoules", b"energy_low_microjoules", "energy_microjoules", b"energy_microjoules", "gateway_energy_microjoules", b"gateway_energy_microjoules", "input_audio_tokens", b"input_audio_tokens", "input_tokens", b"input_tokens", "interval_start_time", b"interval_start_time", "key_id", b"key_id", "model", b"model", "organisation", b"organisation", "outcome", b"outcome", "output_audio_tokens", b"output_audio_tokens", "output_tokens", b"output_tokens", "provider", b"provider", "reasoning_tokens", b"reasoning_tokens", "request_count", b"request_count", "saved_carbon_micrograms", b"saved_carbon_micrograms", "saved_cost_nano_usd", b"saved_cost_nano_usd", "saved_energy_microjoules", b"saved_energy_microjoules", "team", b"team", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__key_id: _TypeAlias = _typing.Literal["key_id"]  # noqa: Y015
     _WhichOneofArgType__key_id: _TypeAlias = _typing.Literal["_key_id", b"_key_id"]  # noqa: Y015
