@@ -1,11 +1,11 @@
-"""What every test has: a guard against the network beyond loopback, and the two stores of the books."""
+"""What every test has: a guard against the network beyond loopback, the two stores of the books, and how often it may fail."""
 
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -13,6 +13,34 @@ from services.ledger.engines import Place
 from tests import postgresql
 
 _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
+# Tests in these folders talk to servers, and may fail once; so many of a whole run (docs/adr/0027).
+SERVED: Final = ("contract", "mesh")
+MOST_RERUNS: Final = 5
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that talks to servers and fails runs a second time, and both are told."""
+    here = Path(__file__).parent
+    for item in items:
+        if any(item.path.is_relative_to(here / folder) for folder in SERVED):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Why each test that had to run again had failed."""
+    for report in terminalreporter.stats.get("rerun", ()):
+        terminalreporter.section(f"failed once: {report.nodeid}")
+        terminalreporter.line(report.longreprtext)
+        for title, text in report.sections:
+            terminalreporter.line(f"{title}:\n{text}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """One stall of the machine is forgiven; a gateway that is often wrong is not."""
+    reporter: pytest.TerminalReporter | None = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and len(reporter.stats.get("rerun", ())) > MOST_RERUNS:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(autouse=True)

@@ -365,7 +365,7 @@ async def test_leaving_closes_the_providers_connection(service: Service, reply: 
 
 async def test_the_callers_deadline_ends_the_call_to_the_provider(service: Service) -> None:
     service.spare.script(hang())
-    raised, _ = await error_of(service.dispatch("spare/small", timeout=0.1))
+    raised, _ = await error_of(service.dispatch("spare/small", timeout=1))
     assert raised.reason == ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED
     await service.spare.calls[0].disconnected.wait()
 

@@ -13,17 +13,7 @@ from tests.mesh.gateway import ONE_PROCESS, PROCESSES, RUNNING, Gateway, provide
 
 # One call at each provider, and no breaker: what fails in one test is not to be held against the next.
 POLICY = "[retry]\nattempts = 1\n[breaker]\nfailures = 10000\nminimum_calls = 1000000\n"
-# Tests of a whole run that may fail once (docs/adr/0027).
-MOST_RERUNS: Final = 3
 LAST_WORDS: Final = 6000
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test of this folder that fails runs a second time, and both are told."""
-    here = Path(__file__).parent
-    for item in items:
-        if item.path.is_relative_to(here):
-            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -33,23 +23,6 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     if report.failed:
         report.sections += [(f"gateway at {each.url}", each.text[-LAST_WORDS:]) for each in RUNNING]
     return report
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Why each test that had to run again had failed."""
-    for report in terminalreporter.stats.get("rerun", ()):
-        terminalreporter.section(f"failed once: {report.nodeid}")
-        terminalreporter.line(report.longreprtext)
-        for title, text in report.sections:
-            terminalreporter.line(f"{title}:\n{text}")
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """One stall of the machine is forgiven; a gateway that is often wrong is not."""
-    reporter: pytest.TerminalReporter | None = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None and len(reporter.stats.get("rerun", ())) > MOST_RERUNS:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
