@@ -36,9 +36,10 @@ from services.runtime.mesh import Mesh
 from services.runtime.settings import SettingsError
 
 log = logs.get(__name__)
-# Texts that the gate has taken apart, at a kilobyte each: taking one apart costs a third of a millisecond, comparing two next to nothing.
+# Texts that the gate has taken apart, at a kilobyte each: taking one apart costs a fifth of a millisecond, comparing two next to nothing.
 _ANALYSES = 16_384
 _analyse = lru_cache(_ANALYSES)(gate.analyse)
+_numerals = lru_cache(_ANALYSES)(gate.numerals)
 
 
 @asynccontextmanager
@@ -76,6 +77,8 @@ def _store(own: CacheSettings, embedder: Embedder | None) -> MilvusStore:
 
 def refusing_rule(asked: str, kept: str) -> str | None:
     """The gate's rule by which the answer to one text must not serve the other; None when it may."""
+    if gate.differ_in_numbers_only(_numerals(asked), _numerals(kept)):
+        return str(gate.Rule.NUMBER)
     rule = gate.compare(_analyse(asked), _analyse(kept))
     return None if rule is None else str(rule)
 

@@ -71,7 +71,9 @@ class Search:
         cosines = self._cosines(rows)
         least = np.partition(cosines, -self.most)[-self.most] if len(rows) >= self.most else self.floor
         # What was not compared is below them, unless its bound says otherwise.
-        others = np.setdiff1d(np.flatnonzero(scores >= max(self.floor, float(least)) - _ROUNDING), rows, assume_unique=True)
+        may_be_among = scores >= max(self.floor, float(least)) - _ROUNDING
+        may_be_among[rows] = False
+        others = np.flatnonzero(may_be_among)
         if len(others):
             rows, cosines = np.concatenate([rows, others]), np.concatenate([cosines, self._cosines(others)])
         return _ordered(rows, cosines, self.floor, self.most)

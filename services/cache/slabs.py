@@ -18,7 +18,7 @@ _PLAIN_BLOCKS = 1
 # A vector that costs less to compare than to sketch.
 _LEAST_SKETCHED_DIMENSION = 2 * SKETCH_NUMBERS
 # Numbers in a slab whose search may take longer than others should wait: about two milliseconds, should sketches not help.
-_LONG = 1 << 22
+LONG = 1 << 22
 
 
 class Slab:
@@ -43,7 +43,7 @@ class Slab:
     @property
     def is_long(self) -> bool:
         """Whether a search may take so long that it should not hold anybody up."""
-        return len(self._ids) * self._dimension >= _LONG
+        return len(self._ids) * self._dimension >= LONG
 
     def put(self, entry_id: str, vector: Vectors) -> None:
         row = self._rows.get(entry_id)

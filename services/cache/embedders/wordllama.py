@@ -44,9 +44,11 @@ class WordllamaEmbedder:
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         found = np.empty((len(texts), self.dimension), np.float32)
-        for row, encoding in zip(found, self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False), strict=True):
+        for row, text in zip(found, texts, strict=True):
+            # One by one: a batch would go to other threads, which takes longer than the work.
+            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
             # Their mean, but for its length, which is of no account.
-            np.add.reduce(self._weights.take(encoding.ids, axis=0), axis=0, dtype=np.float32, out=row)
+            np.add.reduce(self._weights.take(ids, axis=0), axis=0, dtype=np.float32, out=row)
         return normalised(found)
 
     async def close(self) -> None:

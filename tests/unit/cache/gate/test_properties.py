@@ -1,11 +1,13 @@
 """What holds of the gate for any text."""
 
+import itertools
+import re
 import string
 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from services.cache.gate import Rule, analyse, compare
+from services.cache.gate import Rule, analyse, compare, differ_in_numbers_only, numerals
 from services.cache.gate.analysis import MAX_CHARS
 from tests.unit.cache.gate.questions import groups
 
@@ -97,3 +99,17 @@ def test_long_texts_of_one_kind_are_taken_apart(piece: str) -> None:
     text = (piece * MAX_CHARS)[:MAX_CHARS]
     assert compare(analyse(text), analyse(text)) is None
     assert analyse(text * 2).plain
+
+
+def test_texts_that_differ_in_numbers_only_are_refused_as_the_rules_would() -> None:
+    changes = [r"\g<0>7", r"9\g<0>", r"0\g<0>", "12"]
+    for text, change in itertools.product([text for text in QUESTIONS if re.search(r"[0-9]", text)], changes):
+        other = re.sub(r"[0-9]+", change, text)
+        if differ_in_numbers_only(numerals(text), numerals(other)):
+            assert compare(analyse(text), analyse(other)) is not None, (text, other)
+
+
+def test_what_may_mean_the_same_number_is_left_to_the_rules() -> None:
+    assert differ_in_numbers_only(numerals("Order 17 of 3"), numerals("Order 18 of 3"))
+    for one, other in [("6 and 7", "7 and 6"), ("at 7 pm", "at 07 pm"), ("three cats", "3 cats"), ("1,000 cats", "1000 cats")]:
+        assert not differ_in_numbers_only(numerals(one), numerals(other))

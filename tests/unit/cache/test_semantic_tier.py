@@ -1,0 +1,83 @@
+"""What the semantic tier does, and what it leaves undone."""
+
+import threading
+
+import pytest
+
+from joulegate.cache.v1 import cache_service_pb2 as pb
+from services.cache.brake import Brake
+from services.cache.counts import Counts
+from services.cache.embedding_queue import EmbeddingQueue
+from services.cache.hot_index import HotIndex
+from services.cache.lessons import Lessons
+from services.cache.mirror import Mirror
+from services.cache.nearest import Found, Search
+from services.cache.semantic_tier import Bounds, SemanticTier
+from tests.unit.cache.memory_store import MemoryStore
+from tests.unit.cache.samples import HeldClock, kept, key
+from tests.unit.cache.test_embedding_queue import PATIENCE_S, Scripted
+
+SCOPE = b"s" * 32
+NEAR, NEARER, FAR = "how do I reset my password", "how do I reset my password now", "boil an egg"
+
+
+class Tier:
+    """A tier over a hash embedder, with a gate that refuses whatever is not the same and tells what it was asked."""
+
+    def __init__(self) -> None:
+        clock = HeldClock()
+        self.counts, self.index, self.embedder = Counts(), HotIndex(100_000, 1 << 30), Scripted(is_remote=False)
+        self.compared: list[tuple[str, str]] = []
+        lessons = Lessons(self.index, Mirror(MemoryStore(), self.index, self.counts, clock), Brake(0.02), clock)
+        queue = EmbeddingQueue(self.embedder, PATIENCE_S, self.counts, clock)
+        self.tier = SemanticTier(queue, "hash", self.index, self._gate, lessons, 0.5, 8, self.counts)
+
+    def _gate(self, asked: str, kept: str) -> str | None:
+        self.compared.append((asked, kept))
+        return None if asked == kept else "words"
+
+    async def store(self, number: int, text: str) -> None:
+        wording = await self.tier.kept_wording(key(number), pb.Wording(scope=SCOPE, text=text))
+        assert wording is not None
+        self.index.put(kept(number, wording=wording))
+
+    async def find(self, text: str) -> str | None:
+        found = await self.tier.find(key(), pb.Wording(scope=SCOPE, text=text), lambda: 0, None, Bounds())
+        return None if found.kept is None else found.kept.entry_id
+
+
+async def test_a_miss_is_embedded_once_and_taken_apart_only_for_who_is_near() -> None:
+    tier = Tier()
+    assert await tier.find(NEAR) is None
+    await tier.store(1, NEAR)
+    assert await tier.find(FAR) is None
+    await tier.store(2, FAR)
+    # Nobody was near: the gate knows nothing of any of them.
+    assert tier.compared == []
+    assert tier.embedder.batches == [[NEAR], [FAR]]
+    assert await tier.find(NEARER) is None
+    assert tier.compared == [(NEARER, NEAR)]
+    assert tier.counts.rejects == {"words": 1}
+    assert await tier.find(NEAR) == kept(1).entry_id
+
+
+async def test_a_large_scope_is_searched_aside_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    tier = Tier()
+    for number in range(300):
+        await tier.store(number, f"how do I reset my password {number}")
+    here, threads, run = threading.current_thread(), [], Search.run
+
+    def watched(search: Search) -> Found:
+        threads.append(threading.current_thread())
+        return run(search)
+
+    monkeypatch.setattr(Search, "run", watched)
+    asked = "how do I reset my password 77"
+    found = await tier.find(asked)
+    assert found == kept(77).entry_id
+    assert threads == [here]
+    refused = dict(tier.counts.rejects)
+    monkeypatch.setattr("services.cache.slabs.LONG", 300 * 64)
+    assert await tier.find(asked) == found
+    assert threads[1] is not here
+    assert tier.counts.rejects == refused
