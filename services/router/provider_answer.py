@@ -68,6 +68,8 @@ class ProviderAnswer:
         self._pending: dispatch_pb.DispatchResponse | None = None
         self._completion: chat_pb2.ChatCompletion | None = None
         self._chunks: list[chat_pb2.ChatCompletionChunk] = []
+        # As the provider says it bills it.
+        self._reported_cost: int | None = None
         self._usage: chat_pb2.Usage | None = None
         self._finished: dispatch_pb.Finished | None = None
         # Why the provider's call ended. Whoever reads the batches may tell the client by a last event and then leave without an error.
@@ -175,6 +177,8 @@ class ProviderAnswer:
 
     def _note(self, events: Events) -> None:
         for event in events:
+            if event.HasField("reported_cost_nano_usd"):
+                self._reported_cost = event.reported_cost_nano_usd
             if event.HasField("chunk"):
                 chunk = event.chunk
                 self._chunks.append(chunk)
@@ -249,6 +253,8 @@ class ProviderAnswer:
             outcome=outcome,
             tokens=counts or self._counted(),
         )
+        if self._reported_cost is not None:
+            attempt.reported_cost_nano_usd = self._reported_cost
         if finished is not None and finished.HasField("measured_energy_microjoules"):
             attempt.measured_energy_microjoules = finished.measured_energy_microjoules
             attempt.measured_energy_boundary = finished.measured_energy_boundary

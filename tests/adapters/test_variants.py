@@ -13,6 +13,7 @@ from services.dispatch.adapters.base import WireRequest
 from services.dispatch.adapters.openai import OpenAIAdapter
 from services.dispatch.adapters.variants import VARIANTS
 from services.dispatch.failure import Failure, Kind
+from services.wire.openai import encode_chunk, encode_completion
 from tests.adapters.reading import read, request_of
 from tests.fakes.openai_upstream import chunk, completion_json, event, usage_json
 
@@ -283,3 +284,40 @@ def test_no_value_in_the_vendors_own_places_does_harm(reasoning: Any, content: A
     chunks, failure = stream(event(said))
     is_over = bool(chunks) and bool(chunks[0].choices[0].finish_reason or chunks[0].choices[0].extra_json)
     assert is_over or failure is not None
+
+
+@pytest.mark.parametrize(
+    ("vendor", "beside", "nano_usd"),
+    [
+        ("openrouter", {"cost": 0.00014}, 140_000),
+        ("openrouter", {"cost": 0}, 0),
+        ("openrouter", {"cost": 0.95, "cost_details": {"upstream_inference_cost": 19}, "is_byok": False}, 950_000_000),
+        ("openrouter", {"cost": 0.95, "cost_details": {"upstream_inference_cost": 19}, "is_byok": True}, 19_950_000_000),
+        ("openrouter", {"cost": 0.95, "is_byok": True}, None),
+        ("xai", {"cost_in_usd_ticks": 37_756_000}, 3_775_600),
+        # Nobody knows what a member of that name means elsewhere.
+        ("openai", {"cost": 1.0, "cost_in_usd_ticks": 1}, None),
+        ("openrouter", {}, None),
+        ("openrouter", {"cost": None}, None),
+        ("openrouter", {"cost": -1}, None),
+        ("openrouter", {"cost": True}, None),
+        ("openrouter", {"cost": "1"}, None),
+        ("openrouter", {"cost": 1e300}, None),
+        ("xai", {"cost_in_usd_ticks": [1]}, None),
+    ],
+)
+def test_what_a_vendor_bills_is_read_and_its_own_word_for_it_left_in_place(
+    vendor: str, beside: dict[str, Any], nano_usd: int | None
+) -> None:
+    usage = usage_json() | beside
+    adapter = OpenAIAdapter(VARIANTS[vendor])
+    end = {"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": usage}
+    whole_body = [json.dumps(completion_json("x") | {"usage": usage}).encode()]
+    for request, body, kind in (({}, whole_body, "application/json"), ({"stream": True}, [event(end) + DONE], SSE)):
+        events, failure = read(adapter, request_of(request), body, kind)
+        assert failure is None
+        last = events[-1]
+        answer = last.chunk if kind == SSE else last.completion
+        assert (last.reported_cost_nano_usd if last.HasField("reported_cost_nano_usd") else None) == nano_usd
+        encoded = encode_chunk(answer) if isinstance(answer, chat_pb2.ChatCompletionChunk) else encode_completion(answer)
+        assert json.loads(encoded)["usage"] == usage

@@ -2,11 +2,13 @@
 
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from services.dispatch.vendors import VENDORS, Vendor
 from tests.fakes.dialects import DIALECTS
+from tests.fakes.openai_upstream import chunk, completion, event, stream, usage_json
 from tests.fakes.upstream import Upstream, answer
 from tests.mesh.asking import CHAT, http_client, question
 from tests.mesh.gateway import PROCESSES, running
@@ -50,3 +52,14 @@ async def test_each_vendor_is_called_as_its_own_sdk_calls_it(tmp_path: Path) -> 
             assert httpx.Headers(call.headers)[header] == form.format(f"key-of-{name}")
         rows = await gateway.entries()
         assert {row["provider"] for row in rows} == set(fakes)
+        assert {row["cost_basis"] for row in rows} == {"COST_BASIS_FREE", "COST_BASIS_UNKNOWN"}
+        for wants_stream in (False, True):
+            usage: dict[str, Any] = usage_json() | {"cost": 0.00014}
+            ending = event({"id": "chatcmpl-1", "choices": [], "usage": usage})
+            fakes["openrouter"][1].script(
+                stream("Hi", chunk({}, finish="stop"), ending, finish=None, usage=False) if wants_stream else completion("Hi", usage=usage)
+            )
+            response = await http.post(CHAT, json=question(model="openrouter/m", stream=wants_stream))
+            [row] = await gateway.settled_entries(response.headers["x-request-id"])
+            assert (row["cost_nano_usd"], row["cost_basis"], row["reported_cost_nano_usd"]) == (140_000, "COST_BASIS_REPORTED", 140_000)
+            assert row["list_cost_nano_usd"] not in (0, 140_000)

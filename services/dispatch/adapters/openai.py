@@ -11,6 +11,7 @@ from typing import Any
 from joulegate.chat.v1 import chat_pb2
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from services.dispatch.adapters.base import Reply, StreamDecoder, WireRequest
+from services.dispatch.adapters.bills import BilledDecoder
 from services.dispatch.adapters.bodies import WholeDecoder, json_or_none, listed, plain_text, sse_events, word
 from services.dispatch.adapters.spelling import beside, read_message, read_reason, read_usage, spell_request, usage_of
 from services.dispatch.adapters.variants import OPENAI, Variant
@@ -54,9 +55,10 @@ class OpenAIAdapter:
 
     def decoder(self, request: chat_pb2.ChatRequest, reply: Reply) -> StreamDecoder:
         # Some answer with JSON although a stream was asked for.
-        if not request.stream or "json" in reply.content_type:
-            return WholeDecoder(_completion)
-        return _ChunkDecoder(request.n or 1)
+        is_whole = not request.stream or "json" in reply.content_type
+        decoder = WholeDecoder(_completion) if is_whole else _ChunkDecoder(request.n or 1)
+        bill = self._variant.bill
+        return decoder if bill is None else BilledDecoder(decoder, bill)
 
     def decode_error(self, status: int, body: bytes) -> Failure:
         said = plain_text(body) or f"HTTP {status}"

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from services.dispatch.adapters import bills
+from services.dispatch.adapters.bills import Bill
+
 
 @dataclass(frozen=True, slots=True)
 class Variant:
@@ -25,6 +28,8 @@ class Variant:
     # What an assistant's message calls its reasoning: a member's name, or `thinking` for parts of its content.
     reasoning: str = "reasoning_content"
     models_path: str = "/models"
+    # Reads of its usage what it bills.
+    bill: Bill | None = None
 
 
 OPENAI: Final = Variant()
@@ -67,7 +72,7 @@ VARIANTS: Final[Mapping[str, Variant]] = {
     "github": Variant("GitHub Models", models_path="/../catalog/models"),
     "groq": Variant("Groq's API", reasoning="reasoning"),
     "mistral": _MISTRAL,
-    "openrouter": Variant("OpenRouter", reasoning="reasoning"),
+    "openrouter": Variant("OpenRouter", reasoning="reasoning", bill=bills.openrouter),
     "together": Variant("Together's API", renamed={"max_completion_tokens": "max_tokens"}, has_developer_role=False, reasoning="reasoning"),
-    "xai": Variant("xAI's API"),
+    "xai": Variant("xAI's API", bill=bills.xai),
 }

@@ -919,6 +919,9 @@ class ChatEvent(_message.Message):
 
     COMPLETION_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
+    REPORTED_COST_NANO_USD_FIELD_NUMBER: _builtins.int
+    reported_cost_nano_usd: _builtins.int
+    """What the provider says it bills for the answer, in billionths of a US dollar. With the usage; unset when it does not say."""
     @_builtins.property
     def completion(self) -> Global___ChatCompletion: ...
     @_builtins.property
@@ -928,13 +931,19 @@ class ChatEvent(_message.Message):
         *,
         completion: Global___ChatCompletion | None = ...,
         chunk: Global___ChatCompletionChunk | None = ...,
+        reported_cost_nano_usd: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "completion", b"completion", "event", b"event"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reported_cost_nano_usd", b"_reported_cost_nano_usd", "chunk", b"chunk", "completion", b"completion", "event", b"event", "reported_cost_nano_usd", b"reported_cost_nano_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "completion", b"completion", "event", b"event"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reported_cost_nano_usd", b"_reported_cost_nano_usd", "chunk", b"chunk", "completion", b"completion", "event", b"event", "reported_cost_nano_usd", b"reported_cost_nano_usd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__reported_cost_nano_usd: _TypeAlias = _typing.Literal["reported_cost_nano_usd"]  # noqa: Y015
+    _WhichOneofArgType__reported_cost_nano_usd: _TypeAlias = _typing.Literal["_reported_cost_nano_usd", b"_reported_cost_nano_usd"]  # noqa: Y015
     _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["completion", "chunk"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reported_cost_nano_usd) -> _WhichOneofReturnType__reported_cost_nano_usd | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___ChatEvent: _TypeAlias = ChatEvent  # noqa: Y015
