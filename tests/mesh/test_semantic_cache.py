@@ -1,6 +1,8 @@
 """Other words of the same question, through the whole gateway: who may have whose answer, how it is told, and what keeps words apart."""
 
 import asyncio
+import dataclasses
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -216,6 +218,46 @@ async def test_no_tenant_ever_sees_what_was_said_to_another(http: httpx.AsyncCli
                 assert f"secret-{tenant}-{number}" in everything
                 seen = everything + str(hit.headers)
                 assert not [other for other in tenants if other != tenant and other in seen]
+
+
+async def held_at_provider(http: httpx.AsyncClient, lab: OpenAIUpstream, body: dict[str, Any], tenant: str) -> tuple[httpx.Response, float]:
+    """A tenant's answer, with the milliseconds that its provider took, during which somebody else is served from the cache."""
+    calls, may_answer = len(lab.calls), asyncio.Event()
+    lab.script(dataclasses.replace(completion("its own"), before=[may_answer]))
+    asking = asyncio.create_task(http.post(CHAT, json=body, headers={"authorization": f"Bearer {tenant}"}))
+    await lab.arrived(calls + 1)
+    began = time.monotonic()
+    assert (await if_cached(http, question(ASKED), authorization="Bearer has-it")).status_code == 200
+    held_ms = (time.monotonic() - began) * 1e3
+    may_answer.set()
+    return await asking, held_ms
+
+
+async def test_nothing_that_is_said_of_an_answer_tells_that_another_tenant_has_it(http: httpx.AsyncClient, lab: OpenAIUpstream) -> None:
+    """Not its headers, not its fields, and not the time that it says it took: that is a provider's, and never a cache's."""
+    await keep(http, lab, question(ASKED), "what another has", authorization="Bearer has-it")
+    told = []
+    for number, text in enumerate(("What was never asked by anybody?", ASKED, REWORDED)):
+        response, held_ms = await held_at_provider(http, lab, question(text), f"has-it-not-{number}")
+        assert said(response) == "its own"
+        assert response.json()["x-gateway"]["latency_ms"] >= round(held_ms, 1) - 0.1
+        status = {name: response.headers.get(f"x-joulegate-cache{name}") for name in ("", "-similarity", "-entry")}
+        told.append((sorted(response.headers), sorted(response.json()["x-gateway"]), response.json()["x-gateway"]["cache_hit"], status))
+    assert told[0] == told[1] == told[2]
+    assert told[0][2:] == (False, {"": "miss", "-similarity": None, "-entry": None})
+
+
+async def test_an_answer_on_its_way_to_one_tenant_is_not_shared_with_another(http: httpx.AsyncClient, lab: OpenAIUpstream) -> None:
+    text, may_answer, calls = "What is on its way to somebody?", asyncio.Event(), len(lab.calls)
+    lab.script(*(dataclasses.replace(completion("on its way"), before=[may_answer]) for _ in range(2)))
+    asking = [
+        asyncio.create_task(http.post(CHAT, json=question(text), headers={"authorization": f"Bearer on-its-way-{number}"}))
+        for number in range(2)
+    ]
+    # One call would not do: the second would wait for the first.
+    await lab.arrived(calls + 2)
+    may_answer.set()
+    assert [response.headers["x-joulegate-cache"] for response in await asyncio.gather(*asking)] == ["miss", "miss"]
 
 
 async def test_answer_that_a_provider_gives_otherwise_serves_other_words_no_more(

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -31,6 +32,21 @@ class CacheProcess:
     async def keep(self, number: int, tenant: str = "acme") -> None:
         entry = answer(f"{tenant} {number} " + "x" * (70_000 if number % 10 == 0 else 100))
         await self.stub.Store(pb.StoreRequest(key=key(number, tenant), entry=entry), timeout=10)
+
+    async def keep_worded(self, number: int) -> None:
+        wording = pb.Wording(scope=bytes(32), text=f"How do I boil {number} potatoes?")
+        await self.stub.Store(pb.StoreRequest(key=key(number), entry=answer(f"answer {number}"), wording=wording), timeout=10)
+
+    async def text_by_other_words(self, number: int) -> str | None:
+        wording = pb.Wording(scope=bytes(32), text=f"How can I boil {number} potatoes?")
+        found = await self.stub.LookUp(pb.LookUpRequest(key=key(1000 + number), wording=wording), timeout=10)
+        return found.entry.completion.choices[0].message.text if found.tier == pb.TIER_SEMANTIC else None
+
+    async def faulty(self) -> None:
+        """Waits until its store has failed it."""
+        async with asyncio.timeout(30):
+            while (await self.stats()).fault_count == 0:
+                await asyncio.sleep(0.01)
 
     async def settle(self) -> None:
         """An invalidation is acknowledged when the store has applied it, and with it all that was queued."""
@@ -182,9 +198,26 @@ async def test_unusable_folder_costs_durability_but_no_answer(tmp_path: Path) ->
     (tmp_path / "cache.db").write_text("a file where a folder should be")
     async with running(tmp_path) as cache:
         await cache.keep(1)
+        await cache.keep_worded(2)
+        await cache.faulty()
         assert (await cache.text_at(1) or "").startswith("acme 1 ")
-        assert await cache.text_at(2) is None
-        async with asyncio.timeout(30):
-            while (await cache.stats()).fault_count == 0:
-                pass
+        assert await cache.text_by_other_words(2) == "answer 2"
+        assert await cache.text_at(3) is None
         assert await cache.end(signal.SIGTERM) == 0
+
+
+async def test_full_disk_costs_no_answer_and_is_made_good_once_there_is_room(tmp_path: Path) -> None:
+    async with running(tmp_path) as cache:
+        await cache.ready()
+        # No file may grow: what is written fails as on a full disk.
+        resource.prlimit(cache.process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        for number in range(1, 20):
+            await cache.keep_worded(number)
+        await cache.faulty()
+        assert [await cache.text_by_other_words(number) for number in range(1, 20)] == [f"answer {number}" for number in range(1, 20)]
+        assert await cache.text_by_other_words(20) is None
+        resource.prlimit(cache.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert await cache.end(signal.SIGTERM) == 0
+    async with running(tmp_path) as cache:
+        await cache.ready()
+        assert [await cache.text_by_other_words(number) for number in range(1, 20)] == [f"answer {number}" for number in range(1, 20)]
