@@ -61,6 +61,9 @@ PROVIDER_KEYS: Final = {
     "models": "Names of its models. Without them they are asked of the provider, every minute.",
     "zone": "Where its machines draw their power: an ISO 3166 alpha-3 code or a region of AWS, Google Cloud or Azure. Else: as its address "
     "says, the vendor's home, the world's average.",
+    "declared_watts": "What its machine draws while it works, where nothing counts it: requests that run at the same time share it. See "
+    "[energy.md](energy.md#stated-watts).",
+    "measured": "Whether the counters of `ENERGY_COUNTERS` are of its machine. Default: whether its address is this machine's.",
     "timeouts": "See below.",
     "limits": "How many calls it takes; see below. What its answers say of limits is kept to in any case.",
     "breaker": "As `[breaker]` below, for this provider alone.",
@@ -152,6 +155,7 @@ timeouts = { connect = 5, first_byte = 30, idle = 30, total = 600 }
 limits = { requests_per_second = 10, requests_per_minute = 200, tokens_per_minute = 100000 }
 breaker = { failures = 10, open_seconds = 5 }
 variant = "openai"
+measured = true
 
 [providers.work]
 kind = "azure"
@@ -159,6 +163,11 @@ base_url = "https://work.openai.azure.com"
 api_key_env = "WORK_API_KEY"
 api_version = "v1"
 deployments = { "gpt-4o" = "gpt-4o-for-all" }
+
+[providers.box]
+kind = "ollama"
+base_url = "http://10.0.0.7:11434"
+declared_watts = 250
 
 [[models]]
 provider = "lab"

@@ -19,7 +19,7 @@ from services.dispatch.attempts import Attempts
 from services.dispatch.backend import Backend
 from services.dispatch.breaker import Breakers
 from services.dispatch.catalog import read_catalog
-from services.dispatch.counters import POWERCAP, CountersError, open_counters
+from services.dispatch.counters import POWERCAP, CountersError, DeclaredWatts, open_counters
 from services.dispatch.demo import DemoBackend
 from services.dispatch.dialects import adapter_for
 from services.dispatch.features import capabilities
@@ -49,10 +49,11 @@ async def build(settings: DispatchSettings, mesh: Mesh) -> AsyncIterator[None]:
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(upstream.pool())
-        metering = _metering(settings)
-        if metering is not None:
+        counted = _metering(settings)
+        meterings = [_metering_of(spec, counted, clock) for spec in catalog.providers]
+        for metering in {each for each in (counted, *meterings) if each is not None}:
             await stack.enter_async_context(_background(metering.run()))
-        roster = Roster(_provider(spec, session, clock, metering) for spec in catalog.providers)
+        roster = Roster(_provider(spec, session, clock, metering) for spec, metering in zip(catalog.providers, meterings, strict=True))
         attempts = Attempts(roster, catalog.retry, clock, random.random)
         servicer = DispatchServicer(attempts, roster, mesh.draining, mesh.own_cpu("dispatch"), mesh.tracing.outgoing_headers)
         pb_grpc.add_DispatchServiceServicer_to_server(servicer, mesh.registry)
@@ -77,6 +78,16 @@ def _metering(settings: DispatchSettings) -> Metering | None:
     return Metering(found, EnergyBoundary.ENERGY_BOUNDARY_IT if is_machine else EnergyBoundary.ENERGY_BOUNDARY_GPU)
 
 
+def _metering_of(spec: ProviderSpec, counted: Metering | None, clock: Clock) -> Metering | None:
+    """What tells the energy of a provider's answers; None for nothing. Raises SettingsError where counters are meant that are not read."""
+    if spec.declared_watts:
+        return Metering([DeclaredWatts(spec.declared_watts, clock.monotonic)], EnergyBoundary.ENERGY_BOUNDARY_IT, is_declared=True)
+    if spec.is_measured and counted is None:
+        raise SettingsError([f"[providers.{spec.name}]: measured = true needs ENERGY_COUNTERS"])
+    is_here = is_this_machine(spec.base_url) if spec.is_measured is None else spec.is_measured
+    return counted if spec.kind != DEMO and is_here else None
+
+
 def _provider(spec: ProviderSpec, session: aiohttp.ClientSession, clock: Clock, metering: Metering | None) -> Provider:
     backend: Backend
     limiter = None
@@ -98,7 +109,7 @@ def _provider(spec: ProviderSpec, session: aiohttp.ClientSession, clock: Clock, 
         capabilities=said,
         limiter=limiter,
         timeout_s=spec.timeouts.first_byte_s,
-        metering=metering if spec.kind != DEMO and is_this_machine(spec.base_url) else None,
+        metering=metering,
     )
 
 

@@ -153,18 +153,19 @@ class Attempt:
         if batch.is_last:
             finished = pb.Finished(elapsed=duration(elapsed))
             if (measured := self._measured()) is not None:
-                finished.measured_energy_microjoules, finished.measured_energy_boundary = measured
+                finished.measured_energy_microjoules, finished.measured_energy_boundary, finished.is_energy_declared = measured
             self._succeed(elapsed)
         return pb.DispatchResponse(selected=selected, events=batch.events, finished=finished)
 
-    def _measured(self) -> tuple[int, EnergyBoundary.ValueType] | None:
-        """Ends its share: what it took in microjoules, and of what. None when nobody counts, and once it has been told."""
+    def _measured(self) -> tuple[int, EnergyBoundary.ValueType, bool] | None:
+        """Ends its share: what it took in microjoules, of what, and whether that is only stated. None when nobody counts, and once it has
+        been told."""
         share, self._share = self._share, None
         metering = self._provider.metering
         if share is None or metering is None:
             return None
         microjoules = metering.end(share)
-        return None if microjoules is None else (microjoules, metering.boundary)
+        return None if microjoules is None else (microjoules, metering.boundary, metering.is_declared)
 
     def _saw_first_event(self, elapsed: float, *, is_whole: bool) -> None:
         self._first_event_s = elapsed

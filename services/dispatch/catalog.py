@@ -29,9 +29,11 @@ PROVIDER_KEYS: Final = frozenset(
         "api_version",
         "base_url",
         "breaker",
+        "declared_watts",
         "deployments",
         "kind",
         "limits",
+        "measured",
         "models",
         "timeouts",
         "variant",
@@ -39,6 +41,8 @@ PROVIDER_KEYS: Final = frozenset(
     }
 )
 MAX_WEIGHT: Final = 1000
+# A rack full of machines.
+MAX_WATTS: Final = 100_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _VERSION = re.compile(r"[A-Za-z0-9.-]+")
 
@@ -158,6 +162,10 @@ class _Reader:
         if variant not in VARIANTS:
             table.problem(f"variant must be one of {', '.join(sorted(VARIANTS))}")
         deployments = base.deployments or table.texts("deployments") or {}
+        watts = table.number("declared_watts", 0.0, MAX_WATTS) if table.has("declared_watts") else 0.0
+        is_measured = table.boolean("measured")
+        if watts and is_measured:
+            table.problem("say either declared_watts or measured: watts are stated where nothing counts them")
         return replace(
             base,
             name=name,
@@ -173,6 +181,8 @@ class _Reader:
             variant=variant,
             api_version=base.api_version or version or "",
             deployments=deployments,
+            declared_watts=watts,
+            is_measured=is_measured,
         )
 
     def _bare(self, kind: str) -> ProviderSpec:

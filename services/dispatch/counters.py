@@ -1,7 +1,7 @@
 """The machine's own energy counters: Linux's powercap files (RAPL: processors and memory), and NVIDIA's through NVML."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -20,6 +20,22 @@ class Counters(Protocol):
     def read(self) -> int:
         """Microjoules since the last reading, or since they were opened. Raises CountersError."""
         ...
+
+
+class DeclaredWatts:
+    """A machine that is stated to draw so much while it works; `now` gives monotonic seconds."""
+
+    def __init__(self, watts: float, now: Callable[[], float]) -> None:
+        self._watts = watts
+        self._now = now
+        self._since = now()
+        self._told = 0
+
+    def read(self) -> int:
+        # All that there was less what was told: what is lost by rounding is found again.
+        total = int((self._now() - self._since) * self._watts * 1e6)
+        told, self._told = total - self._told, total
+        return told
 
 
 class Powercap:

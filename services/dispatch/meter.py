@@ -41,6 +41,10 @@ class Meter:
         self.idle_microjoules = 0
         self.shared_microjoules = 0
 
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._shares)
+
     def begin(self, prompt_tokens: int) -> Share:
         """A request that is in flight from now on."""
         share = Share(prompt_tokens)

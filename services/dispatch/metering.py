@@ -16,11 +16,15 @@ SLICE_S: Final = 0.1
 
 
 class Metering:
-    """One machine's counters, and who is answerable for them. Counters that fail are said once and end it: rows then have estimates."""
+    """One machine's counters, and who is answerable for them. Counters that fail are said once and end it: rows then have estimates.
 
-    def __init__(self, counters: Sequence[Counters], boundary: EnergyBoundary.ValueType) -> None:
+    What is stated of a machine holds for the time that it works: then nothing is idle, and nothing is told as measured.
+    """
+
+    def __init__(self, counters: Sequence[Counters], boundary: EnergyBoundary.ValueType, *, is_declared: bool = False) -> None:
         self._counters = counters
         self.boundary = boundary
+        self.is_declared = is_declared
         self.meter = Meter()
         self._is_broken = False
 
@@ -44,6 +48,10 @@ class Metering:
         except CountersError as error:
             self._is_broken = True
             log.error("counters_unreadable", cause=str(error), consequence="energy is estimated")
+            return
+        if self.is_declared:
+            if self.meter.is_busy:
+                self.meter.spend(counted)
             return
         idle = self.meter.idle_microjoules
         self.meter.spend(counted)

@@ -32,3 +32,7 @@ class ProviderSpec:
     # Azure's: the dated API, and the deployment that serves each model.
     api_version: str = ""
     deployments: Mapping[str, str] = field(default_factory=dict)
+    # What its machine is stated to draw while it works; 0: not stated.
+    declared_watts: float = 0.0
+    # Whether the counters are of its machine; None: by its address.
+    is_measured: bool | None = None

@@ -45,6 +45,8 @@ class Told(NamedTuple):
     nano_usd: int | None = None
     microjoules: int | None = None
     boundary: EnergyBoundary.ValueType = EnergyBoundary.ENERGY_BOUNDARY_UNSPECIFIED
+    # What the microjoules rest on.
+    energy_basis: EnergyBasis.ValueType = EnergyBasis.ENERGY_BASIS_MEASURED
 
 
 NOTHING_TOLD: Final = Told()
@@ -104,7 +106,7 @@ class Figurer:
         used, energy_basis, boundary = found.energy.of(usage), found.energy.basis, found.energy.boundary
         estimated = used.point
         if told.microjoules is not None:
-            used, energy_basis, boundary = Energy(*[told.microjoules] * 3), EnergyBasis.ENERGY_BASIS_MEASURED, told.boundary
+            used, energy_basis, boundary = Energy(*[told.microjoules] * 3), told.energy_basis, told.boundary
         grid = self._hours.at(found.grid, unix_s)
         money, place = (cost, basis), (grid.micrograms(used.point), grid.zone)
         return Figures(*money, used, energy_basis, *place, listed, told.nano_usd, boundary, estimated, grid.signal, self.version)

@@ -362,7 +362,8 @@ def _told(attempt: pb.Attempt) -> Told:
     reported = attempt.reported_cost_nano_usd if attempt.HasField("reported_cost_nano_usd") else None
     if not attempt.HasField("measured_energy_microjoules"):
         return NOTHING_TOLD if reported is None else Told(reported)
-    return Told(reported, attempt.measured_energy_microjoules, attempt.measured_energy_boundary)
+    basis = EnergyBasis.ENERGY_BASIS_DECLARED if attempt.is_energy_declared else EnergyBasis.ENERGY_BASIS_MEASURED
+    return Told(reported, attempt.measured_energy_microjoules, attempt.measured_energy_boundary, basis)
 
 
 def _saved(attempt: pb.Attempt, figurer: Figurer, unix_s: float) -> Saved:

@@ -49,7 +49,7 @@ def amounts_now(row: Row, figurer: Figurer) -> Amounts:
     else:
         usage = Usage(*(getattr(row, name) for name in Usage._fields))
         figures = figurer.of_attempt(row.provider, row.model, row.served_model, usage, unix_s, _told(row))
-        if row.energy_basis != EnergyBasis.ENERGY_BASIS_MEASURED:
+        if not _is_energy_told(row):
             figures = without_work(figures, row.outcome, usage)
     carbon = figures.carbon_micrograms
     if row.carbon_signal == CarbonSignal.CARBON_SIGNAL_LIVE_AVERAGE and row.energy_microjoules:
@@ -85,6 +85,13 @@ def _line(provider: str, model: str, each: Comparison) -> str:
 
 
 def _told(row: Row) -> Told:
-    is_measured = row.energy_basis == EnergyBasis.ENERGY_BASIS_MEASURED
-    boundary = EnergyBoundary.ValueType(row.energy_boundary)
-    return Told(row.reported_cost_nano_usd, row.energy_microjoules if is_measured else None, boundary)
+    if not _is_energy_told(row):
+        return Told(row.reported_cost_nano_usd)
+    boundary, basis = EnergyBoundary.ValueType(row.energy_boundary), EnergyBasis.ValueType(row.energy_basis)
+    return Told(row.reported_cost_nano_usd, row.energy_microjoules, boundary, basis)
+
+
+def _is_energy_told(row: Row) -> bool:
+    """Whether the energy is not made of tokens: stated watts are of a machine, stated joules for a token of the meter."""
+    is_by_watts = row.energy_basis == EnergyBasis.ENERGY_BASIS_DECLARED and row.energy_boundary == EnergyBoundary.ENERGY_BOUNDARY_IT
+    return is_by_watts or row.energy_basis == EnergyBasis.ENERGY_BASIS_MEASURED

@@ -258,6 +258,7 @@ class ProviderAnswer:
         if finished is not None and finished.HasField("measured_energy_microjoules"):
             attempt.measured_energy_microjoules = finished.measured_energy_microjoules
             attempt.measured_energy_boundary = finished.measured_energy_boundary
+            attempt.is_energy_declared = finished.is_energy_declared
         return attempt
 
     def _unended_attempt(

@@ -78,6 +78,14 @@ class Table:
             return default
         return value
 
+    def boolean(self, key: str) -> bool | None:
+        """True or false; None when it is not said."""
+        value = self._members.get(key)
+        if value is not None and not isinstance(value, bool):
+            self.problem(f"{self._prefix}{key} must be true or false")
+            return None
+        return value
+
     def number(self, key: str, default: float, most: float, *, may_be_zero: bool = False) -> float:
         """A number above 0, or from 0, to `most`."""
         value = self._members.get(key, default)

@@ -20,7 +20,7 @@ async def test_energy_of_a_model_on_this_machine_is_what_its_counters_counted(tm
     (counter.parent / "max_energy_range_uj").write_text(str(10**12))
     environment = {"ENERGY_COUNTERS": "powercap", "POWERCAP_PATH": str(tmp_path / "powercap")}
     async with OpenAIUpstream() as lab:
-        tables = provider_table("lab", lab.base_url, ["small"])
+        tables = provider_table("lab", lab.base_url, ["small"]) + provider_table("box", lab.base_url, ["stated"]) + "declared_watts = 250\n"
         async with running(tmp_path / "gateway", ONE_PROCESS, tables, **environment) as gateway, http_client(gateway) as http:
             counted = asyncio.Event()
             lab.script(stream("a", counted, "b"), completion("c"))
@@ -39,3 +39,10 @@ async def test_energy_of_a_model_on_this_machine_is_what_its_counters_counted(tm
             whole = await http.post(CHAT, json=question())
             [row] = await gateway.settled_entries(whole.headers["x-request-id"])
             assert (row["energy_basis"], row["energy_microjoules"]) == ("ENERGY_BASIS_MEASURED", 0)
+            # What a machine is stated to draw, for as long as the answer took; counters are not asked for it.
+            lab.script(stream("a", "b"))
+            stated = await http.post(CHAT, json=question(model="stated", stream=True))
+            [row] = await gateway.settled_entries(stated.headers["x-request-id"])
+            assert (row["energy_basis"], row["energy_boundary"]) == ("ENERGY_BASIS_DECLARED", "ENERGY_BOUNDARY_IT")
+            assert 0 < row["energy_microjoules"] == row["energy_low_microjoules"] == row["energy_high_microjoules"]
+            assert row["energy_microjoules"] <= 250 * stated.elapsed.total_seconds() * 1e6

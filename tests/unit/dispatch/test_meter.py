@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from joulegate.ledger.v1.entry_pb2 import EnergyBoundary
 from services.dispatch import counters
 from services.dispatch.addresses import is_this_machine
-from services.dispatch.counters import CountersError, Nvml, Powercap, open_counters
+from services.dispatch.counters import CountersError, DeclaredWatts, Nvml, Powercap, open_counters
 from services.dispatch.meter import Meter, Share
 from services.dispatch.metering import Metering
 
@@ -134,6 +134,34 @@ def test_counters_that_fail_give_no_figures_any_more(tmp_path: Path) -> None:
     file.unlink()
     assert metering.end(after) is None
     assert metering.end(metering.begin(1)) is None
+
+
+def test_stated_watts_are_shared_by_who_is_in_flight_and_nobody_else_draws_them() -> None:
+    now = 50.0
+    metering = Metering([DeclaredWatts(200.0, lambda: now)], EnergyBoundary.ENERGY_BOUNDARY_IT, is_declared=True)
+    now += 1000.0
+    alone = metering.begin(100)
+    now += 1.0
+    beside = metering.begin(100)
+    now += 2.0
+    assert metering.end(alone) == 200_000_000 + 200_000_000
+    now += 0.5
+    assert metering.end(beside) == 200_000_000 + 100_000_000
+    now += 1000.0
+    metering.tick()
+    assert metering.meter.idle_microjoules == 0
+    assert metering.meter.shared_microjoules == 700_000_000
+
+
+@given(st.lists(st.floats(1e-4, 0.3), min_size=1, max_size=50))
+def test_no_part_of_stated_watts_is_lost_by_reading_often(steps: list[float]) -> None:
+    now = 0.0
+    watts = DeclaredWatts(37.7, lambda: now)
+    read = 0
+    for step in steps:
+        now += step
+        read += watts.read()
+    assert abs(read - now * 37.7e6) <= 1
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ ATTEMPTS = [
     attempt(6, measured_energy_microjoules=5_000_000, measured_energy_boundary=EnergyBoundary.ENERGY_BOUNDARY_IT),
     attempt(7, Outcome.OUTCOME_FAILED, tokens=TokenCounts(), measured_energy_microjoules=3),
     attempt(8, Outcome.OUTCOME_TIMED_OUT),
+    attempt(9, measured_energy_microjoules=70, measured_energy_boundary=EnergyBoundary.ENERGY_BOUNDARY_IT, is_energy_declared=True),
 ]
 
 
@@ -69,7 +70,7 @@ def test_other_factors_change_what_rests_on_them_and_nothing_else() -> None:
     assert changed[("r", 3)] == changed[("r", 8)] == changed[("lost", 1)] == (True, True, True)
     # Billed; measured; of another provider; without work; from the cache.
     assert changed[("r", 4)] == (False, True, True)
-    assert changed[("r", 6)] == (True, False, False)
+    assert changed[("r", 6)] == changed[("r", 9)] == (True, False, False)
     assert changed[("r", 2)] == changed[("r", 5)] == changed[("r", 1)] == changed[("h", 0)] == (False, False, False)
 
 
@@ -79,8 +80,8 @@ def test_sums_are_by_provider_and_model_and_all_together() -> None:
         ["provider", "model", "rows"],
         ["anthropic", "claude-sonnet-4-5", "1"],
         ["lab", "nobody-knows", "1"],
-        ["openai", "gpt-4o", "8"],
-        ["all", "", "10"],
+        ["openai", "gpt-4o", "9"],
+        ["all", "", "11"],
     ]
     assert lines[-1][3] == lines[-1][4] == str(sum(row.cost_nano_usd for row in rows_of()))
 

@@ -293,12 +293,17 @@ class Finished(_message.Message):
     MEASURED_ENERGY_MICROJOULES_FIELD_NUMBER: _builtins.int
     MEASURED_ENERGY_BOUNDARY_FIELD_NUMBER: _builtins.int
     CPU_NANOS_FIELD_NUMBER: _builtins.int
+    IS_ENERGY_DECLARED_FIELD_NUMBER: _builtins.int
     measured_energy_microjoules: _builtins.int
-    """Its share of what the machine's counters counted meanwhile. Unset for a provider on another machine, or without counters."""
+    """Its share of what the machine's counters counted meanwhile, or of what its machine is stated to draw. Unset for a provider on another machine,
+    or without counters.
+    """
     measured_energy_boundary: _entry_pb2.EnergyBoundary.ValueType
     """What they count."""
     cpu_nanos: _builtins.int
     """What of dispatch's own processor time falls to a call, in nanoseconds of a core; 0 where the router counts it."""
+    is_energy_declared: _builtins.bool
+    """Whether that energy is by stated watts and the time, and no counter was read."""
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
         """From the call to its end."""
@@ -310,10 +315,11 @@ class Finished(_message.Message):
         measured_energy_microjoules: _builtins.int | None = ...,
         measured_energy_boundary: _entry_pb2.EnergyBoundary.ValueType = ...,
         cpu_nanos: _builtins.int = ...,
+        is_energy_declared: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_measured_energy_microjoules", b"_measured_energy_microjoules", "elapsed", b"elapsed", "measured_energy_microjoules", b"measured_energy_microjoules"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_measured_energy_microjoules", b"_measured_energy_microjoules", "cpu_nanos", b"cpu_nanos", "elapsed", b"elapsed", "measured_energy_boundary", b"measured_energy_boundary", "measured_energy_microjoules", b"measured_energy_microjoules"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_measured_energy_microjoules", b"_measured_energy_microjoules", "cpu_nanos", b"cpu_nanos", "elapsed", b"elapsed", "is_energy_declared", b"is_energy_declared", "measured_energy_boundary", b"measured_energy_boundary", "measured_energy_microjoules", b"measured_energy_microjoules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__measured_energy_microjoules: _TypeAlias = _typing.Literal["measured_energy_microjoules"]  # noqa: Y015
     _WhichOneofArgType__measured_energy_microjoules: _TypeAlias = _typing.Literal["_measured_energy_microjoules", b"_measured_energy_microjoules"]  # noqa: Y015

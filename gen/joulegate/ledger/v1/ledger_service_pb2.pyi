@@ -241,6 +241,7 @@ class Attempt(_message.Message):
     REPORTED_COST_NANO_USD_FIELD_NUMBER: _builtins.int
     MEASURED_ENERGY_MICROJOULES_FIELD_NUMBER: _builtins.int
     MEASURED_ENERGY_BOUNDARY_FIELD_NUMBER: _builtins.int
+    IS_ENERGY_DECLARED_FIELD_NUMBER: _builtins.int
     attempt: _builtins.int
     """Counts from 1. 0 for a cache hit."""
     provider: _builtins.str
@@ -256,9 +257,11 @@ class Attempt(_message.Message):
     reported_cost_nano_usd: _builtins.int
     """As the provider billed it, in billionths of a US dollar. Unset when it did not say."""
     measured_energy_microjoules: _builtins.int
-    """Read from counters where the model runs. Unset when there are none."""
+    """Read from counters where the model runs, or by the watts that its machine is stated to draw. Unset when there are neither."""
     measured_energy_boundary: _entry_pb2.EnergyBoundary.ValueType
     """What they count."""
+    is_energy_declared: _builtins.bool
+    """Whether it is by stated watts."""
     @_builtins.property
     def tokens(self) -> _entry_pb2.TokenCounts: ...
     def __init__(
@@ -275,10 +278,11 @@ class Attempt(_message.Message):
         reported_cost_nano_usd: _builtins.int | None = ...,
         measured_energy_microjoules: _builtins.int | None = ...,
         measured_energy_boundary: _entry_pb2.EnergyBoundary.ValueType = ...,
+        is_energy_declared: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_measured_energy_microjoules", b"_measured_energy_microjoules", "_reported_cost_nano_usd", b"_reported_cost_nano_usd", "measured_energy_microjoules", b"measured_energy_microjoules", "reported_cost_nano_usd", b"reported_cost_nano_usd", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_measured_energy_microjoules", b"_measured_energy_microjoules", "_reported_cost_nano_usd", b"_reported_cost_nano_usd", "attempt", b"attempt", "measured_energy_boundary", b"measured_energy_boundary", "measured_energy_microjoules", b"measured_energy_microjoules", "model", b"model", "outcome", b"outcome", "provider", b"provider", "reported_cost_nano_usd", b"reported_cost_nano_usd", "saved_cost_nano_usd", b"saved_cost_nano_usd", "saved_energy_microjoules", b"saved_energy_microjoules", "served_model", b"served_model", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_measured_energy_microjoules", b"_measured_energy_microjoules", "_reported_cost_nano_usd", b"_reported_cost_nano_usd", "attempt", b"attempt", "is_energy_declared", b"is_energy_declared", "measured_energy_boundary", b"measured_energy_boundary", "measured_energy_microjoules", b"measured_energy_microjoules", "model", b"model", "outcome", b"outcome", "provider", b"provider", "reported_cost_nano_usd", b"reported_cost_nano_usd", "saved_cost_nano_usd", b"saved_cost_nano_usd", "saved_energy_microjoules", b"saved_energy_microjoules", "served_model", b"served_model", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__measured_energy_microjoules: _TypeAlias = _typing.Literal["measured_energy_microjoules"]  # noqa: Y015
     _WhichOneofArgType__measured_energy_microjoules: _TypeAlias = _typing.Literal["_measured_energy_microjoules", b"_measured_energy_microjoules"]  # noqa: Y015
