@@ -1,4 +1,7 @@
-"""Deletes old rows from the front of a chain, and leaves a checkpoint that stands for them."""
+"""Deletes old rows from the front of a chain, and leaves a checkpoint that stands for them.
+
+What is in the rolling window of a budget stays, however old: when a key changes its team, what was spent is made anew from the rows.
+"""
 
 import heapq
 from collections.abc import Iterable, Iterator
@@ -11,17 +14,19 @@ from services.ledger import chain_store
 from services.ledger.booking import sum_of
 from services.ledger.chain import Checkpoint, Head, Link, hash_of
 from services.ledger.records import Row
-from services.ledger.schema import checkpoints, entries, superseded
+from services.ledger.schema import budgets, checkpoints, entries, superseded
+from services.ledger.windows import Window
 
 # Links that go in one transaction, which holds everybody up for so long.
 _AT_ONCE: Final = 2000
 
 
 def prune(connection: sa.Connection, chain: int, before_ns: int, now_ns: int) -> int:
-    """Deletes rows of requests that began earlier, up to the first that did not; how many went.
+    """Deletes rows of requests that began earlier and that no budget needs, up to the first that did not; how many went.
 
     Whoever calls sees to it that no record of their requests comes meanwhile.
     """
+    before_ns = min([before_ns, *_windows_from(connection, now_ns)])
     head = chain_store.locked_head(connection, chain)
     _, deleted = chain_store.start(connection, chain)
     going = list(islice(_old(_links(connection, chain), before_ns), _AT_ONCE))
@@ -43,6 +48,13 @@ def prune(connection: sa.Connection, chain: int, before_ns: int, now_ns: int) ->
     connection.execute(sa.insert(checkpoints).values(chain=chain, link=end.links, hash=end.hash, **values))
     chain_store.set_head(connection, chain, end)
     return len(rows)
+
+
+def _windows_from(connection: sa.Connection, now_ns: int) -> Iterator[int]:
+    """When what the rolling windows of budgets are made of begins: as of now, and for what began when such a window did."""
+    windows = connection.execute(sa.select(budgets.c.window_kind, budgets.c.rolling_s).where(budgets.c.rolling_s > 0).distinct()).all()
+    for window in (Window(*fields) for fields in windows):
+        yield window.oldest(window.oldest(now_ns))
 
 
 def _links(connection: sa.Connection, chain: int) -> Iterator[Link]:

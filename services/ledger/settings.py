@@ -40,7 +40,7 @@ class LedgerSettings:
         "LEDGER_RETENTION_DAYS",
         settings.number(least=32),
         None,
-        "Rows of requests older than so many days are deleted; what they came to stays in the totals. Unset: none.",
+        "Rows of requests older than so many days, and that no budget needs, are deleted; what they came to stays in the totals.",
     )
     unknown_input_usd_per_million: float | None = setting(
         "LEDGER_UNKNOWN_INPUT_USD_PER_MILLION",

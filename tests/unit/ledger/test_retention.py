@@ -9,9 +9,12 @@ import sqlalchemy as sa
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from joulegate.ledger.v1 import ledger_service_pb2 as pb
+from joulegate.ledger.v1.budget_pb2 import BudgetMeasure, BudgetScope, BudgetWindow, OnExhausted
 from services.ledger import prune_store
 from services.ledger.audit import anchor
 from services.ledger.booking import Totals
+from services.ledger.budget_changes import open_budgets
+from services.ledger.budgets import Budget
 from services.ledger.engines import Place, open_engine
 from services.ledger.retention import Retention
 from services.ledger.schema import checkpoints, entries, superseded
@@ -21,6 +24,7 @@ from tests.unit.ledger.test_audit import audited, change
 from tests.unit.ledger.test_store import commit
 
 DAY = 86_400
+TOKENS = BudgetMeasure.BUDGET_MEASURE_TOKENS
 Books = tuple[Writer, Reader]
 
 
@@ -190,3 +194,22 @@ def test_settlement_of_a_deleted_request_is_another_to_the_totals(place: Place, 
     assert commit(writer, again).totals.entry_count == 1
     assert reader.totals()[0].entry_count == totals.entry_count + 1
     assert audited(place).faults == []
+
+
+async def test_what_a_rolling_window_needs_stays_and_budgets_that_are_made_anew_have_spent_the_same(place: Place, books: Books) -> None:
+    writer, reader = books
+    now_ns = on_day(42).ToNanoseconds()
+    everybody, rolling = BudgetScope.BUDGET_SCOPE_GLOBAL, BudgetWindow.BUDGET_WINDOW_ROLLING
+    budget = Budget("first", "", everybody, "", TOKENS, rolling, 36 * DAY, 10**9, OnExhausted.ON_EXHAUSTED_REFUSE, "", True, now_ns, 0)
+    with open_budgets(place, "full") as (budgets, viewer):
+        assert budgets.insert(budget, now_ns)
+        assert await look(writer, Clock(day=42), days=32) == 0
+        # A second one is made of the same rows.
+        assert budgets.insert(budget._replace(budget_id="second"), now_ns)
+        first, second = viewer.views(2, "", now_ns)
+        assert first.spent == second.spent > 0
+        assert audited(place).faults == []
+        # Twice its length after they were booked nobody needs them.
+        assert await look(writer, Clock(day=10 + 73), days=32) > 0
+        assert left(reader) == set()
+        assert audited(place).faults == []
