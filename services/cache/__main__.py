@@ -3,6 +3,7 @@
 import asyncio
 import random
 import sys
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import lru_cache
@@ -26,6 +27,7 @@ from services.cache.lessons import Lessons
 from services.cache.lite_server import StoreInUseError, check_unowned
 from services.cache.milvus_store import MilvusStore
 from services.cache.mirror import Mirror
+from services.cache.removal_watch import RemovalWatch
 from services.cache.semantic_tier import SemanticTier
 from services.cache.servicer import CacheServicer
 from services.cache.settings import CacheSettings
@@ -50,7 +52,8 @@ async def build(own: CacheSettings, mesh: Mesh) -> AsyncIterator[None]:
     index = HotIndex(own.max_entries, own.max_bytes, own.tenant_max_bytes)
     async with AsyncExitStack() as stack:
         embedder = await _embedder(own, counts)
-        mirror = await stack.enter_async_context(Mirror(_store(own, embedder), index, counts, clock, is_warming=own.is_enabled))
+        origin = uuid.uuid4().hex
+        mirror = await stack.enter_async_context(Mirror(_store(own, embedder, origin), index, counts, clock, is_warming=own.is_enabled))
         lessons = Lessons(index, mirror, Brake(own.max_wrong_share), clock)
         semantic = None
         if embedder is not None:
@@ -60,19 +63,21 @@ async def build(own: CacheSettings, mesh: Mesh) -> AsyncIterator[None]:
             semantic = SemanticTier(queue, embedder.fingerprint, index, refusing_rule, lessons, floor, own.top_k, counts)
         shared = None
         if own.milvus_uri is not None and own.is_enabled:
-            shared = SharedReads(_store(own, embedder), own.top_k, counts, clock)
+            shared = SharedReads(_store(own, embedder, origin), own.top_k, counts, clock)
             stack.push_async_callback(shared.close)
         cache = AnswerCache(own, index, mirror, counts, clock, random.random, semantic, shared)
+        if shared is not None:
+            await stack.enter_async_context(RemovalWatch(shared, cache, clock))
         exchange = await stack.enter_async_context(FlightExchange(clock, mesh.draining))
         pb_grpc.add_CacheServiceServicer_to_server(CacheServicer(cache, lessons, exchange), mesh.registry)
         add_FlightServiceServicer_to_server(FlightServicer(exchange), mesh.registry)
         yield
 
 
-def _store(own: CacheSettings, embedder: Embedder | None) -> MilvusStore:
+def _store(own: CacheSettings, embedder: Embedder | None, origin: str) -> MilvusStore:
     if embedder is None:
-        return MilvusStore(own.store_path, own.milvus_uri, own.milvus_token)
-    return MilvusStore(own.store_path, own.milvus_uri, own.milvus_token, embedder.fingerprint, embedder.dimension)
+        return MilvusStore(own.store_path, own.milvus_uri, own.milvus_token, origin=origin)
+    return MilvusStore(own.store_path, own.milvus_uri, own.milvus_token, embedder.fingerprint, embedder.dimension, origin)
 
 
 def refusing_rule(asked: str, kept: str) -> str | None:

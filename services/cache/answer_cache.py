@@ -126,6 +126,14 @@ class AnswerCache:
         await self._mirror.remove(chosen)
         return removed_count
 
+    def forget(self, chosen: EntryFilter) -> None:
+        """Removes from memory what another cache was told to remove: the store knows."""
+        self._mirror.forget(chosen)
+        self._index.remove(chosen)
+        self._show_size()
+        if self._shared is not None:
+            self._shared.note_removal(chosen)
+
     def stats(self) -> pb.GetCacheStatsResponse:
         self._expire()
         self._show_size()

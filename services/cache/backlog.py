@@ -81,10 +81,14 @@ class Backlog:
 
         A queued write that it matches becomes a deletion: the store may hold a predecessor that the filter does not match.
         """
+        self.forget(chosen)
+        self._add_removals({chosen: None})
+
+    def forget(self, chosen: EntryFilter) -> None:
+        """Leaves undone the queued writes that an invalidation matches, of which the store knows already."""
         for entry_id, change in self._changes.items():
             if isinstance(change, Write) and chosen.matches(change.kept):
                 self._changes[entry_id] = Deletion(change.row_ids)
-        self._add_removals({chosen: None})
 
     def supersedes(self, kept: KeptEntry) -> bool:
         """Whether an entry just read from the store is outdated by what the store has yet to be told."""

@@ -1,6 +1,9 @@
 """The durable store: a Milvus collection, embedded (Milvus Lite) or in a cluster. Everything here blocks."""
 
 import logging
+import uuid
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,13 @@ from services.cache.backlog import Batch
 from services.cache.entry_filter import EntryFilter
 from services.cache.kept_entry import KeptEntry, KeptWording, mark
 from services.cache.lite_server import LiteServer
+from services.cache.removal_watch import KEPT_US, Removal
 from services.cache.rows import Row, entries_of, row_id_of, rows_of
 
 # A change of the schema, or of what a row means, is a new name, as is another embedder: old rows are never misread, vectors never mixed.
 _FAMILY = "entries_v2_"
+# What caches on one cluster tell each other: one collection for all embedders.
+_REMOVALS = "cache_removals_v1"
 # What the first version kept, when there was one collection.
 _FORMER = "exact_entries_v1"
 # Milvus demands a vector per row, and at least two dimensions.
@@ -32,12 +38,16 @@ _ROWS_PER_FLUSH = 20_000
 class MilvusStore:
     """Holds `path` while open, or talks to `uri`. One collection for each space of vectors, which `fingerprint` names."""
 
-    def __init__(self, path: Path, uri: str | None, token: str | None, fingerprint: str = "none", dimension: int = 0) -> None:
+    def __init__(
+        self, path: Path, uri: str | None, token: str | None, fingerprint: str = "none", dimension: int = 0, origin: str = ""
+    ) -> None:
         self._path = path
         self._uri = uri
         self._token = token or ""
         self._collection = _FAMILY + mark(fingerprint)[:16]
         self._no_vector = np.zeros(max(dimension, _LEAST_DIMENSION), np.float32)
+        # Whose removals are those of one's own.
+        self._origin = origin
         self._lite: LiteServer | None = None
         self._client: Any = None
         self._unflushed_rows = 0
@@ -58,6 +68,8 @@ class MilvusStore:
         if not self._client.has_collection(self._collection, timeout=_CALL_S):
             self._create_collection()
         self._client.load_collection(self._collection, timeout=_CALL_S)
+        if self._uri is not None:
+            self._open_removals()
 
     def heads(self, now_us: int) -> list[tuple[str, int]]:
         """Row ids and creation times of what has not expired."""
@@ -98,11 +110,13 @@ class MilvusStore:
         rows = self._client.get(self._collection, ids=rest, output_fields=fields, timeout=_CALL_S) if rest else []
         return list(entries_of([*whole.values(), *rows]))
 
-    def apply(self, batch: Batch) -> None:
+    def apply(self, batch: Batch, now_us: int) -> None:
         """Does a batch's work, in its order."""
         client = self._client
         for chosen in batch.removals:
             client.delete(self._collection, filter=_expression(chosen), timeout=_CALL_S)
+        if batch.removals and self._uri is not None:
+            self._tell(batch.removals, now_us)
         if deleted := batch.row_ids_to_delete:
             client.delete(self._collection, ids=deleted, timeout=_CALL_S)
         rows = [
@@ -119,6 +133,20 @@ class MilvusStore:
     def sweep(self, now_us: int) -> None:
         """Deletes what has expired."""
         self._client.delete(self._collection, filter=f"expires_us <= {now_us}", timeout=_CALL_S)
+        if self._uri is not None:
+            self._client.delete(_REMOVALS, filter=f"at_us <= {now_us - KEPT_US}", timeout=_CALL_S)
+
+    def removals(self, since_us: int) -> list[Removal]:
+        """What other origins have removed since then. May be called by several threads."""
+        rows = self._client.query(
+            _REMOVALS,
+            filter=f'at_us >= {since_us} and origin != "{self._origin}"',
+            output_fields=["removal_id", "at_us", "filter"],
+            # For the latest: what is not seen now would be seen a poll later.
+            consistency_level="Strong",
+            timeout=_CALL_S,
+        )
+        return [Removal(row["removal_id"], row["at_us"], EntryFilter(**row["filter"])) for row in rows]
 
     def close(self) -> None:
         """Lets go of everything. May be called at any time, also when `open` failed."""
@@ -142,6 +170,31 @@ class MilvusStore:
             if name == _FORMER or (name.startswith(_FAMILY) and name != self._collection):
                 self._client.drop_collection(name, timeout=_CALL_S)
 
+    def _tell(self, removals: Iterable[EntryFilter], now_us: int) -> None:
+        rows = [
+            {
+                "removal_id": uuid.uuid4().hex,
+                "at_us": now_us,
+                "origin": self._origin,
+                "filter": asdict(chosen),
+                "vector": np.zeros(_LEAST_DIMENSION, np.float32),
+            }
+            for chosen in removals
+        ]
+        self._client.insert(_REMOVALS, rows, timeout=_CALL_S)
+
+    def _open_removals(self) -> None:
+        from pymilvus import DataType
+
+        if not self._client.has_collection(_REMOVALS, timeout=_CALL_S):
+            schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
+            schema.add_field("removal_id", DataType.VARCHAR, is_primary=True, max_length=_MARK_LENGTH)
+            schema.add_field("origin", DataType.VARCHAR, max_length=_MARK_LENGTH)
+            schema.add_field("at_us", DataType.INT64)
+            schema.add_field("filter", DataType.JSON)
+            self._create(_REMOVALS, schema, _LEAST_DIMENSION)
+        self._client.load_collection(_REMOVALS, timeout=_CALL_S)
+
     def _create_collection(self) -> None:
         from pymilvus import DataType
 
@@ -154,13 +207,18 @@ class MilvusStore:
         schema.add_field("tags", DataType.ARRAY, element_type=DataType.VARCHAR, max_capacity=MAX_TAGS, max_length=_MARK_LENGTH)
         for name in ("value", "words"):
             schema.add_field(name, DataType.JSON)
-        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=len(self._no_vector))
+        self._create(self._collection, schema, len(self._no_vector))
+
+    def _create(self, name: str, schema: Any, dimension: int) -> None:
+        from pymilvus import DataType
+
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimension)
         index = self._client.prepare_index_params()
         # All vectors have length 1, or none: the inner product is the cosine.
         index.add_index("vector", index_type="FLAT", metric_type="IP")
-        self._client.create_collection(self._collection, schema=schema, consistency_level="Bounded", timeout=_CALL_S)
+        self._client.create_collection(name, schema=schema, consistency_level="Bounded", timeout=_CALL_S)
         # Waiting for an index over nothing would take half a second, and a time stamp that Milvus Lite does not have.
-        self._client.create_index(self._collection, index, sync=False, timeout=_CALL_S)
+        self._client.create_index(name, index, sync=False, timeout=_CALL_S)
 
 
 def _expression(chosen: EntryFilter) -> str:

@@ -43,7 +43,7 @@ class Store(Protocol):
         """The whole entries among these rows."""
         ...
 
-    def apply(self, batch: Batch) -> None: ...
+    def apply(self, batch: Batch, now_us: int) -> None: ...
 
     def sweep(self, now_us: int) -> None:
         """Deletes what has expired."""
@@ -123,6 +123,10 @@ class Mirror:
     def supersedes(self, kept: KeptEntry) -> bool:
         """Whether an entry just read from the store is outdated by what the store has yet to be told."""
         return self._backlog.supersedes(kept)
+
+    def forget(self, chosen: EntryFilter) -> None:
+        """Takes back what is queued of what the store was told to remove by another cache."""
+        self._backlog.forget(chosen)
 
     async def remove(self, chosen: EntryFilter) -> None:
         """Applies an invalidation to the store, so that no crash can undo it. While the store is down it stays queued instead."""
@@ -204,7 +208,7 @@ class Mirror:
         batch = self._backlog.take(self._pace.batch_rows)
         removed, self._removed = self._removed, asyncio.Event()
         try:
-            await self._do(self._store.apply, batch)
+            await self._do(self._store.apply, batch, self._now_us())
         except BaseException:
             self._backlog.give_back(batch)
             raise

@@ -12,6 +12,7 @@ from typing import Protocol
 from services.cache.counts import Counts
 from services.cache.entry_filter import EntryFilter
 from services.cache.kept_entry import KeptEntry, KeptWording
+from services.cache.removal_watch import Removal
 from services.runtime import logs
 from services.runtime.clock import Clock
 
@@ -32,6 +33,10 @@ class SharedStore(Protocol):
 
     def find(self, entry_id: str, wording: KeptWording | None, count: int) -> list[KeptEntry]:
         """The entry of that id, and the `count` nearest to the words in their scope."""
+        ...
+
+    def removals(self, since_us: int) -> list[Removal]:
+        """What others have removed since then."""
         ...
 
     def close(self) -> None: ...
@@ -55,13 +60,11 @@ class SharedReads:
         """What may serve, as others have written it; nothing when the cluster cannot say in time, which is counted."""
         if self._clock.monotonic() < self._retry_at:
             return []
-        loop = asyncio.get_running_loop()
-        if self._opening is None:
-            self._opening = loop.run_in_executor(self._threads, self._store.open)
-        if not self._opening.done():
+        loop, opening = asyncio.get_running_loop(), self._opened()
+        if not opening.done():
             # Connecting takes longer than a lookup may.
             return []
-        error = self._opening.exception()
+        error = opening.exception()
         if error is None:
             reading = loop.run_in_executor(self._threads, self._store.find, entry_id, wording, self._count)
             reading.add_done_callback(_look_at)
@@ -73,6 +76,21 @@ class SharedReads:
         self._fail(error)
         return []
 
+    async def removals(self, since_us: int) -> list[Removal] | None:
+        """What other caches have removed since then; None when the cluster cannot say, which is counted."""
+        if self._clock.monotonic() < self._retry_at:
+            return None
+        opening = self._opened()
+        await asyncio.wait([opening])
+        error = opening.exception()
+        if error is None:
+            reading = asyncio.get_running_loop().run_in_executor(self._threads, self._store.removals, since_us)
+            await asyncio.wait([reading])
+            if (error := reading.exception()) is None:
+                return reading.result()
+        self._fail(error)
+        return None
+
     def note_removal(self, chosen: EntryFilter) -> None:
         """Notes that what a filter matches was removed, and must not come back from a cluster that has yet to see that."""
         self._removals.append((self._clock.monotonic() + LAG_S, chosen))
@@ -83,6 +101,11 @@ class SharedReads:
             self._opening.exception()
         self._threads.submit(self._store.close)
         self._threads.shutdown(wait=False)
+
+    def _opened(self) -> "asyncio.Future[None]":
+        if self._opening is None:
+            self._opening = asyncio.get_running_loop().run_in_executor(self._threads, self._store.open)
+        return self._opening
 
     def _is_removed(self, kept: KeptEntry) -> bool:
         now = self._clock.monotonic()

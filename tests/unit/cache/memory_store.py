@@ -7,6 +7,7 @@ import numpy as np
 from services.cache.backlog import Batch
 from services.cache.entry_filter import EntryFilter
 from services.cache.kept_entry import KeptEntry, KeptWording
+from services.cache.removal_watch import Removal
 from services.cache.rows import Row, entries_of, rows_of
 
 
@@ -19,6 +20,7 @@ class MemoryStore:
         self.may_run = threading.Event()
         self.may_run.set()
         self.applied: list[Batch] = []
+        self.told: list[Removal] = []
         self.open_count = 0
 
     def whole(self) -> dict[str, KeptEntry]:
@@ -48,14 +50,19 @@ class MemoryStore:
         near.sort(key=lambda each: -float(np.frombuffer(each.wording.vector, "<f4") @ np.frombuffer(wording.vector, "<f4")))  # type: ignore[union-attr]
         return [each for each in self.whole().values() if each.entry_id == entry_id] + near[:count]
 
-    def apply(self, batch: Batch) -> None:
+    def apply(self, batch: Batch, now_us: int) -> None:
         self._work()
         for chosen in batch.removals:
             self._delete(chosen)
+            self.told.append(Removal(str(len(self.told)), now_us, chosen))
         for row_id in batch.row_ids_to_delete:
             self.rows.pop(row_id, None)
         self.rows |= {row["row_id"]: row for entry in batch.entries_to_write for row in rows_of(entry)}
         self.applied.append(batch)
+
+    def removals(self, since_us: int) -> list[Removal]:
+        self._work()
+        return [removal for removal in self.told if removal.at_us >= since_us]
 
     def _delete(self, chosen: EntryFilter) -> None:
         matched = {entry.entry_id for entry in self.whole().values() if chosen.matches(entry)}

@@ -5,6 +5,7 @@ namespace: `unshare -n sh -c 'ip link set lo up; milvus-server --data DIR --prox
 """
 
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +18,14 @@ from services.cache.embedders.hashing import HashEmbedder
 from services.cache.entry_filter import EntryFilter
 from services.cache.kept_entry import KeptEntry, mark
 from services.cache.milvus_store import MilvusStore
+from services.cache.removal_watch import KEPT_US
 from services.cache.rows import PIECE_BYTES
 from tests.unit.cache.samples import SECOND_US, kept, wording
 from tests.unit.cache.two_caches import two_caches
 
 URI = os.environ.get("MILVUS_TEST_URI")
 TTL_US = 1000 * SECOND_US
+NOW_US = time.time_ns() // 1000
 pytestmark = pytest.mark.skipif(URI is None, reason="MILVUS_TEST_URI names no Milvus server")
 
 
@@ -36,8 +39,8 @@ def space() -> Iterator[str]:
     store.close()
 
 
-def store_of(space: str, dimension: int = HashEmbedder.dimension) -> MilvusStore:
-    return MilvusStore(Path("/nonexistent"), URI, None, space, dimension)
+def store_of(space: str, dimension: int = HashEmbedder.dimension, origin: str = "") -> MilvusStore:
+    return MilvusStore(Path("/nonexistent"), URI, None, space, dimension, origin)
 
 
 def contents(store: MilvusStore) -> set[KeptEntry]:
@@ -60,7 +63,7 @@ def tell(store: MilvusStore, *changes: KeptEntry | EntryFilter) -> None:
             backlog.remove(change)
         else:
             backlog.write(change)
-    store.apply(backlog.take(1000))
+    store.apply(backlog.take(1000), NOW_US)
 
 
 def test_entries_come_back_whole_and_leave_by_filter(space: str) -> None:
@@ -75,6 +78,23 @@ def test_entries_come_back_whole_and_leave_by_filter(space: str) -> None:
     tell(store, EntryFilter(created_until_us=9))
     until(store, set())
     store.close()
+
+
+def test_removals_are_told_to_others_for_a_while(space: str) -> None:
+    one, other = store_of(space, origin=f"{space}-one"), store_of(space, origin=f"{space}-other")
+    one.open()
+    other.open()
+    chosen = [EntryFilter(tenant=mark(space), tag=mark("faq"), created_until_us=7), EntryFilter(entry_id=mark(space))]
+    tell(one, *chosen)
+    told = [removal for removal in other.removals(NOW_US) if removal.chosen in chosen]
+    assert {(removal.chosen, removal.at_us) for removal in told} == {(each, NOW_US) for each in chosen}
+    assert len({removal.removal_id for removal in told}) == 2
+    assert [removal for removal in other.removals(NOW_US + 1) if removal.chosen in chosen] == []
+    assert [removal for removal in one.removals(0) if removal.chosen in chosen] == []
+    other.sweep(NOW_US + KEPT_US)
+    assert [removal for removal in other.removals(0) if removal.chosen in chosen] == []
+    one.close()
+    other.close()
 
 
 async def test_caches_on_one_server_find_each_others_answers(space: str) -> None:

@@ -31,6 +31,9 @@ def store(opened: MilvusStore) -> Iterator[MilvusStore]:
     tell(opened, EntryFilter())
 
 
+NOW_US = 1_000_000
+
+
 def tell(store: MilvusStore, *changes: KeptEntry | EntryFilter, departed: tuple[KeptEntry, ...] = ()) -> None:
     backlog = Backlog(1000)
     for change in changes:
@@ -40,7 +43,7 @@ def tell(store: MilvusStore, *changes: KeptEntry | EntryFilter, departed: tuple[
             backlog.write(change)
     for entry in departed:
         backlog.delete(entry)
-    store.apply(backlog.take(1000))
+    store.apply(backlog.take(1000), NOW_US)
 
 
 def contents(store: MilvusStore, now_us: int = 0) -> set[KeptEntry]:

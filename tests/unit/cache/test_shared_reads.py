@@ -5,7 +5,9 @@ import asyncio
 from joulegate.cache.v1 import cache_service_pb2 as pb
 from services.cache.entry_filter import EntryFilter
 from services.cache.kept_entry import mark
+from services.wire.fingerprint import entry_id
 from tests.unit.cache.memory_store import MemoryStore
+from tests.unit.cache.samples import key
 from tests.unit.cache.two_caches import PATIENCE_S, OneCache, two_caches
 
 TEXT, OTHER_TEXT = "how do i boil an egg", "how do i boil one egg"
@@ -47,6 +49,21 @@ async def test_removed_entry_does_not_come_back_from_a_cluster_that_lags() -> No
         assert await other.tier(2, OTHER_TEXT) is None
         other.clock.seconds += 60
         assert await other.tier(1, TEXT) == pb.TIER_EXACT
+
+
+async def test_what_one_cache_removes_leaves_the_memory_of_the_others() -> None:
+    store = MemoryStore()
+    async with two_caches(lambda: store, watches=True) as (one, other):
+        for number, text in ((1, TEXT), (5, "what is a joule")):
+            await one.keep(number, text)
+            await other.until_tier(number, text, pb.TIER_EXACT)
+        await one.cache.invalidate(EntryFilter(entry_id=entry_id(key(1))))
+        # Its memory has it until it is told: the lookup asks nobody else.
+        async with asyncio.timeout(PATIENCE_S):
+            while await other.tier(1, TEXT) is not None:
+                await asyncio.sleep(0.01)
+        assert await other.tier(2, OTHER_TEXT) is None
+        assert await other.tier(5, "what is a joule") == pb.TIER_EXACT
 
 
 async def test_cluster_that_fails_is_a_count_and_is_left_alone_for_a_while() -> None:

@@ -17,6 +17,7 @@ from services.cache.entry_filter import EntryFilter
 from services.cache.hot_index import HotIndex
 from services.cache.lessons import Lessons
 from services.cache.mirror import Mirror, Pace
+from services.cache.removal_watch import RemovalWatch
 from services.cache.semantic_tier import SemanticTier
 from services.cache.shared_reads import SharedReads
 from tests.unit.cache.samples import HeldClock, answer, key, settings_of
@@ -29,6 +30,7 @@ class OneCache:
     """One of them, with what it counts."""
 
     cache: AnswerCache
+    shared: SharedReads
     counts: Counts
     clock: HeldClock
 
@@ -54,10 +56,15 @@ def wording_of(text: str) -> pb.Wording:
 
 
 @asynccontextmanager
-async def two_caches(new_store: Callable[[], Any], deadline_s: float = PATIENCE_S) -> AsyncIterator[tuple[OneCache, OneCache]]:
-    """`new_store` makes a connection of its own for each that writes or reads."""
+async def two_caches(
+    new_store: Callable[[], Any], deadline_s: float = PATIENCE_S, *, watches: bool = False
+) -> AsyncIterator[tuple[OneCache, OneCache]]:
+    """`new_store` makes a connection of its own for each that writes or reads. The second one `watches` for the removals of the first."""
     async with AsyncExitStack() as stack:
-        yield await _cache(stack, new_store, deadline_s), await _cache(stack, new_store, deadline_s)
+        one, other = await _cache(stack, new_store, deadline_s), await _cache(stack, new_store, deadline_s)
+        if watches:
+            await stack.enter_async_context(RemovalWatch(other.shared, other.cache, other.clock, poll_s=0.01))
+        yield one, other
 
 
 async def _cache(stack: AsyncExitStack, new_store: Callable[[], Any], deadline_s: float) -> OneCache:
@@ -71,4 +78,4 @@ async def _cache(stack: AsyncExitStack, new_store: Callable[[], Any], deadline_s
     semantic = SemanticTier(queue, embedder.fingerprint, index, accept, lessons, embedder.floor, 8, counts)
     shared = SharedReads(new_store(), 8, counts, clock, deadline_s)
     stack.push_async_callback(shared.close)
-    return OneCache(AnswerCache(settings, index, mirror, counts, clock, lambda: 0.0, semantic, shared), counts, clock)
+    return OneCache(AnswerCache(settings, index, mirror, counts, clock, lambda: 0.0, semantic, shared), shared, counts, clock)
