@@ -9,6 +9,7 @@ from joulegate.ledger.v1 import reservation_pb2
 from services.ledger.budgets import NOTHING, Alert, Amounts
 from services.ledger.figures import Figurer
 from services.ledger.funds import Funds
+from services.ledger.leases import UNLIMITED
 from services.ledger.records import (
     Asked,
     OpenIntent,
@@ -33,13 +34,20 @@ class LetIn(NamedTuple):
     wanted: Amounts
 
 
+class Settled(NamedTuple):
+    """A settlement, and the request that it is of."""
+
+    key: RequestKey
+    record: pb.Settlement
+
+
 @dataclass(slots=True)
 class Batch:
     """Checked records that are to be committed together, routers that will not come back for theirs, and routers that are here."""
 
     intents: list[LetIn] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
-    settlements: list[pb.Settlement] = field(default_factory=list)
+    settlements: list[Settled] = field(default_factory=list)
     releases: list[RequestKey] = field(default_factory=list)
     extensions: list[RequestKey] = field(default_factory=list)
     ended_lease_ids: list[str] = field(default_factory=list)
@@ -55,23 +63,39 @@ class Batch:
                 self.asked.append(asked(intent, router_id))
             else:
                 self.intents.append(LetIn(open_intent(intent, router_id), intent.lease_id, held_by(intent)))
-        self.settlements += request.settlements
+        self.settlements += [Settled(key_of(settlement), settlement) for settlement in request.settlements]
         self.releases += map(key_of, request.releases)
         self.extensions += map(key_of, request.extensions)
         self.ended_lease_ids += request.returned_lease_ids
 
+    def take(self, other: "Batch") -> None:
+        """Adds all that is in another one."""
+        self.intents += other.intents
+        self.asked += other.asked
+        self.settlements += other.settlements
+        self.releases += other.releases
+        self.extensions += other.extensions
+        self.ended_lease_ids += other.ended_lease_ids
+        self.gone_routers += other.gone_routers
+        self.present_routers += other.present_routers
+        self.expires_holds |= other.expires_holds
+
     def keys(self) -> list[RequestKey]:
         begun = [let_in.intent.key for let_in in self.intents] + [each.intent.key for each in self.asked]
-        return begun + [key_of(settlement) for settlement in self.settlements] + self.releases + self.extensions
+        return begun + [settled.key for settled in self.settlements] + self.releases + self.extensions
 
     def callers(self) -> set[str]:
         """Those whom new requests are of."""
         callers = {let_in.intent.key_id for let_in in self.intents} | {each.intent.key_id for each in self.asked}
-        return callers | {text_of(settlement.key_id) for settlement in self.settlements}
+        return callers | {text_of(settled.record.key_id) for settled in self.settlements}
 
     def lease_ids(self) -> set[str]:
-        ids = {let_in.lease_id for let_in in self.intents} | {settlement.lease_id for settlement in self.settlements}
-        return (ids | set(self.ended_lease_ids)) - {""}
+        ids = {let_in.lease_id for let_in in self.intents} | {settled.record.lease_id for settled in self.settlements}
+        return (ids | set(self.ended_lease_ids)) - {"", UNLIMITED}
+
+    @property
+    def changes_anything(self) -> bool:
+        return bool(self.extensions) or self.changes_balances
 
     @property
     def changes_balances(self) -> bool:
@@ -142,8 +166,7 @@ def decide(batch: Batch, known: Known, figurer: Figurer) -> Changes:
         over.add(request_id)
         funds.book(known.rows.get(request_id, ()), fresh, opened.pop(request_id, None) or known.open.get(request_id))
 
-    for settlement in batch.settlements:
-        key = key_of(settlement)
+    for key, settlement in batch.settlements:
         if key in acknowledgements:
             continue
         request_id = known.ids[key]
@@ -189,7 +212,7 @@ def _let_in(batch: Batch, known: Known) -> dict[str, OpenIntent]:
     for intent, lease_id, wanted in batch.intents:
         request_id = known.ids[intent.key]
         if not (request_id in opened or request_id in known.rows or request_id in known.open):
-            opened[request_id] = known.funds.take_up(intent, lease_id, wanted)._replace(request_id=request_id)
+            opened[request_id] = known.funds.take_up(intent, request_id, lease_id, wanted)
     return opened
 
 

@@ -18,14 +18,13 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from joulegate.ledger.v1 import ledger_service_pb2 as pb
-from joulegate.ledger.v1.reservation_pb2 import Denial, Grant
+from joulegate.ledger.v1.reservation_pb2 import Grant
 from services.ledger import metrics
 from services.ledger.booking import Batch, Changes, decide
 from services.ledger.budgets import Alert, measure_name
 from services.ledger.figures import Figurer
 from services.ledger.leases import LIFETIME_S, MARGIN_S
 from services.ledger.records import check
-from services.ledger.request_key import key_of
 from services.ledger.store import Writer
 from services.ledger.stream import RouterStream
 from services.runtime import logs
@@ -57,33 +56,10 @@ class ReplacedError(GatewayError):
 
 
 class _Message(NamedTuple):
-    stream: RouterStream
-    request: pb.BookRequest
+    """What is to be committed, and, where it came from a router, who waits for the answer."""
 
-    def __len__(self) -> int:
-        return len(self.request.intents) + len(self.request.settlements) + len(self.request.releases)
-
-
-class _Gone(NamedTuple):
-    """Routers that will not come back."""
-
-    router_ids: Sequence[str]
-
-
-class _Here(NamedTuple):
-    """Routers whose streams are open."""
-
-    router_ids: Sequence[str]
-
-
-class _Over(NamedTuple):
-    """Leases whose time is over, and whether there may be holds that outlived theirs."""
-
-    lease_ids: Sequence[str]
-    expires_holds: bool
-
-
-_News = _Message | _Gone | _Here | _Over
+    records: Batch
+    stream: RouterStream | None = None
 
 
 class Books:
@@ -104,7 +80,7 @@ class Books:
         self._clock = clock
         self._grace_s = orphan_grace_s
         self._tick_s = min(1.0, max(0.05, orphan_grace_s / 4))
-        self._queue: asyncio.Queue[_News] = asyncio.Queue(MAX_QUEUED_MESSAGES)
+        self._queue: asyncio.Queue[_Message] = asyncio.Queue(MAX_QUEUED_MESSAGES)
         self._streams: dict[str, RouterStream] = {}
         self._away_since: dict[str, float] = {}
         self._is_draining = False
@@ -134,8 +110,12 @@ class Books:
     async def take(self, stream: RouterStream, request: pb.BookRequest) -> None:
         """Queues the records of a message. Raises GatewayError, and queues none of them, when one cannot be booked."""
         check(request)
-        if any((request.intents, request.settlements, request.releases, request.extensions, request.returned_lease_ids)):
-            await self._queue.put(_Message(stream, request))
+        if not request.ListFields():
+            return
+        records = Batch()
+        records.add(request, stream.router_id)
+        if records.changes_anything:
+            await self._queue.put(_Message(records, stream))
             # After the wait, which may be cancelled, and before anything else runs.
             stream.took()
 
@@ -145,10 +125,10 @@ class Books:
         await loop.run_in_executor(self._thread, self._warm)
         while True:
             batch = [await self._queue.get()]
-            records = len(batch[0])
+            records = len(batch[0].records)
             while not self._queue.empty() and records < MAX_BATCH_RECORDS:
                 batch.append(self._queue.get_nowait())
-                records += len(batch[-1])
+                records += len(batch[-1].records)
             committing = loop.run_in_executor(self._thread, self._commit, batch)
             await asyncio.wait([committing])
             error = committing.exception()
@@ -169,7 +149,7 @@ class Books:
     async def meet(self) -> None:
         """Tells the other ledgers which routers are here, and takes up those that nobody may have any more."""
         if self._streams:
-            await self._queue.put(_Here(list(self._streams)))
+            await self._queue.put(_Message(Batch(present_routers=list(self._streams))))
         try:
             waiting = await asyncio.get_running_loop().run_in_executor(self._thread, self._writer.waiting_routers)
         except SQLAlchemyError as error:
@@ -186,7 +166,7 @@ class Books:
         for router_id in gone:
             del self._away_since[router_id]
         if gone:
-            await self._queue.put(_Gone(gone))
+            await self._queue.put(_Message(Batch(gone_routers=gone)))
 
     async def expire(self) -> None:
         """Ends leases that nobody can be using any more, and books holds as lost that outlived their time."""
@@ -203,7 +183,7 @@ class Books:
         if expires_holds:
             self._holds_expired_at = now
         if over or expires_holds:
-            await self._queue.put(_Over(over, expires_holds))
+            await self._queue.put(_Message(Batch(ended_lease_ids=over, expires_holds=expires_holds)))
 
     def revoke_leases(self) -> None:
         """Tells all routers that what their leases go by has changed."""
@@ -226,20 +206,11 @@ class Books:
     def _warm(self) -> None:
         self._figurer.warm(self._writer.recent_models(WARM_ROWS))
 
-    def _commit(self, messages: Sequence[_News]) -> Changes:
+    def _commit(self, messages: Sequence[_Message]) -> Changes:
         """On the writer's thread."""
         batch = Batch()
         for message in messages:
-            match message:
-                case _Gone(router_ids):
-                    batch.gone_routers += router_ids
-                case _Here(router_ids):
-                    batch.present_routers += router_ids
-                case _Over(lease_ids, expires_holds):
-                    batch.ended_lease_ids += lease_ids
-                    batch.expires_holds |= expires_holds
-                case _Message(stream, request):
-                    batch.add(request, stream.router_id)
+            batch.take(message.records)
         started = time.perf_counter()
         pauses = iter(RETRY_PAUSES_S if self._writer.is_shared else ())
         while (changes := self._book(batch, next(pauses, None))) is None:
@@ -263,7 +234,7 @@ class Books:
             return None
         return changes
 
-    def _acknowledge(self, batch: Sequence[_News], changes: Changes) -> None:
+    def _acknowledge(self, batch: Sequence[_Message], changes: Changes) -> None:
         metrics.COMMITS.labels("committed").inc()
         metrics.OPEN_INTENTS.inc(len(changes.opened) - len(changes.closed_ids))
         metrics.rows_booked(changes.rows)
@@ -273,26 +244,12 @@ class Books:
         if self._writer.funds.revokes_leases:
             self.revoke_leases()
         self._note_budgets(changes)
-        by_stream: dict[RouterStream, list[pb.BookRequest]] = {}
+        by_stream: dict[RouterStream, list[Batch]] = {}
         for message in batch:
-            if isinstance(message, _Message):
-                by_stream.setdefault(message.stream, []).append(message.request)
-        for stream, requests in by_stream.items():
-            answer = pb.BookResponse(
-                intent_acks=[
-                    pb.IntentAck(request_id=intent.request_id)
-                    for request in requests
-                    for intent in request.intents
-                    if not intent.HasField("wishes")
-                ],
-                settlement_acks=[changes.acknowledgements[key_of(each)] for request in requests for each in request.settlements],
-                release_acks=[pb.ReleaseAck(request_id=release.request_id) for request in requests for release in request.releases],
-            )
-            for request in requests:
-                for intent in request.intents:
-                    if intent.HasField("wishes"):
-                        _add_answer(answer, changes.answers[key_of(intent)])
-            stream.answer(answer, len(requests))
+            if message.stream is not None:
+                by_stream.setdefault(message.stream, []).append(message.records)
+        for stream, records in by_stream.items():
+            stream.answer(_answer(records, changes), len(records))
 
     def _note_budgets(self, changes: Changes) -> None:
         for overshoot in changes.funds.sheet.overshoots:
@@ -305,7 +262,7 @@ class Books:
         if changes.alerts:
             self._tell(changes.alerts)
 
-    def _refuse(self, batch: Sequence[_News], error: BaseException) -> None:
+    def _refuse(self, batch: Sequence[_Message], error: BaseException) -> None:
         metrics.COMMITS.labels("failed").inc()
         if isinstance(error, SQLAlchemyError):
             log.error("commit_failed", error=type(error).__name__, cause=str(getattr(error, "orig", None)))
@@ -313,15 +270,24 @@ class Books:
         else:
             log.error("commit_failed", exc_info=error)
             refusal = GatewayError(ErrorReason.ERROR_REASON_INTERNAL, "internal error")
-        for stream in {message.stream: None for message in batch if isinstance(message, _Message)}:
-            stream.fail(refusal)
+        for stream in {message.stream: None for message in batch}:
+            if stream is not None:
+                stream.fail(refusal)
         for message in batch:
-            if isinstance(message, _Gone):
-                self.expect(message.router_ids)
+            self.expect(message.records.gone_routers)
 
 
-def _add_answer(response: pb.BookResponse, answer: Grant | Denial) -> None:
-    if isinstance(answer, Grant):
-        response.grants.append(answer)
-    else:
-        response.denials.append(answer)
+def _answer(records: Iterable[Batch], changes: Changes) -> pb.BookResponse:
+    """What a router is told of its records."""
+    answer = pb.BookResponse()
+    for batch in records:
+        answer.intent_acks.extend([pb.IntentAck(request_id=let_in.intent.request_id) for let_in in batch.intents])
+        answer.settlement_acks.extend([changes.acknowledgements[settled.key] for settled in batch.settlements])
+        answer.release_acks.extend([pb.ReleaseAck(request_id=key.request_id) for key in batch.releases])
+        for each in batch.asked:
+            said = changes.answers[each.intent.key]
+            if isinstance(said, Grant):
+                answer.grants.append(said)
+            else:
+                answer.denials.append(said)
+    return answer

@@ -9,7 +9,7 @@ import secrets
 import zlib
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -24,52 +24,57 @@ from services.ledger.limits import Limits
 from services.ledger.rate_windows import MINUTE, RateLimits, RateState
 from services.ledger.records import OpenIntent, Row
 from services.ledger.schema import api_keys, budget_balances, budget_revision, budgets, entries, intents, leases, rate_states
+from services.ledger.statements import Among, Statement
 from services.runtime.clock import Clock
 
 # Whoever changes budgets has this lock alone; commits share it.
 DEFINITIONS_LOCK: Final = 0x6A67627564
 LOCK_SLOTS: Final = 64
 _LOCK_SPACE: Final = 0x6A68
-_CHUNK: Final = 500
 # Callers that are remembered: clients without keys may be many.
 MAX_CALLERS: Final = 50_000
 
-_these: sa.BindParameter[Any] = sa.bindparam("these", expanding=True)
-_share_definitions = sa.text("SELECT pg_advisory_xact_lock_shared(:definitions)")
-_lock_slots = sa.text(
-    "SELECT pg_advisory_xact_lock(:space, slot) FROM (SELECT unnest(CAST(:slots AS integer[])) AS slot ORDER BY 1) AS wanted"
+_share_definitions = Statement(sa.text("SELECT pg_advisory_xact_lock_shared(:definitions)"))
+_lock_slots = Statement(
+    sa.text("SELECT pg_advisory_xact_lock(:space, slot) FROM (SELECT unnest(CAST(:slots AS integer[])) AS slot ORDER BY 1) AS wanted")
 )
-_select_revision = sa.select(budget_revision.c.revision)
+_select_revision = Statement(sa.select(budget_revision.c.revision))
 _key_columns = [api_keys.c[name] for name in ("key_id", "team", "organisation", "tier", "requests_per_minute", "tokens_per_minute")]
-_select_keys = sa.select(*_key_columns).where(api_keys.c.key_id.in_(_these))
-_select_budgets = (
+_select_keys = Statement(sa.select(*_key_columns).where(Among(api_keys.c.key_id)))
+_select_budgets = Statement(
     sa.select(*(budgets.c[name] for name in Budget._fields))
-    .where(budgets.c.scope == sa.bindparam("scope"), budgets.c.scope_id.in_(_these))
+    .where(budgets.c.scope == sa.bindparam("scope"), Among(budgets.c.scope_id))
     .order_by(budgets.c.budget_id)
 )
-_select_balances = sa.select(budget_balances).where(
-    budget_balances.c.budget_id.in_(_these), budget_balances.c.bucket_ns >= sa.bindparam("since", type_=sa.BigInteger())
+_select_balances = Statement(
+    sa.select(budget_balances).where(
+        Among(budget_balances.c.budget_id), budget_balances.c.bucket_ns >= sa.bindparam("since", type_=sa.BigInteger())
+    )
 )
 _lease_columns = [leases.c[name] for name in Lease._fields]
-_select_leases = sa.select(*_lease_columns).where(leases.c.lease_id.in_(_these))
-_select_leases_of_keys = sa.select(*_lease_columns).where(leases.c.key_id.in_(_these))
-_select_leases_of_routers = sa.select(*_lease_columns).where(leases.c.router_id.in_(_these))
+_select_leases = Statement(sa.select(*_lease_columns).where(Among(leases.c.lease_id)))
+_select_leases_of_keys = Statement(sa.select(*_lease_columns).where(Among(leases.c.key_id)))
+_select_leases_of_routers = Statement(sa.select(*_lease_columns).where(Among(leases.c.router_id)))
 _select_lease_ids = sa.select(leases.c.lease_id)
-_delete_leases = sa.delete(leases).where(leases.c.lease_id.in_(_these))
-_select_rates = sa.select(rate_states.c.key_id, rate_states.c.state).where(rate_states.c.key_id.in_(_these))
-_forget_rates = sa.delete(rate_states).where(rate_states.c.updated_ns < sa.bindparam("before", type_=sa.BigInteger()))
-_database_ns = sa.text("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000000 AS BIGINT)")
-_prune = sa.delete(budget_balances).where(
-    budget_balances.c.budget_id == sa.bindparam("budget"), budget_balances.c.bucket_ns < sa.bindparam("before", type_=sa.BigInteger())
+_delete_leases = Statement(sa.delete(leases).where(Among(leases.c.lease_id)))
+_select_rates = Statement(sa.select(rate_states.c.key_id, rate_states.c.state).where(Among(rate_states.c.key_id)))
+_forget_rates = Statement(sa.delete(rate_states).where(rate_states.c.updated_ns < sa.bindparam("before", type_=sa.BigInteger())))
+_database_ns = Statement(sa.text("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000000 AS BIGINT)"))
+_prune = Statement(
+    sa.delete(budget_balances).where(
+        budget_balances.c.budget_id == sa.bindparam("budget"), budget_balances.c.bucket_ns < sa.bindparam("before", type_=sa.BigInteger())
+    )
 )
 _is_call = sa.case((entries.c.attempt > 0, entries.c.input_tokens + entries.c.output_tokens), else_=0)
-_select_recent_rows = (
+_select_recent_rows = Statement(
     sa.select(entries.c.created_ns, sa.literal(1), sa.cast(sa.func.sum(_is_call), sa.BigInteger()))
     .where(entries.c.key_id == sa.bindparam("key"), entries.c.created_ns > sa.bindparam("since", type_=sa.BigInteger()))
     .group_by(entries.c.request_id, entries.c.created_ns)
 )
-_select_recent_intents = sa.select(intents.c.created_ns, sa.literal(1), intents.c.held_tokens).where(
-    intents.c.key_id == sa.bindparam("key"), intents.c.created_ns > sa.bindparam("since", type_=sa.BigInteger())
+_select_recent_intents = Statement(
+    sa.select(intents.c.created_ns, sa.literal(1), intents.c.held_tokens).where(
+        intents.c.key_id == sa.bindparam("key"), intents.c.created_ns > sa.bindparam("since", type_=sa.BigInteger())
+    )
 )
 
 
@@ -100,7 +105,7 @@ class Definitions:
 
     def refresh(self, connection: sa.Connection) -> bool:
         """Forgets what is over; whether that was so."""
-        revision = connection.scalar(_select_revision) or 0
+        revision = next((each for (each,) in _select_revision.all(connection)), 0)
         was_known, is_over = bool(self._revision), revision != self._revision
         if is_over or len(self._callers) > MAX_CALLERS:
             self._callers.clear()
@@ -117,9 +122,8 @@ class Definitions:
         new = [key_id for key_id in key_ids if key_id not in self._callers]
         if not new:
             return
-        for these in chunks(new):
-            for key_id, *said in connection.execute(_select_keys, these):
-                self._callers[key_id] = Caller(*said)
+        for key_id, *said in _select_keys.all(connection, these=new):
+            self._callers[key_id] = Caller(*said)
         for key_id in new:
             self._callers.setdefault(key_id, _NOBODY)
         wanted = {scope for key_id in new for scope in self._scopes(key_id)} - self._budgets.keys()
@@ -128,10 +132,9 @@ class Definitions:
             by_kind.setdefault(kind, []).append(scope_id)
         found: dict[_Scope, list[Budget]] = {scope: [] for scope in wanted}
         for kind, scope_ids in by_kind.items():
-            for these in chunks(scope_ids):
-                for fields in connection.execute(_select_budgets, {"scope": kind, **these}):
-                    budget = Budget(*fields)
-                    found[kind, budget.scope_id].append(budget)
+            for fields in _select_budgets.all(connection, scope=kind, these=scope_ids):
+                budget = Budget(*fields)
+                found[kind, budget.scope_id].append(budget)
         self._budgets.update((scope, tuple(each)) for scope, each in found.items())
 
     def chain(self, key_id: str) -> tuple[Budget, ...]:
@@ -176,7 +179,7 @@ class FundsStore:
     def share_definitions(self, connection: sa.Connection) -> None:
         """Before anything else of a commit that may change balances."""
         if self._is_shared:
-            connection.execute(_share_definitions, {"definitions": DEFINITIONS_LOCK})
+            _share_definitions.run(connection, definitions=DEFINITIONS_LOCK)
 
     def funds(self, connection: sa.Connection, batch: Batch, opened: Iterable[OpenIntent], rows: Iterable[Row]) -> Funds:
         """What a batch needs, after the requests that it is about are locked: also of those who have these open requests and rows."""
@@ -218,19 +221,19 @@ class FundsStore:
             if budget.rolling_s and funds.sheet.has_new(budget_id):
                 window = budget.window
                 kept = window.oldest(window.oldest(window.oldest(window.oldest(funds.now_ns))))
-                connection.execute(_prune, {"budget": budget_id, "before": kept})
+                _prune.run(connection, budget=budget_id, before=kept)
             rows = [{"budget_id": budget_id, "bucket_ns": bucket, **balance._asdict()} for bucket, balance in sorted(buckets.items())]
-            connection.execute(self._put_balances, rows)
+            self._put_balances.run_each(connection, rows)
         if funds.put_leases:
-            connection.execute(self._put_leases, [lease._asdict() for lease in funds.put_leases.values()])
-        for these in chunks(funds.ended_leases):
-            connection.execute(_delete_leases, these)
+            self._put_leases.run_each(connection, [lease._asdict() for lease in funds.put_leases.values()])
+        if funds.ended_leases:
+            _delete_leases.run(connection, these=list(funds.ended_leases))
         if self._is_shared and funds.rates:
             rates = [{"key_id": key_id, "state": state.encode(), "updated_ns": funds.tick} for key_id, state in sorted(funds.rates.items())]
-            connection.execute(self._put_rates, rates)
+            self._put_rates.run_each(connection, rates)
             if funds.tick - self._rates_forgotten_at > MINUTE:
                 self._rates_forgotten_at = funds.tick
-                connection.execute(_forget_rates, {"before": funds.tick - 60 * MINUTE})
+                _forget_rates.run(connection, before=funds.tick - 60 * MINUTE)
 
     def forget(self) -> None:
         """After a commit that may not have been one."""
@@ -244,7 +247,7 @@ class FundsStore:
     def _lock(self, connection: sa.Connection, names: Collection[str]) -> None:
         if self._is_shared and names:
             slots = sorted({zlib.crc32(name.encode()) % LOCK_SLOTS for name in names})
-            connection.execute(_lock_slots, {"space": _LOCK_SPACE, "slots": slots})
+            _lock_slots.run(connection, space=_LOCK_SPACE, slots=slots)
 
     def _leases(self, connection: sa.Connection, batch: Batch) -> dict[str, Lease]:
         found = self._select(connection, _select_leases, batch.lease_ids())
@@ -252,33 +255,30 @@ class FundsStore:
         batch.ended_lease_ids += gone
         return found | gone
 
-    def _select(self, connection: sa.Connection, query: sa.Select[Any], these: Collection[str]) -> dict[str, Lease]:
-        return {fields.lease_id: Lease(*fields) for chunk in chunks(these) for fields in connection.execute(query, chunk)}
+    @staticmethod
+    def _select(connection: sa.Connection, query: Statement, these: Collection[str]) -> dict[str, Lease]:
+        return {fields[0]: Lease(*fields) for fields in query.all(connection, these=list(these))} if these else {}
 
     def _tick(self, connection: sa.Connection) -> int:
         """By a clock that all ledgers share, or by one that never jumps."""
-        return int(connection.scalar(_database_ns) or 0) if self._is_shared else int(self._clock.monotonic() * 1e9)
+        return int(_database_ns.all(connection)[0][0]) if self._is_shared else int(self._clock.monotonic() * 1e9)
 
     def _balances(self, connection: sa.Connection, concerned: Mapping[str, Budget], oldest_ns: int) -> dict[str, dict[int, Balance]]:
         if not concerned:
             return {}
         since = min(budget.window.oldest(oldest_ns) for budget in concerned.values())
         found: dict[str, dict[int, Balance]] = {}
-        for these in chunks(concerned):
-            for budget_id, bucket, *balance in connection.execute(_select_balances, {"since": since, **these}):
-                found.setdefault(budget_id, {})[bucket] = Balance(*balance)
+        for budget_id, bucket, *balance in _select_balances.all(connection, since=since, these=list(concerned)):
+            found.setdefault(budget_id, {})[bucket] = Balance(*balance)
         return found
 
     def _states(
         self, connection: sa.Connection, limited: Sequence[str], found: Iterable[Lease], now_ns: int, tick: int
     ) -> dict[str, RateState]:
         kept: Mapping[str, RateState] = self._rates
-        if self._is_shared:
-            kept = {
-                key_id: rate_windows.decode(bytes(state), tick)
-                for these in chunks(limited)
-                for key_id, state in connection.execute(_select_rates, these)
-            }
+        if self._is_shared and limited:
+            found_states = _select_rates.all(connection, these=list(limited))
+            kept = {key_id: rate_windows.decode(bytes(state), tick) for key_id, state in found_states}
         states = {key_id: kept.get(key_id) or self._restored(connection, key_id, now_ns, tick) for key_id in limited}
         if not self._is_shared:
             for key_id, state in states.items():
@@ -297,18 +297,13 @@ class FundsStore:
     def _restored(self, connection: sa.Connection, key_id: str, now_ns: int, tick: int) -> RateState:
         """What the books say of a caller's last minute."""
         of_key = {"key": key_id, "since": now_ns - MINUTE}
-        recent = [*connection.execute(_select_recent_rows, of_key), *connection.execute(_select_recent_intents, of_key)]
+        recent = [*_select_recent_rows.all(connection, **of_key), *_select_recent_intents.all(connection, **of_key)]
         return rate_windows.restored(sorted((tick - max(0, now_ns - created_ns), count, tokens) for created_ns, count, tokens in recent))
 
 
-def _upsert(table: sa.Table, dialect: sa.Dialect) -> Any:
+def _upsert(table: sa.Table, dialect: sa.Dialect) -> Statement:
     """Inserts rows of a table, or replaces those with the same key."""
     insert = postgresql.insert(table) if dialect.name == "postgresql" else sqlite.insert(table)
     kept = {column.name for column in table.primary_key}
     changed = {column.name: insert.excluded[column.name] for column in table.columns if column.name not in kept}
-    return insert.on_conflict_do_update(index_elements=sorted(kept), set_=changed)
-
-
-def chunks(ids: Collection[str]) -> Iterator[dict[str, list[str]]]:
-    listed = list(ids)
-    return ({"these": listed[start : start + _CHUNK]} for start in range(0, len(listed), _CHUNK))
+    return Statement(insert.inline().on_conflict_do_update(index_elements=sorted(kept), set_=changed))

@@ -9,6 +9,7 @@ from services.ledger.booking import Totals
 from services.ledger.chain import Checkpoint, Head, Link, extend, origin
 from services.ledger.records import Row
 from services.ledger.schema import checkpoints, entries, totals
+from services.ledger.statements import Statement
 
 # Into this one go the rows that were there before.
 FIRST: Final = 1
@@ -16,7 +17,7 @@ _CHECKPOINT_FIELDS: Final = (*Checkpoint._fields[:-1], *Totals._fields)
 # Rows that are read at once, or get their place in one transaction.
 _BATCH: Final = 2000
 
-_select_head = sa.select(totals.c.links, totals.c.head).where(totals.c.id == sa.bindparam("chain")).with_for_update()
+_select_head = Statement(sa.select(totals.c.links, totals.c.head).where(totals.c.id == sa.bindparam("chain")).with_for_update())
 _set_head = (
     sa.update(totals).where(totals.c.id == sa.bindparam("row")).values(links=sa.bindparam("new_links"), head=sa.bindparam("new_head"))
 )
@@ -36,7 +37,7 @@ _set_place = (
 
 def locked_head(connection: sa.Connection, chain: int) -> Head:
     """The end of a chain. No other ledger adds to it before the transaction ends."""
-    links, last = connection.execute(_select_head, {"chain": chain}).one()
+    ((links, last),) = _select_head.all(connection, chain=chain)
     return Head(links, last) if links else origin(chain)
 
 

@@ -5,6 +5,8 @@ from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
 
+from services.ledger.statements import Statement
+
 # A file, or a checked URL.
 Place: TypeAlias = Path | sa.URL
 
@@ -22,6 +24,8 @@ _LIBPQ: Final = {
 _SESSION: Final = {"idle_in_transaction_session_timeout": "5s", "lock_timeout": "10s"}
 # All that a writer looks for is in an index. A server that has no statistics of a table yet takes a list of ids for most of the rows.
 _WRITER_SESSION: Final = {"enable_seqscan": "off"}
+_begin_reading: Final = Statement(sa.text("BEGIN"))
+_begin_writing: Final = Statement(sa.text("BEGIN IMMEDIATE"))
 
 
 def server_url(text: str) -> sa.URL:
@@ -44,7 +48,11 @@ def open_engine(place: Place, synchronous: str, read_only: bool = False) -> sa.E
 
 def _file_engine(path: Path, synchronous: str, read_only: bool) -> sa.Engine:
     engine = sa.create_engine(
-        sa.URL.create("sqlite", database=str(path)), poolclass=sa.StaticPool, connect_args={"check_same_thread": False}
+        sa.URL.create("sqlite", database=str(path)),
+        poolclass=sa.StaticPool,
+        # Nothing is open when a connection comes back: all that is done is done in a transaction.
+        pool_reset_on_return=None,
+        connect_args={"check_same_thread": False},
     )
 
     @sa.event.listens_for(engine, "connect")
@@ -58,7 +66,7 @@ def _file_engine(path: Path, synchronous: str, read_only: bool) -> sa.Engine:
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+        (_begin_reading if read_only else _begin_writing).run(connection)
 
     return engine
 

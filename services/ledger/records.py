@@ -1,7 +1,7 @@
 """From what routers report to rows of the books: checks records, and writes one row for each attempt."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -136,8 +136,10 @@ class OpenIntent(NamedTuple):
     def held(self) -> Amounts:
         return Amounts(self.held_nano_usd, self.held_tokens, self.held_microjoules, self.held_micrograms)
 
-    def holding(self, amounts: Amounts) -> "OpenIntent":
+    def holding(self, amounts: Amounts, **others: Any) -> "OpenIntent":
+        """With these amounts held, and other fields as given."""
         return self._replace(
+            **others,
             held_nano_usd=amounts.nano_usd,
             held_tokens=amounts.tokens,
             held_microjoules=amounts.microjoules,
@@ -281,13 +283,14 @@ def held_by(intent: pb.Intent) -> Amounts:
 
 def taken(rows: Iterable[Row]) -> Amounts:
     """What budgets count of rows: calls of providers."""
-    calls = [row for row in rows if not row.is_hit]
-    return Amounts(
-        sum(row.cost_nano_usd for row in calls),
-        sum(row.input_tokens + row.output_tokens for row in calls),
-        sum(row.energy_microjoules for row in calls),
-        sum(row.carbon_micrograms for row in calls),
-    )
+    nano_usd = tokens = microjoules = micrograms = 0
+    for row in rows:
+        if not row.is_hit:
+            nano_usd += row.cost_nano_usd
+            tokens += row.input_tokens + row.output_tokens
+            microjoules += row.energy_microjoules
+            micrograms += row.carbon_micrograms
+    return Amounts(nano_usd, tokens, microjoules, micrograms)
 
 
 def settled_rows(settlement: pb.Settlement, request_id: str, figurer: Figurer) -> list[Row]:

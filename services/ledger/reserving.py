@@ -83,7 +83,8 @@ def reserve(asked: Asked, funds: Funds, figurer: Figurer) -> Granted | pb.Grant 
     funds.sheet.hold_checked(intent.key_id, intent.created_ns, fit.amounts)
     if state is not None:
         state.fill(limits, funds.tick, 1)
-    opened = intent.holding(fit.amounts)._replace(
+    opened = intent.holding(
+        fit.amounts,
         max_output_tokens=fit.output_tokens if intent.max_output_tokens or is_bounded else 0,
         call_count=fit.calls,
         rate_tick=funds.count(intent.key_id, fit.amounts.tokens),

@@ -10,8 +10,7 @@ import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -27,6 +26,7 @@ from services.ledger.records import OpenIntent, Row
 from services.ledger.request_key import MARK, booked_ids
 from services.ledger.reserving import HOLD_S
 from services.ledger.schema import entries, intents, presence, superseded, totals
+from services.ledger.statements import Among, Insertion, Statement
 from services.ledger.windows import SECOND
 from services.runtime.clock import Clock, SystemClock
 
@@ -35,32 +35,31 @@ LOCK_SLOTS: Final = 64
 # Rows of the totals that ledgers on one server choose from; a migration made them.
 TOTALS_ROWS: Final = 16
 _LOCK_SPACE: Final = 0x6A67
-# Parameters of one IN list: well under what any database takes.
-_CHUNK: Final = 500
 
 _row_columns = [entries.c[name] for name in Row._fields]
 _linked_fields: Final = (*Row._fields, "chain", "link", "hash")
 _intent_columns = [intents.c[name] for name in OpenIntent._fields]
-# Built once: building a statement costs more than running it.
-_these: sa.BindParameter[Any] = sa.bindparam("these", expanding=True)
-_select_rows = sa.select(*_row_columns).where(entries.c.request_id.in_(_these)).order_by(entries.c.attempt)
-_select_open = sa.select(*_intent_columns).where(intents.c.request_id.in_(_these))
+_select_rows = Statement(sa.select(*_row_columns).where(Among(entries.c.request_id)).order_by(entries.c.attempt))
+_select_open = Statement(sa.select(*_intent_columns).where(Among(intents.c.request_id)))
 _is_present = sa.exists().where(presence.c.router_id == intents.c.router_id, presence.c.until > sa.func.clock_timestamp())
-_select_orphans = sa.select(*_intent_columns).where(intents.c.router_id.in_(_these))
-_select_expired = sa.select(*_intent_columns).where(
-    intents.c.expires_ns > 0, intents.c.expires_ns < sa.bindparam("now", type_=sa.BigInteger())
+_of_routers = sa.select(*_intent_columns).where(Among(intents.c.router_id))
+_select_orphans = Statement(_of_routers)
+_select_absent_orphans = Statement(_of_routers.where(~_is_present))
+_select_expired = Statement(
+    sa.select(*_intent_columns).where(intents.c.expires_ns > 0, intents.c.expires_ns < sa.bindparam("now", type_=sa.BigInteger()))
 )
-_extend = sa.update(intents).where(intents.c.request_id.in_(_these)).values(expires_ns=sa.bindparam("until", type_=sa.BigInteger()))
-_select_absent_orphans = _select_orphans.where(~_is_present)
+_extend = Statement(sa.update(intents).where(Among(intents.c.request_id)).values(expires_ns=sa.bindparam("until", type_=sa.BigInteger())))
 _superseded_fields: Final = ["sequence", *_linked_fields]
-_supersede_rows = sa.insert(superseded).from_select(
-    _superseded_fields, sa.select(*(entries.c[name] for name in _superseded_fields)).where(entries.c.request_id.in_(_these))
+_supersede_rows = Statement(
+    sa.insert(superseded).from_select(
+        _superseded_fields, sa.select(*(entries.c[name] for name in _superseded_fields)).where(Among(entries.c.request_id))
+    )
 )
-_delete_rows = sa.delete(entries).where(entries.c.request_id.in_(_these))
-_delete_intents = sa.delete(intents).where(intents.c.request_id.in_(_these))
+_delete_rows = Statement(sa.delete(entries).where(Among(entries.c.request_id)))
+_delete_intents = Statement(sa.delete(intents).where(Among(intents.c.request_id)))
 _select_totals = sa.select(*(sa.cast(sa.func.sum(totals.c[name]), sa.BigInteger()) for name in Totals._fields))
 _count_intents = sa.select(sa.func.count()).select_from(intents)
-_add_to_totals = (
+_add_to_totals = Statement(
     sa.update(totals)
     .where(totals.c.id == sa.bindparam("row"))
     .values({name: totals.c[name] + sa.bindparam(f"more_{name}") for name in Totals._fields})
@@ -68,8 +67,8 @@ _add_to_totals = (
 )
 _select_waiting = sa.select(intents.c.router_id, sa.func.count()).group_by(intents.c.router_id)
 # In the order of the slots, whoever asks: two transactions never wait for each other.
-_lock_slots = sa.text(
-    "SELECT pg_advisory_xact_lock(:space, slot) FROM (SELECT unnest(CAST(:slots AS integer[])) AS slot ORDER BY 1) AS wanted"
+_lock_slots = Statement(
+    sa.text("SELECT pg_advisory_xact_lock(:space, slot) FROM (SELECT unnest(CAST(:slots AS integer[])) AS slot ORDER BY 1) AS wanted")
 )
 _until = sa.func.clock_timestamp() + sa.func.make_interval(0, 0, 0, 0, 0, 0, sa.bindparam("seconds", type_=sa.Float()))
 _insert_presence = postgresql.insert(presence).values(router_id=sa.bindparam("router"), until=_until)
@@ -80,40 +79,11 @@ _note_factors = sa.text(
 _forget_presence = sa.delete(presence).where(presence.c.until < sa.func.clock_timestamp() - sa.func.make_interval(0, 0, 0, 1))
 
 
-class _Insert:
-    """An insert of many tuples without SQLAlchemy's work on each, which costs three times what SQLite's does.
-
-    SQLite's rows go many to a statement: Python gives up its lock for each, and beside a busy event loop waits milliseconds to get it back.
-    """
-
-    # Few sizes, so that each statement's text is prepared once.
-    _SIZES = (64, 32, 16, 8, 4, 2, 1)
-
-    def __init__(self, table: sa.Table, fields: Sequence[str], dialect: sa.Dialect) -> None:
-        compiled = sa.insert(table).inline().compile(dialect=dialect, column_keys=list(fields))
-        self._sql = str(compiled)
-        self._fields = fields
-        self._is_positional = bool(compiled.positional)
-        row = f"({', '.join('?' for _ in fields)})"
-        self._texts = {size: self._sql + f", {row}" * (size - 1) for size in self._SIZES}
-
-    def run(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-        if not self._is_positional:
-            if rows:
-                connection.exec_driver_sql(self._sql, [dict(zip(self._fields, row, strict=True)) for row in rows])
-            return
-        start = 0
-        while start < len(rows):
-            size = next(size for size in self._SIZES if size <= len(rows) - start)
-            connection.exec_driver_sql(self._texts[size], tuple(chain.from_iterable(rows[start : start + size])))
-            start += size
-
-
 class Transaction:
     """One transaction of the writer."""
 
     def __init__(
-        self, connection: sa.Connection, insert_rows: _Insert, insert_intents: _Insert, totals_row: int, funds: FundsStore, clock: Clock
+        self, connection: sa.Connection, insert_rows: Insertion, insert_intents: Insertion, totals_row: int, funds: FundsStore, clock: Clock
     ) -> None:
         self._connection = connection
         self._funds = funds
@@ -129,7 +99,7 @@ class Transaction:
         if batch.changes_balances:
             self._funds.share_definitions(self._connection)
         if self._is_shared and (slots := _slots(batch)):
-            self._connection.execute(_lock_slots, {"space": _LOCK_SPACE, "slots": slots})
+            _lock_slots.run(self._connection, space=_LOCK_SPACE, slots=slots)
         rows, opened = self._requests({key.request_id for key in keys})
         began = {request_id: booked[0].created_ns for request_id, booked in rows.items()}
         ids = booked_ids(keys, began | {request_id: intent.created_ns for request_id, intent in opened.items()})
@@ -137,11 +107,11 @@ class Transaction:
         orphans: list[OpenIntent] = []
         # A router that this ledger has lost may have found another.
         select_orphans = _select_absent_orphans if self._is_shared else _select_orphans
-        for these in _chunks(batch.gone_routers):
-            orphans += [OpenIntent(*fields) for fields in self._connection.execute(select_orphans, these)]
+        if batch.gone_routers:
+            orphans += [OpenIntent(*fields) for fields in select_orphans.all(self._connection, these=batch.gone_routers)]
         if batch.expires_holds:
             now_ns = int(self._clock.now() * 1e9)
-            expired = [OpenIntent(*fields) for fields in self._connection.execute(_select_expired, {"now": now_ns})]
+            expired = [OpenIntent(*fields) for fields in _select_expired.all(self._connection, now=now_ns)]
             orphans += [intent for intent in expired if intent not in orphans]
         rows, opened = rows | derived_rows, opened | derived_opened | {orphan.request_id: orphan for orphan in orphans}
         funds = self._funds.funds(self._connection, batch, opened.values(), [row for booked in rows.values() for row in booked])
@@ -150,13 +120,12 @@ class Transaction:
     def _requests(self, booked_ids: Collection[str]) -> tuple[dict[str, list[Row]], dict[str, OpenIntent]]:
         """The rows of those requests that have some, and the intents of those that are open."""
         rows: dict[str, list[Row]] = {}
-        opened: dict[str, OpenIntent] = {}
-        for these in _chunks(booked_ids):
-            for fields in self._connection.execute(_select_rows, these):
-                rows.setdefault(fields.request_id, []).append(Row(*fields))
-            for fields in self._connection.execute(_select_open, these):
-                opened[fields.request_id] = OpenIntent(*fields)
-        return rows, opened
+        if not booked_ids:
+            return rows, {}
+        these = list(booked_ids)
+        for fields in _select_rows.all(self._connection, these=these):
+            rows.setdefault(fields[0], []).append(Row(*fields))
+        return rows, {fields[0]: OpenIntent(*fields) for fields in _select_open.all(self._connection, these=these)}
 
     def apply(self, changes: Changes) -> None:
         """Writes the changes."""
@@ -166,17 +135,16 @@ class Transaction:
             linked, head = extend(chain_store.locked_head(self._connection, self._totals_row), changes.rows)
             more = {f"more_{name}": value for name, value in changes.totals._asdict().items()}
             ends = {"row": self._totals_row, "new_links": head.links, "new_head": head.hash}
-            self._connection.execute(_add_to_totals, ends | more)
-        for these in _chunks(changes.corrected_ids):
-            self._connection.execute(_supersede_rows, these)
-            self._connection.execute(_delete_rows, these)
-        for these in _chunks(changes.closed_ids):
-            self._connection.execute(_delete_intents, these)
+            _add_to_totals.run(self._connection, **ends, **more)
+        if changes.corrected_ids:
+            _supersede_rows.run(self._connection, these=list(changes.corrected_ids))
+            _delete_rows.run(self._connection, these=list(changes.corrected_ids))
+        if changes.closed_ids:
+            _delete_intents.run(self._connection, these=list(changes.closed_ids))
         self._insert_intents.run(self._connection, changes.opened)
         self._insert_rows.run(self._connection, [(*row, self._totals_row, link, digest) for row, link, digest in linked])
-
-        for these in _chunks(changes.extended_ids):
-            self._connection.execute(_extend, {"until": changes.funds.now_ns + HOLD_S * SECOND, **these})
+        if changes.extended_ids:
+            _extend.run(self._connection, until=changes.funds.now_ns + HOLD_S * SECOND, these=list(changes.extended_ids))
         self._funds.save(self._connection, changes.funds)
 
     def note_presence(self, router_ids: Collection[str], seconds: float) -> None:
@@ -203,8 +171,8 @@ class Writer:
         self._engine = engine
         self._clock = terms.clock
         self.funds = FundsStore(engine.dialect, terms.limits, terms.clock, terms.unbounded_output_tokens)
-        self._insert_rows = _Insert(entries, _linked_fields, engine.dialect)
-        self._insert_intents = _Insert(intents, OpenIntent._fields, engine.dialect)
+        self._insert_rows = Insertion(entries, _linked_fields, engine.dialect)
+        self._insert_intents = Insertion(intents, OpenIntent._fields, engine.dialect)
         # Whether other ledgers may write to the same books.
         self.is_shared = engine.dialect.name == "postgresql"
         self._totals_row = 1 + secrets.randbelow(TOTALS_ROWS) if self.is_shared else 1
@@ -236,7 +204,7 @@ class Writer:
         with self._engine.begin() as connection:
             if self.is_shared:
                 # No record of any request is decided on while its rows go.
-                connection.execute(_lock_slots, {"space": _LOCK_SPACE, "slots": list(range(LOCK_SLOTS))})
+                _lock_slots.run(connection, space=_LOCK_SPACE, slots=list(range(LOCK_SLOTS)))
             return prune_store.prune(connection, chain, before_ns, now_ns)
 
     def note_factors(self, factors: FactorSet, now_ns: int) -> None:
@@ -297,11 +265,6 @@ def open_books(place: Place, synchronous: str, terms: Terms | None = None) -> It
         reading = open_engine(place, synchronous, read_only=True)
         stack.callback(reading.dispose)
         yield writer, Reader(reading)
-
-
-def _chunks(ids: Collection[str]) -> Iterator[dict[str, list[str]]]:
-    listed = list(ids)
-    return ({"these": listed[start : start + _CHUNK]} for start in range(0, len(listed), _CHUNK))
 
 
 def _slots(batch: Batch) -> list[int]:

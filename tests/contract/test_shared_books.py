@@ -26,7 +26,7 @@ from tests import postgresql
 from tests.contract.channels import new_mesh
 from tests.contract.test_ledger import PATIENCE_S, Router, settings_for, started
 from tests.postgresql import variables_of
-from tests.unit.ledger.samples import LATER, attempt, hit, intent, new_figurer, settlement
+from tests.unit.ledger.samples import LATER, attempt, batch_of, hit, intent, new_figurer, settlement
 from tests.unit.ledger.test_store import commit, outcomes
 
 FIGURER = new_figurer()
@@ -66,7 +66,7 @@ def pair(place: sa.URL) -> Iterator[Pair]:
 
 
 def test_record_that_reaches_two_ledgers_at_once_is_booked_by_one_and_acknowledged_alike_by_both(pair: Pair) -> None:
-    batch = Batch(settlements=[settlement("r", attempt(1), attempt(2))])
+    batch = batch_of(settlement("r", attempt(1), attempt(2)))
     with pair.first.transaction() as transaction:
         changes = decide(batch, transaction.known(batch), FIGURER)
         # With other attempts, so that no key of a row would meet.
@@ -80,7 +80,7 @@ def test_record_that_reaches_two_ledgers_at_once_is_booked_by_one_and_acknowledg
 
 
 def test_two_requests_of_one_id_that_reach_two_ledgers_at_once_are_both_booked(pair: Pair) -> None:
-    batch = Batch(settlements=[settlement("r")])
+    batch = batch_of(settlement("r"))
     with pair.first.transaction() as transaction:
         transaction.apply(decide(batch, transaction.known(batch), FIGURER))
         other = pair.second_commits(settlement("r", create_time=LATER))
@@ -90,7 +90,7 @@ def test_two_requests_of_one_id_that_reach_two_ledgers_at_once_are_both_booked(p
 
 
 def test_intent_that_was_on_its_way_to_another_ledger_does_not_open_a_booked_request(pair: Pair) -> None:
-    batch = Batch(settlements=[settlement("r")])
+    batch = batch_of(settlement("r"))
     with pair.first.transaction() as transaction:
         transaction.apply(decide(batch, transaction.known(batch), FIGURER))
         late = pair.second_commits(intent("r"))
@@ -112,7 +112,7 @@ def test_two_ledgers_that_give_up_a_router_book_its_loss_once(pair: Pair) -> Non
 
 
 def test_other_requests_do_not_wait(pair: Pair) -> None:
-    batch = Batch(settlements=[settlement("r0")])
+    batch = batch_of(settlement("r0"))
     with pair.first.transaction() as transaction:
         transaction.known(batch)
         # Most of so many ids are in other slots; the first that is shows it.
@@ -121,7 +121,7 @@ def test_other_requests_do_not_wait(pair: Pair) -> None:
             with pair.second.transaction() as beside:
                 beside._connection.exec_driver_sql("SET LOCAL lock_timeout = '50ms'")
                 try:
-                    beside.known(Batch(settlements=[settlement(f"r{number}")]))
+                    beside.known(batch_of(settlement(f"r{number}")))
                 except sa.exc.OperationalError:
                     beside._connection.rollback()
                     continue

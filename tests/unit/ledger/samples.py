@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from joulegate.chat.v1.receipt_pb2 import CacheStatus
 from joulegate.ledger.v1 import ledger_service_pb2 as pb
 from joulegate.ledger.v1.entry_pb2 import Outcome, TokenCounts
+from services.ledger.booking import Batch
 from services.ledger.cost import Tariffs
 from services.ledger.figures import Figurer
 from services.ledger.overrides import DeclaredPrice, Overrides
@@ -41,6 +42,19 @@ def intent(request_id: str, **fields: Any) -> pb.Intent:
     given: dict[str, Any] = {"create_time": BEGAN, "provider": "openai", "model": "gpt-4o"}
     given |= {"requested_model": "auto", "estimated_input_tokens": 100}
     return pb.Intent(request_id=request_id, **(given | fields))
+
+
+def batch_of(*records: pb.Intent | pb.Settlement, router_id: str = "a") -> Batch:
+    """What a router sends, to be committed together."""
+    batch = Batch()
+    batch.add(
+        pb.BookRequest(
+            intents=[record for record in records if isinstance(record, pb.Intent)],
+            settlements=[record for record in records if isinstance(record, pb.Settlement)],
+        ),
+        router_id,
+    )
+    return batch
 
 
 class HeldClock:

@@ -12,14 +12,14 @@ from sqlalchemy.exc import DBAPIError
 
 from joulegate.ledger.v1 import ledger_service_pb2 as pb
 from joulegate.ledger.v1.entry_pb2 import Outcome
-from services.ledger.booking import Batch, Changes, Totals, decide, sum_of
+from services.ledger.booking import Changes, Totals, decide, sum_of
 from services.ledger.engines import Place, open_engine
 from services.ledger.lock import owned
 from services.ledger.request_key import key_of
 from services.ledger.schema import entries, intents, totals
 from services.ledger.store import Reader, Writer, open_books
 from services.runtime.settings import SettingsError
-from tests.unit.ledger.samples import BEGAN, LATER, attempt, hit, intent, new_figurer, settlement
+from tests.unit.ledger.samples import BEGAN, LATER, attempt, batch_of, hit, intent, new_figurer, settlement
 
 FIGURER = new_figurer()
 Books = tuple[Writer, Reader]
@@ -32,14 +32,8 @@ def books(place: Place) -> Iterator[Books]:
 
 
 def commit(writer: Writer, *records: pb.Intent | pb.Settlement, router_id: str = "a", gone: tuple[str, ...] = ()) -> Changes:
-    batch = Batch(gone_routers=list(gone))
-    batch.add(
-        pb.BookRequest(
-            intents=[record for record in records if isinstance(record, pb.Intent)],
-            settlements=[record for record in records if isinstance(record, pb.Settlement)],
-        ),
-        router_id,
-    )
+    batch = batch_of(*records, router_id=router_id)
+    batch.gone_routers += gone
     with writer.transaction() as transaction:
         changes = decide(batch, transaction.known(batch), FIGURER)
         transaction.apply(changes)
@@ -249,7 +243,7 @@ def test_rows_of_one_request_are_found(books: Books) -> None:
 def test_reads_do_not_wait_behind_a_transaction_and_do_not_see_it(books: Books) -> None:
     writer, reader = books
     commit(writer, settlement("seen"))
-    batch = Batch(settlements=[settlement("unseen")])
+    batch = batch_of(settlement("unseen"))
     with writer.transaction() as transaction:
         transaction.apply(decide(batch, transaction.known(batch), FIGURER))
         assert reader.totals()[0].entry_count == 1
@@ -259,8 +253,7 @@ def test_reads_do_not_wait_behind_a_transaction_and_do_not_see_it(books: Books) 
 
 def test_failed_transaction_leaves_no_trace(books: Books) -> None:
     writer, reader = books
-    batch = Batch()
-    batch.add(pb.BookRequest(intents=[intent("i")], settlements=[settlement("s")]), "a")
+    batch = batch_of(intent("i"), settlement("s"))
     with pytest.raises(RuntimeError), writer.transaction() as transaction:
         transaction.apply(decide(batch, transaction.known(batch), FIGURER))
         raise RuntimeError
