@@ -11,7 +11,7 @@ from services.cache import metrics
 from services.cache.flight_leases import FlightLeases, Lead, LookAgain, Order, Restart, Unwant, Want
 from services.runtime.clock import Clock
 from services.runtime.errors import GatewayError
-from services.runtime.session import Outbox
+from services.runtime.outbox import Outbox
 
 pb = flight_service_pb2
 CHECK_S = 1.0

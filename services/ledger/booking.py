@@ -212,7 +212,8 @@ def _let_in(batch: Batch, known: Known) -> dict[str, OpenIntent]:
     for intent, lease_id, wanted in batch.intents:
         request_id = known.ids[intent.key]
         if not (request_id in opened or request_id in known.rows or request_id in known.open):
-            opened[request_id] = known.funds.take_up(intent, request_id, lease_id, wanted)
+            under_id = intent if intent.request_id == request_id else intent._replace(request_id=request_id)
+            opened[request_id] = known.funds.take_up(under_id, lease_id, wanted)
     return opened
 
 

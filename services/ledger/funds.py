@@ -36,14 +36,11 @@ class Funds:
     put_leases: dict[str, Lease] = field(default_factory=dict)
     ended_leases: set[str] = field(default_factory=set)
 
-    def take_up(self, intent: OpenIntent, request_id: str, lease_id: str, wanted: Amounts) -> OpenIntent:
-        """Lets in, under its id in the books, what a router has let in under a lease.
-
-        What that lacks is held all the same: the provider is being called.
-        """
+    def take_up(self, intent: OpenIntent, lease_id: str, wanted: Amounts) -> OpenIntent:
+        """Lets in what a router has let in under a lease. What that lacks is held all the same: the provider is being called."""
         self.use_lease(lease_id, intent.key_id, wanted)
         self.sheet.hold(intent.key_id, intent.created_ns, wanted)
-        return intent.holding(wanted, request_id=request_id, rate_tick=self.count(intent.key_id, wanted.tokens))
+        return intent.holding(wanted, rate_tick=self.count(intent.key_id, wanted.tokens))
 
     def use_lease(self, lease_id: str, key_id: str, wanted: Amounts) -> None:
         """Takes one request out of a lease."""

@@ -20,14 +20,17 @@ from joulegate.ledger.v1.reservation_pb2 import Denial, Extension, Grant, Releas
 from services.router import metrics
 from services.runtime import logs
 from services.runtime.errors import GatewayError
+from services.runtime.outbox import Outbox, Spacing
 from services.runtime.own_cpu import NO_CPU, OwnCpu
-from services.runtime.session import Outbox
 from services.runtime.waiting import is_done_within
 
 log = logs.get(__name__)
 
 RECONNECT_S = (0.05, 1.0)
 COMPANY_S = 0.02
+# Each message is a commit, which costs the ledger as much as ten records do: their company is worth a longer wait.
+SPACING_S = 0.012
+EACH_S = 0.001
 NOT_BEGUN = "The ledger cannot be written to, so no provider is called."
 # Beyond this many unacknowledged records the ledger has been away for long: take no more work that must be booked.
 MAX_HELD = 100_000
@@ -110,7 +113,12 @@ class Books:
         future: asyncio.Future[Verdict] = loop.create_future()
         self._intents[intent.request_id] = (intent, future)
         self._open[intent.request_id] = (intent, loop.time() + EXTEND_AFTER_S)
-        self._send(intent)
+        if intent.HasField("wishes"):
+            self._send(intent)
+        elif self._outbox is not None:
+            # Nobody waits for it before the provider answers.
+            self._sent.clear()
+            self._outbox.put_within(SPACING_S, intent)
         return future
 
     def release(self, intent: pb.Intent) -> None:
@@ -144,6 +152,8 @@ class Books:
 
     async def durable(self, intended: asyncio.Future[Verdict]) -> None:
         """Waits for an intent. Raises LEDGER_UNAVAILABLE when that takes too long."""
+        if self._outbox is not None and not intended.done():
+            self._outbox.hurry()
         if not await is_done_within(intended, self._wait_s):
             raise _unavailable("The ledger did not confirm this request, so its answer is withheld.")
 
@@ -232,7 +242,7 @@ class Books:
                 future.set_result(None)
 
     def _repeat_unacknowledged(self) -> Outbox[Record]:
-        outbox: Outbox[Record] = Outbox()
+        outbox: Outbox[Record] = Outbox(lambda: len(self._open) + len(self._settlements), Spacing(SPACING_S, EACH_S))
         for intent, _ in self._intents.values():
             outbox.put(intent)
         for settlement, _ in self._settlements.values():

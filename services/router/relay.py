@@ -16,7 +16,7 @@ from services.router.flight import Flight, LookAgainError
 from services.router.flights import Flights, OpenFlight
 from services.runtime import logs
 from services.runtime.errors import GatewayError
-from services.runtime.session import Outbox
+from services.runtime.outbox import Outbox
 
 log = logs.get(__name__)
 

@@ -2,12 +2,12 @@
 
 A unary call costs about 0.34 ms of CPU in Python's gRPC, mostly its own start and end; a message on a live stream costs a tenth, and one
 message may hold frames of many calls. So each pair of processes keeps one bidirectional stream open. Frames are written at once while
-the stream is quiet; under load a writer waits a few milliseconds between messages, and what gathers meanwhile travels together.
+there are few calls; with many a writer waits a few milliseconds between messages, and what gathers meanwhile travels together.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import grpc
 from grpc.aio import EOF
@@ -17,69 +17,14 @@ from joulegate.session.v1 import session_service_pb2_grpc as pb_grpc
 from services.runtime import logs
 from services.runtime.calls import CallContext, Credit, MetadataLike, StreamCall, UnaryCall, rpc_error
 from services.runtime.errors import STATUS_DETAILS_KEY, status_code
+from services.runtime.outbox import Outbox
 from services.runtime.registry import Handler, Registry
 
 log = logs.get(__name__)
 
-Frame = TypeVar("Frame")
-
 WINDOW = 64
-SPACING_S = 0.006
-BURST = 2
 RECONNECT_S = (0.05, 1.0)
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
-
-
-class Outbox(Generic[Frame]):
-    """Frames on their way out. `batch` gives what has gathered: at once when idle, spaced under load."""
-
-    def __init__(self) -> None:
-        self._frames: list[Frame] = []
-        self._filled = asyncio.Event()
-        self._tokens = float(BURST)
-        self._refilled_at = 0.0
-        self._closed = False
-        self._alarm: asyncio.TimerHandle | None = None
-
-    @property
-    def is_empty(self) -> bool:
-        return not self._frames
-
-    def put(self, frame: Frame) -> None:
-        self._frames.append(frame)
-        self._filled.set()
-
-    def put_within(self, seconds: float, frame: Frame) -> None:
-        """Queues what may wait for company that long."""
-        self._frames.append(frame)
-        if not self._filled.is_set() and self._alarm is None:
-            self._alarm = asyncio.get_running_loop().call_later(seconds, self._filled.set)
-
-    def close(self) -> None:
-        """Lets `batch` give what is left and then an empty list."""
-        self._closed = True
-        self._filled.set()
-
-    async def batch(self) -> list[Frame]:
-        await self._filled.wait()
-        await self._space_out()
-        frames, self._frames = self._frames, []
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-        if not self._closed:
-            self._filled.clear()
-        return frames
-
-    async def _space_out(self) -> None:
-        """A token bucket: BURST writes without waiting, then one per SPACING_S."""
-        now = asyncio.get_running_loop().time()
-        self._tokens = min(float(BURST), self._tokens + (now - self._refilled_at) / SPACING_S)
-        self._refilled_at = now
-        if self._tokens < 1 and not self._closed:
-            await asyncio.sleep((1 - self._tokens) * SPACING_S)
-            self._tokens, self._refilled_at = 1.0, asyncio.get_running_loop().time()
-        self._tokens -= 1
 
 
 class SessionChannel(grpc.aio.Channel):
@@ -196,7 +141,7 @@ class SessionChannel(grpc.aio.Channel):
             # The first message down says that a servicer, not only a socket, is there.
             if await stream.read() is EOF:
                 return False
-            stood, outbox = True, Outbox[pb.CallFrame]()
+            stood, outbox = True, Outbox[pb.CallFrame](lambda: len(self._calls))
             self._outbox = outbox
             self._settled.clear()
             for outgoing in self._calls.values():
@@ -315,7 +260,7 @@ class _Session:
     """The server's side of one stream."""
 
     def __init__(self, registry: Registry, draining: asyncio.Event) -> None:
-        self.outbox = Outbox[pb.ReplyFrame]()
+        self.outbox = Outbox[pb.ReplyFrame](lambda: len(self._tasks))
         self._registry = registry
         self._draining = draining
         self._loop = asyncio.get_running_loop()

@@ -1,0 +1,91 @@
+"""What leaves on a live stream, gathered into messages.
+
+A message costs the same whatever is in it, on both sides. So it waits a little for company, and the longer the more of it there may be:
+whoever is alone has nobody to wait for. With many callers the wait is short beside what they wait for each other anyway.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
+
+Frame = TypeVar("Frame")
+
+# Between the messages of one who is alone, and how much longer for each other caller, up to a most.
+ALONE_S: Final = 0.001
+EACH_S: Final = 0.0005
+SPACING_S: Final = 0.006
+BURST: Final = 2
+
+
+class Spacing:
+    """A token bucket: BURST messages at once, then one in each spacing. Pure: times are in seconds of one clock."""
+
+    def __init__(self, most_s: float = SPACING_S, each_s: float = EACH_S) -> None:
+        self._most_s = most_s
+        self._each_s = each_s
+        self._tokens = float(BURST)
+        self._refilled_at = 0.0
+
+    def wait_s(self, now: float, callers: int | None = None) -> float:
+        """Takes a message, and gives how long it is to wait. None: there may be any number of callers."""
+        spacing_s = self._most_s if callers is None else min(self._most_s, ALONE_S + self._each_s * max(0, callers - 1))
+        self._tokens = min(float(BURST), self._tokens + (now - self._refilled_at) / spacing_s) - 1
+        self._refilled_at = now
+        return max(0.0, -self._tokens * spacing_s)
+
+
+class Outbox(Generic[Frame]):
+    """Frames on their way out; `batch` gives what has gathered. `callers` says how many there are that may put more."""
+
+    def __init__(self, callers: Callable[[], int] | None = None, spacing: Spacing | None = None) -> None:
+        self._callers = callers
+        self._spacing = spacing or Spacing()
+        self._frames: list[Frame] = []
+        self._filled = asyncio.Event()
+        self._closed = False
+        self._alarm: asyncio.TimerHandle | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._frames
+
+    def put(self, frame: Frame) -> None:
+        self._frames.append(frame)
+        self._filled.set()
+
+    def put_within(self, seconds: float, frame: Frame) -> None:
+        """Queues what may wait for company that long."""
+        self._frames.append(frame)
+        if self._filled.is_set():
+            return
+        loop = asyncio.get_running_loop()
+        if self._alarm is None or loop.time() + seconds < self._alarm.when():
+            self._cancel_alarm()
+            self._alarm = loop.call_later(seconds, self._filled.set)
+
+    def hurry(self) -> None:
+        """Lets nothing that was put wait for company any longer."""
+        if self._frames:
+            self._filled.set()
+
+    def close(self) -> None:
+        """Lets `batch` give what is left and then an empty list."""
+        self._closed = True
+        self._filled.set()
+
+    async def batch(self) -> list[Frame]:
+        await self._filled.wait()
+        if not self._closed:
+            callers = None if self._callers is None else self._callers()
+            # Even without a wait: whoever runs now may have more to say, as that its call has ended.
+            await asyncio.sleep(self._spacing.wait_s(asyncio.get_running_loop().time(), callers))
+        frames, self._frames = self._frames, []
+        self._cancel_alarm()
+        if not self._closed:
+            self._filled.clear()
+        return frames
+
+    def _cancel_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
