@@ -19,7 +19,7 @@ from services.ledger import rate_windows
 from services.ledger.booking import Batch
 from services.ledger.budgets import Balance, Budget, Sheet
 from services.ledger.funds import Funds
-from services.ledger.leases import Lease, Pace
+from services.ledger.leases import KeptLeases, Lease, Pace
 from services.ledger.limits import Limits
 from services.ledger.rate_windows import MINUTE, RateLimits, RateState
 from services.ledger.records import OpenIntent, Row
@@ -55,6 +55,7 @@ _lease_columns = [leases.c[name] for name in Lease._fields]
 _select_leases = Statement(sa.select(*_lease_columns).where(Among(leases.c.lease_id)))
 _select_leases_of_keys = Statement(sa.select(*_lease_columns).where(Among(leases.c.key_id)))
 _select_leases_of_routers = Statement(sa.select(*_lease_columns).where(Among(leases.c.router_id)))
+_select_all_leases = Statement(sa.select(*_lease_columns))
 _select_lease_ids = sa.select(leases.c.lease_id)
 _delete_leases = Statement(sa.delete(leases).where(Among(leases.c.lease_id)))
 _select_rates = Statement(sa.select(rate_states.c.key_id, rate_states.c.state).where(Among(rate_states.c.key_id)))
@@ -168,6 +169,7 @@ class FundsStore:
         self._definitions = Definitions(limits)
         # Where this ledger is the only one. What is not here is found in the rows.
         self._rates: OrderedDict[str, RateState] = OrderedDict()
+        self._leases: KeptLeases | None = None
         self._paces: dict[str, Pace] = {}
         self._rates_forgotten_at = 0
         self._put_balances = _upsert(budget_balances, dialect)
@@ -185,7 +187,7 @@ class FundsStore:
         """What a batch needs, after the requests that it is about are locked: also of those who have these open requests and rows."""
         opened, rows = list(opened), list(rows)
         self.revokes_leases = self._definitions.refresh(connection)
-        found = self._leases(connection, batch)
+        found = self._named(connection, batch)
         seen: list[OpenIntent | Row | Lease] = [*opened, *rows, *found.values()]
         callers = batch.callers() | {each.key_id for each in seen}
         self._definitions.learn(connection, callers)
@@ -197,7 +199,7 @@ class FundsStore:
             # They may have changed, or ended, before their callers were locked.
             found = self._select(connection, _select_leases, found)
         if limited:
-            found |= self._select(connection, _select_leases_of_keys, limited)
+            found |= self._of_keys(connection, limited)
         now_ns = int(self._clock.now() * 1e9)
         tick = self._tick(connection)
         oldest = min([now_ns, *(each.created_ns for each in seen), *(key.created_ns for key in batch.keys())])  # noqa: SIM118
@@ -224,10 +226,7 @@ class FundsStore:
                 _prune.run(connection, budget=budget_id, before=kept)
             rows = [{"budget_id": budget_id, "bucket_ns": bucket, **balance._asdict()} for bucket, balance in sorted(buckets.items())]
             self._put_balances.run_each(connection, rows)
-        if funds.put_leases:
-            self._put_leases.run_each(connection, [lease._asdict() for lease in funds.put_leases.values()])
-        if funds.ended_leases:
-            _delete_leases.run(connection, these=list(funds.ended_leases))
+        self._save_leases(connection, funds)
         if self._is_shared and funds.rates:
             rates = [{"key_id": key_id, "state": state.encode(), "updated_ns": funds.tick} for key_id, state in sorted(funds.rates.items())]
             self._put_rates.run_each(connection, rates)
@@ -235,10 +234,25 @@ class FundsStore:
                 self._rates_forgotten_at = funds.tick
                 _forget_rates.run(connection, before=funds.tick - 60 * MINUTE)
 
+    def _save_leases(self, connection: sa.Connection, funds: Funds) -> None:
+        put = list(funds.put_leases.values())
+        if self._leases is not None:
+            # What was used of a limit on speed alone is known here. After a restart a lease counts in full, until it ends.
+            put = [lease for lease in put if (before := self._leases.get(lease.lease_id)) is None or lease.left != before.left]
+            for lease in funds.put_leases.values():
+                self._leases.put(lease)
+            for lease_id in funds.ended_leases:
+                self._leases.end(lease_id)
+        if put:
+            self._put_leases.run_each(connection, [lease._asdict() for lease in put])
+        if funds.ended_leases:
+            _delete_leases.run(connection, these=list(funds.ended_leases))
+
     def forget(self) -> None:
         """After a commit that may not have been one."""
         self._definitions.forget()
         self._rates.clear()
+        self._leases = None
 
     def lease_ids(self, connection: sa.Connection) -> list[str]:
         """All leases that there are."""
@@ -249,11 +263,24 @@ class FundsStore:
             slots = sorted({zlib.crc32(name.encode()) % LOCK_SLOTS for name in names})
             _lock_slots.run(connection, space=_LOCK_SPACE, slots=slots)
 
-    def _leases(self, connection: sa.Connection, batch: Batch) -> dict[str, Lease]:
-        found = self._select(connection, _select_leases, batch.lease_ids())
-        gone = self._select(connection, _select_leases_of_routers, batch.gone_routers)
+    def _named(self, connection: sa.Connection, batch: Batch) -> dict[str, Lease]:
+        """The leases that a batch names, and those of routers that are gone, which end."""
+        if self._is_shared:
+            found = self._select(connection, _select_leases, batch.lease_ids())
+            gone = self._select(connection, _select_leases_of_routers, batch.gone_routers)
+        else:
+            kept = self._kept(connection)
+            found, gone = kept.these(batch.lease_ids()), kept.of_routers(batch.gone_routers)
         batch.ended_lease_ids += gone
         return found | gone
+
+    def _of_keys(self, connection: sa.Connection, key_ids: Collection[str]) -> dict[str, Lease]:
+        return self._select(connection, _select_leases_of_keys, key_ids) if self._is_shared else self._kept(connection).of_keys(key_ids)
+
+    def _kept(self, connection: sa.Connection) -> KeptLeases:
+        if self._leases is None:
+            self._leases = KeptLeases(Lease(*fields) for fields in _select_all_leases.all(connection))
+        return self._leases
 
     @staticmethod
     def _select(connection: sa.Connection, query: Statement, these: Collection[str]) -> dict[str, Lease]:

@@ -6,6 +6,7 @@ requests that are let in under it take their part over. Nothing is leased near m
 """
 
 import math
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -43,6 +44,39 @@ class Lease(NamedTuple):
     def without(self, taken: Amounts, requests: int, rate_tokens: int) -> "Lease":
         left = self.left.minus(taken)
         return self._replace(**left._asdict(), requests=self.requests - requests, rate_tokens=self.rate_tokens - rate_tokens)
+
+
+class KeptLeases:
+    """All the leases that there are, where nobody else gives any."""
+
+    def __init__(self, leases: Iterable[Lease]) -> None:
+        self._leases = {lease.lease_id: lease for lease in leases}
+        self._ids: dict[str, set[str]] = {}
+        for lease in self._leases.values():
+            self._ids.setdefault(lease.key_id, set()).add(lease.lease_id)
+
+    def get(self, lease_id: str) -> Lease | None:
+        return self._leases.get(lease_id)
+
+    def these(self, lease_ids: Iterable[str]) -> dict[str, Lease]:
+        return {lease_id: self._leases[lease_id] for lease_id in lease_ids if lease_id in self._leases}
+
+    def of_keys(self, key_ids: Iterable[str]) -> dict[str, Lease]:
+        return {lease_id: self._leases[lease_id] for key_id in key_ids for lease_id in self._ids.get(key_id, ())}
+
+    def of_routers(self, router_ids: Collection[str]) -> dict[str, Lease]:
+        return {lease.lease_id: lease for lease in self._leases.values() if lease.router_id in router_ids} if router_ids else {}
+
+    def put(self, lease: Lease) -> None:
+        self._leases[lease.lease_id] = lease
+        self._ids.setdefault(lease.key_id, set()).add(lease.lease_id)
+
+    def end(self, lease_id: str) -> None:
+        lease = self._leases.pop(lease_id, None)
+        if lease is not None:
+            self._ids[lease.key_id].discard(lease_id)
+            if not self._ids[lease.key_id]:
+                del self._ids[lease.key_id]
 
 
 @dataclass(slots=True)

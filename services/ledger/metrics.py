@@ -2,6 +2,7 @@
 
 from collections import Counter as Counts
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -47,8 +48,12 @@ def budget_used(budget_id: str, ratio: float) -> None:
 def rows_booked(rows: Sequence[Row]) -> None:
     """Counts the rows of a commit."""
     for outcome, count in Counts(row.outcome for row in rows).items():
-        # A router of a later version may send outcomes that have no name here yet.
-        name = Outcome.Name(Outcome.ValueType(outcome)) if outcome in Outcome.values() else "OTHER"
-        ENTRIES.labels(name).inc(count)
+        _entries(outcome).inc(count)
     for row in rows:
         ENERGY_JOULES.observe(row.energy_microjoules / 1e6)
+
+
+@lru_cache(maxsize=64)
+def _entries(outcome: int) -> Counter:
+    # A router of a later version may send outcomes that have no name here yet.
+    return ENTRIES.labels(Outcome.Name(Outcome.ValueType(outcome)) if outcome in Outcome.values() else "OTHER")

@@ -173,6 +173,7 @@ class Writer:
         self.funds = FundsStore(engine.dialect, terms.limits, terms.clock, terms.unbounded_output_tokens)
         self._insert_rows = Insertion(entries, _linked_fields, engine.dialect)
         self._insert_intents = Insertion(intents, OpenIntent._fields, engine.dialect)
+        self._connection: sa.Connection | None = None
         # Whether other ledgers may write to the same books.
         self.is_shared = engine.dialect.name == "postgresql"
         self._totals_row = 1 + secrets.randbelow(TOTALS_ROWS) if self.is_shared else 1
@@ -193,11 +194,23 @@ class Writer:
     def transaction(self) -> Iterator[Transaction]:
         """Durable when left without an exception, undone otherwise."""
         try:
-            with self._engine.begin() as connection:
+            with self._begun() as connection:
                 yield Transaction(connection, self._insert_rows, self._insert_intents, self._totals_row, self.funds, self._clock)
         except BaseException:
             self.funds.forget()
             raise
+
+    @contextmanager
+    def _begun(self) -> Iterator[sa.Connection]:
+        if self.is_shared:
+            with self._engine.begin() as connection:
+                yield connection
+            return
+        # There is one connection of the driver's whoever asks, and asking for it costs more than a statement.
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        with self._connection.begin():
+            yield self._connection
 
     def prune(self, chain: int, before_ns: int, now_ns: int) -> int:
         """Deletes some of a chain's first rows that are older, and gives how many: 0 when no more can go. See retention."""
