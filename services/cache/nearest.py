@@ -45,6 +45,12 @@ class Block:
         if self.basis is not None and self.sketches is not None:
             self.sketches[row] = sketch(vector, self.basis)
 
+    def sketched(self, basis: Vectors) -> "Block":
+        """The same vectors, all of which are there, with sketches."""
+        along = self.vectors @ basis
+        rest = np.vecdot(self.vectors, self.vectors) - np.vecdot(along, along)
+        return Block(self.vectors, basis, np.column_stack([along, np.sqrt(np.maximum(0, rest))]))
+
     @property
     def size_bytes(self) -> int:
         return self.vectors.nbytes + (0 if self.sketches is None else self.sketches.nbytes)

@@ -13,8 +13,6 @@ from services.cache.nearest import BASIS_VECTORS, BLOCK_NUMBERS, SKETCH_NUMBERS,
 
 # What one search may look at: the candidates asked for, and as many again that turn out too old or refused.
 _SPARE_FACTOR = 8
-# Blocks that are compared as they are: sketches save nothing there.
-_PLAIN_BLOCKS = 1
 # A vector that costs less to compare than to sketch.
 _LEAST_SKETCHED_DIMENSION = 2 * SKETCH_NUMBERS
 # Numbers in a slab whose search may take longer than others should wait: about two milliseconds, should sketches not help.
@@ -91,13 +89,15 @@ class Slab:
                 self._resize_first(max(1, 2 * row))
         elif row % self._block_rows == 0:
             basis = self._new_basis()
+            if basis is not None and self._blocks[0].basis is None:
+                self._blocks[0] = self._blocks[0].sketched(basis)
             sketches = None if basis is None else np.empty((self._block_rows, basis.shape[1] + 1), np.float32)
             self._blocks.append(Block(np.empty((self._block_rows, self._dimension), np.float32), basis, sketches))
 
     def _new_basis(self) -> Vectors | None:
         """The basis of a new block: that of the one before, but for when the slab has doubled since one was made."""
         count = len(self._blocks)
-        if count < _PLAIN_BLOCKS or self._dimension < _LEAST_SKETCHED_DIMENSION:
+        if self._dimension < _LEAST_SKETCHED_DIMENSION:
             return None
         if count & (count - 1):
             return self._blocks[-1].basis

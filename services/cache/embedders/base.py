@@ -48,6 +48,11 @@ class Embedder(Protocol):
 
 def normalised(vectors: Vectors) -> Vectors:
     """The rows at length 1; rows without a direction become zeros, which are similar to nothing."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    directions: Vectors = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=np.isfinite(lengths) & (lengths > 0))
+    lengths = np.sqrt(np.vecdot(vectors, vectors))[:, None]
+    directions: Vectors
+    # Nearly always all of them have one.
+    if np.all(lengths > 0) and np.all(lengths < np.inf):
+        directions = vectors / lengths
+        return directions
+    directions = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=np.isfinite(lengths) & (lengths > 0))
     return directions

@@ -6,19 +6,20 @@ Of such texts the rules always say that the numbers differ. They would need a fi
 import re
 from typing import NamedTuple
 
-_DIGITS = re.compile(r"\d+")
+_DIGITS = re.compile(r"(\d+)")
 
 
 class Numerals(NamedTuple):
-    """A text without its digits, and its runs of digits, sorted: of two numbers either may come first in what means the same."""
+    """What stands between a text's runs of digits, and these, sorted: of two numbers either may come first in what means the same."""
 
-    rest: str
-    runs: tuple[str, ...]
+    rest: list[str]
+    runs: list[str]
 
 
 def numerals(text: str) -> Numerals:
     """Without leading zeros: seven is 07 too."""
-    return Numerals(_DIGITS.sub("0", text), tuple(sorted(run.lstrip("0") for run in _DIGITS.findall(text))))
+    parts = _DIGITS.split(text)
+    return Numerals(parts[::2], sorted([run.lstrip("0") for run in parts[1::2]]))
 
 
 def differ_in_numbers_only(asked: Numerals, kept: Numerals) -> bool:

@@ -79,11 +79,11 @@ def test_what_leaves_is_never_found_and_what_moves_into_its_place_is() -> None:
 def test_growing_copies_nothing_beyond_the_first_block() -> None:
     vectors = directions(np.random.default_rng(1), 2 * BLOCK_ROWS + 1, 3, 0.3)
     slab = slab_of(vectors[:BLOCK_ROWS])
-    before = slab.search(vectors[0], FLOOR, 1).blocks[0]
+    before = slab.search(vectors[0], FLOOR, 1).blocks[0].vectors
     for number in range(BLOCK_ROWS, len(vectors)):
         slab.put(str(number), vectors[number])
     blocks = slab.search(vectors[0], FLOOR, 1).blocks
-    assert blocks[0] is before
+    assert blocks[0].vectors is before
     # No more than one block stands empty.
     assert sum(len(block.vectors) for block in blocks) <= len(slab) + BLOCK_ROWS
 
