@@ -32,6 +32,7 @@ _FUNCTION_WORDS = frozenset(
     )
     for word in line.split()
 )
+# Of texts without capitals: a pattern that ignores case is three times as slow.
 # The answer changes with the clock.
 _TIME = re.compile(
     r"\b(?:today|tonight|tomorrow|yesterday|now|nowadays|currently|current|latest|newest|recent|recently|at the moment|so far"
@@ -45,7 +46,6 @@ _TIME = re.compile(
     r"|oggi|domani|ieri|adesso|attualmente|questa settimana"
     r"|hoje|amanhã|ontem|agora|atualmente|esta semana"
     r"|vandaag|gisteren|momenteel|huidige?|deze week)\b",
-    re.IGNORECASE,
 )
 # What only the asker's own records can answer.
 _RECORDS = (
@@ -59,14 +59,12 @@ _OWN_DATA = re.compile(
     r"|\b(?:onde está|qual é) (?:o meu|a minha)\b|\b(?:waar|wat) is mijn\b"
     r"|\b(?:what|whats|which|where|wheres|when|how much|how many|show|check|tell me|give me|list|track|view|display|see)\b(?:'s)?"
     rf"(?: \w+){{0,5}}? (?:my|our) (?:\w+ ){{0,2}}?{_RECORDS}\b",
-    re.IGNORECASE,
 )
 
 
 # How to come by one's records is the same for everyone.
 _WAY = re.compile(
     r"\b(?:how (?:do|can|could|should|to)|(?:way|steps) to|(?:where|can|could) (?:can |do |could )?i (?:see|find|check|view))\b",
-    re.IGNORECASE,
 )
 
 
@@ -80,14 +78,15 @@ def question_text(request: chat_pb2.ChatRequest) -> str | None:
     text = _last_user_text(request)
     if text is None or not text.strip() or len(text) > MAX_CHARS:
         return None
-    if _TIME.search(text) is not None or (_OWN_DATA.search(text) is not None and _WAY.search(text) is None):
+    folded = text.casefold()
+    if _TIME.search(folded) is not None or (_OWN_DATA.search(folded) is not None and _WAY.search(folded) is None):
         return None
-    return text if content_word_count(text) <= MAX_CONTENT_WORDS else None
+    return text if _content_word_count(folded) <= MAX_CONTENT_WORDS else None
 
 
-def content_word_count(text: str) -> int:
+def _content_word_count(folded: str) -> int:
     """How many words of a text are no function words."""
-    return sum(word.casefold() not in _FUNCTION_WORDS for word in _WORD.findall(text))
+    return sum([word not in _FUNCTION_WORDS for word in _WORD.findall(folded)])
 
 
 def _last_user_text(request: chat_pb2.ChatRequest) -> str | None:
