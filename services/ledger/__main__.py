@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -119,14 +119,14 @@ async def _alerts(settings: LedgerSettings, stack: AsyncExitStack) -> Alerts:
     return alerts
 
 
-def _budgets(place: Place, settings: LedgerSettings, changed: Callable[[], None], stack: AsyncExitStack) -> BudgetKeeper:
+def _budgets(place: Place, settings: LedgerSettings, changed: Callable[[], Awaitable[None]], stack: AsyncExitStack) -> BudgetKeeper:
     """The budgets of books that are open. Keys from before there were budgets get theirs."""
     writer, reader = stack.enter_context(open_budgets(place, settings.synchronous))
     writer.adopt_keys(int(SystemClock().now() * 1e9))
     return BudgetKeeper(writer, reader, _thread("ledger-budgets", stack), SystemClock(), changed)
 
 
-def _keys(place: Place, settings: LedgerSettings, changed: Callable[[], None], stack: AsyncExitStack) -> tuple[Keys, int]:
+def _keys(place: Place, settings: LedgerSettings, changed: Callable[[], Awaitable[None]], stack: AsyncExitStack) -> tuple[Keys, int]:
     """The keys of books that are open, and the number of their newest change. Raises SettingsError where nobody could ever present one."""
     writer, viewer, finder = stack.enter_context(open_keys(place, settings.synchronous))
     if settings.auth_required and settings.gateway_api_key is None and settings.admin_api_key is None and not viewer.count():

@@ -84,6 +84,10 @@ class Books:
         self._streams: dict[str, RouterStream] = {}
         self._away_since: dict[str, float] = {}
         self._is_draining = False
+        # Counts revocations of leases.
+        self._revocation = 0
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
         self._tell = tell
         # When each lease was first seen. That is after it was given, so nobody uses it any more once this is long enough ago.
         self._leases: dict[str, float] = {}
@@ -129,6 +133,8 @@ class Books:
             while not self._queue.empty() and records < MAX_BATCH_RECORDS:
                 batch.append(self._queue.get_nowait())
                 records += len(batch[-1].records)
+            self._is_idle.clear()
+            revocation = self._revocation
             committing = loop.run_in_executor(self._thread, self._commit, batch)
             await asyncio.wait([committing])
             error = committing.exception()
@@ -136,6 +142,10 @@ class Books:
                 self._acknowledge(batch, committing.result())
             else:
                 self._refuse(batch, error)
+            if self._revocation != revocation:
+                # Leases that were decided on before have just been told.
+                self._revoke()
+            self._is_idle.set()
 
     async def watch(self) -> None:
         """Looks for routers that stayed away too long, for ever."""
@@ -185,10 +195,18 @@ class Books:
         if over or expires_holds:
             await self._queue.put(_Message(Batch(ended_lease_ids=over, expires_holds=expires_holds)))
 
-    def revoke_leases(self) -> None:
-        """Tells all routers that what their leases go by has changed."""
+    async def revoke_leases(self) -> None:
+        """Tells all routers that what their leases go by has changed. Returns when none of those whose streams are here lets anybody in any
+        more under a lease of before."""
+        self._revoke()
+        if not self._is_idle.is_set():
+            await self._is_idle.wait()
+        await asyncio.gather(*(stream.heeds(self._revocation) for stream in self._streams.values()))
+
+    def _revoke(self) -> None:
+        self._revocation += 1
         for stream in self._streams.values():
-            stream.tell(pb.BookResponse(leases_revoked=True))
+            stream.tell(pb.BookResponse(leases_revoked=True, revocation=self._revocation))
 
     def drain(self) -> None:
         """Opens no more streams and reads no more records; each stream ends when what it sent is answered."""
@@ -242,7 +260,7 @@ class Books:
             if row.is_lost:
                 log.warning("request_lost", request_id=row.request_id, provider=row.provider)
         if self._writer.funds.revokes_leases:
-            self.revoke_leases()
+            self._revoke()
         self._note_budgets(changes)
         by_stream: dict[RouterStream, list[Batch]] = {}
         for message in batch:

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from typing import Final, TypeVar
 
@@ -25,9 +25,11 @@ _ID_BYTES: Final = 8
 
 
 class BudgetKeeper:
-    """Everything that operators do with budgets. `changed` is called after each change."""
+    """Everything that operators do with budgets. `changed` is awaited after each change."""
 
-    def __init__(self, writer: BudgetWriter, reader: BudgetReader, thread: Executor, clock: Clock, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, writer: BudgetWriter, reader: BudgetReader, thread: Executor, clock: Clock, changed: Callable[[], Awaitable[None]]
+    ) -> None:
         self._writer = writer
         self._reader = reader
         self._thread = thread
@@ -40,7 +42,7 @@ class BudgetKeeper:
         budget = budget_messages.budget_of(message, f"budget_{secrets.token_hex(_ID_BYTES)}", now_ns)
         if not await self._ask(lambda: self._writer.insert(budget, now_ns)):
             raise GatewayError(ErrorReason.ERROR_REASON_NOT_FOUND, "there is no such key", {"param": "scope_id"})
-        self._note("budget_created", budget.budget_id)
+        await self._note("budget_created", budget.budget_id)
         return await self.get(budget.budget_id)
 
     async def get(self, budget_id: str) -> View:
@@ -61,7 +63,7 @@ class BudgetKeeper:
         )
         if changed is None:
             raise _not_found()
-        self._note("budget_changed", changed.budget_id)
+        await self._note("budget_changed", changed.budget_id)
         return await self.get(changed.budget_id)
 
     async def delete(self, budget_id: str) -> None:
@@ -69,15 +71,15 @@ class BudgetKeeper:
         budget_messages.check_is_changeable(budget_id)
         if "\0" in budget_id or not await self._ask(lambda: self._writer.delete(budget_id)):
             raise _not_found()
-        self._note("budget_deleted", budget_id)
+        await self._note("budget_deleted", budget_id)
 
     async def everybody(self) -> tuple[Amounts, dict[int, int]]:
         """What everybody's calls took this month, and the limits of it by their measures."""
         return await self._ask(lambda: self._reader.everybody(month_start(self._now_ns())))
 
-    def _note(self, event: str, budget_id: str) -> None:
+    async def _note(self, event: str, budget_id: str) -> None:
         log.info(event, budget_id=budget_id)
-        self._changed()
+        await self._changed()
 
     def _now_ns(self) -> int:
         return int(self._clock.now() * 1e9)

@@ -5,7 +5,7 @@ A change is told by the ledger that made it at once; where several share the boo
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
 from datetime import UTC, datetime
 from typing import Final, TypeVar
@@ -38,6 +38,10 @@ POLL_S: Final = 1.0
 SALT_BYTES: Final = 32
 
 
+async def _tell_nobody() -> None:
+    """Where there are no routers with leases."""
+
+
 class KeyThreads:
     """Where questions wait: changes, what operators see, and what routers ask each on their own, so that none holds another up."""
 
@@ -58,7 +62,7 @@ class Keys:
         threads: KeyThreads,
         clock: Clock,
         random_bytes: Randomness = secrets.token_bytes,
-        changed: Callable[[], None] = lambda: None,
+        changed: Callable[[], Awaitable[None]] = _tell_nobody,
     ) -> None:
         self._writer = writer
         self._viewer = viewer
@@ -177,7 +181,7 @@ class Keys:
         before, after = changed
         if after != before:
             self._tell([after.digest])
-            self._changed()
+            await self._changed()
             log.info("key_changed", key_id=after.key_id, revoked=after.revoked_ns is not None, enabled=after.terms.enabled)
         return changed
 

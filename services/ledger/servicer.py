@@ -46,6 +46,7 @@ class LedgerServicer(pb_grpc.LedgerServiceServicer):
         await self._books.take(stream, first)
         async for request in rest:
             await self._books.take(stream, request)
+            stream.heard(request.heeded_revocation)
 
     async def GetTotals(self, request: pb.GetTotalsRequest, context: Context) -> pb.GetTotalsResponse:
         totals, open_intents = await self._reads.totals()

@@ -37,8 +37,8 @@ MAX_HELD = 100_000
 # A long request says so often that it still runs, and is looked for so often.
 EXTEND_AFTER_S = 1200.0
 LOOK_S = 30.0
-# Ids of leases that go back are texts.
-Record = pb.Intent | pb.Settlement | Release | Extension | str
+# Ids of leases that go back are texts, revocations that are heeded are numbers.
+Record = pb.Intent | pb.Settlement | Release | Extension | str | int
 Verdict = Grant | Denial | None
 
 
@@ -256,6 +256,9 @@ class Books:
     def _acknowledge(self, response: pb.BookResponse) -> None:
         if response.leases_revoked:
             self._revoke()
+            # Behind the intents of those who were let in before.
+            if response.revocation:
+                self._send(response.revocation)
         for intended in response.intent_acks:
             self._conclude(intended.request_id, None)
         for grant in response.grants:
@@ -330,6 +333,8 @@ def _message_of(records: Iterable[Record]) -> pb.BookRequest:
                 request.extensions.append(record)
             case str():
                 request.returned_lease_ids.append(record)
+            case int():
+                request.heeded_revocation = record
     return request
 
 

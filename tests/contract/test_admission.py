@@ -143,6 +143,12 @@ async def test_under_a_lease_nobody_is_asked_and_what_is_held_is_said(kind: str)
         await third.task
 
 
+async def test_revocation_is_heeded_and_said(kind: str) -> None:
+    async with serving(kind) as router:
+        router.ledger.responses.put_nowait(ledger_pb.BookResponse(leases_revoked=True, revocation=7))
+        assert (await router.ledger.heard()) == ledger_pb.BookRequest(heeded_revocation=7)
+
+
 async def test_revoked_lease_is_not_used(kind: str) -> None:
     async with serving(kind, LEDGER_WAIT_SECONDS="10") as router:
         router.ledger.responses.put_nowait(ledger_pb.BookResponse(leases_revoked=True))

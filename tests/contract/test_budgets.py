@@ -31,10 +31,13 @@ class Listener(Router):
     """A router that notes how often it is told that its leases are over, and reads on."""
 
     revocations = 0
+    # The newest.
+    revocation = 0
 
     async def receive(self) -> pb.BookResponse:
-        while (response := await super().receive()) == pb.BookResponse(leases_revoked=True):
+        while (response := await super().receive()).leases_revoked:
             self.revocations += 1
+            self.revocation = response.revocation
         return response
 
 

@@ -1,6 +1,7 @@
 """Allowances that routers spend by themselves, and ledgers that share what there is to spend."""
 
 import asyncio
+from itertools import count
 from typing import Any
 
 import pytest
@@ -8,12 +9,13 @@ import sqlalchemy as sa
 
 from joulegate.ledger.v1 import reservation_pb2 as reservation_pb
 from joulegate.ledger.v1.entry_pb2 import TokenCounts
+from services.ledger import stream
 from services.ledger.engines import Place
 from services.ledger.limits import Limits
 from services.ledger.rate_windows import RateLimits
 from services.ledger.schema import intents as intents_table
 from tests.contract.test_budgets import INPUT_NANO_USD, Listener, asking, faults, granted, new_budget, used
-from tests.contract.test_ledger import Ledger, Router, started
+from tests.contract.test_ledger import PATIENCE_S, Ledger, Router, started
 from tests.unit.ledger.samples import attempt, intent, settlement
 
 
@@ -22,6 +24,35 @@ async def test_caller_whom_nothing_limits_gets_a_lease_for_everything(place: Pla
         lease = (await granted(router, asking("r", wants_lease=True))).lease
         assert (lease.lease_id, lease.key_id, lease.lifetime.seconds) == ("unlimited", "k1", 5)
         assert not any(lease.HasField(name) for name in ("nano_usd", "tokens", "microjoules", "micrograms", "requests", "rate_tokens"))
+
+
+async def test_new_budget_is_answered_when_nobody_is_let_in_any_more_under_older_leases(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "LIFETIME_S", 600)
+    async with started(place, "local") as ledger, (router := Listener(ledger)), Listener(ledger, "without") as without:
+        lease = (await granted(router, asking("r", wants_lease=True))).lease
+        await granted(without, asking("s"))
+        making = asyncio.create_task(new_budget(ledger, 1000))
+        async with asyncio.timeout(PATIENCE_S):
+            # Requests that were let in before the word of it came.
+            for number in count():
+                await router.book(intent(f"late-{number}", lease_id=lease.lease_id))
+                if router.revocation:
+                    break
+            assert not making.done()
+            for number in count():
+                await router.send(heeded_revocation=router.revocation)
+                await router.book(intent(f"counted-{number}"))
+                if making.done():
+                    break
+
+
+async def test_router_that_heeds_nothing_is_waited_for_until_its_leases_are_over(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "LIFETIME_S", 0.05)
+    async with started(place, "local") as ledger, Router(ledger) as router:
+        await granted(router, asking("r", wants_lease=True))
+        await asyncio.wait_for(new_budget(ledger, 1000), PATIENCE_S)
 
 
 async def lease_of(router: Router) -> reservation_pb.Lease:

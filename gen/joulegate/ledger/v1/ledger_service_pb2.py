@@ -28,7 +28,7 @@ from joulegate.ledger.v1 import entry_pb2 as joulegate_dot_ledger_dot_v1_dot_ent
 from joulegate.ledger.v1 import reservation_pb2 as joulegate_dot_ledger_dot_v1_dot_reservation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(joulegate/ledger/v1/ledger_service.proto\x12\x13joulegate.ledger.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fjoulegate/chat/v1/receipt.proto\x1a\x1fjoulegate/ledger/v1/entry.proto\x1a%joulegate/ledger/v1/reservation.proto\"\x9c\x02\n\x0b\x42ookRequest\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x1a.joulegate.ledger.v1.Hello\x12,\n\x07intents\x18\x02 \x03(\x0b\x32\x1b.joulegate.ledger.v1.Intent\x12\x34\n\x0bsettlements\x18\x03 \x03(\x0b\x32\x1f.joulegate.ledger.v1.Settlement\x12.\n\x08releases\x18\x04 \x03(\x0b\x32\x1c.joulegate.ledger.v1.Release\x12\x32\n\nextensions\x18\x05 \x03(\x0b\x32\x1e.joulegate.ledger.v1.Extension\x12\x1a\n\x12returned_lease_ids\x18\x06 \x03(\t\"\x1a\n\x05Hello\x12\x11\n\trouter_id\x18\x01 \x01(\t\"\xcf\x02\n\x06Intent\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x17\n\x0frequested_model\x18\x04 \x01(\t\x12\x10\n\x08provider\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x10\n\x08streamed\x18\x07 \x01(\x08\x12\x1e\n\x16\x65stimated_input_tokens\x18\x08 \x01(\x03\x12\x19\n\x11max_output_tokens\x18\t \x01(\x03\x12+\n\x06wishes\x18\n \x01(\x0b\x32\x1b.joulegate.ledger.v1.Wishes\x12\x10\n\x08lease_id\x18\x0b \x01(\t\x12*\n\x04held\x18\x0c \x01(\x0b\x32\x1c.joulegate.ledger.v1.Amounts\"\x9f\x02\n\nSettlement\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x17\n\x0frequested_model\x18\x04 \x01(\t\x12\x10\n\x08streamed\x18\x05 \x01(\x08\x12\x34\n\x0c\x63\x61\x63he_status\x18\x06 \x01(\x0e\x32\x1e.joulegate.chat.v1.CacheStatus\x12.\n\x08\x61ttempts\x18\x07 \x03(\x0b\x32\x1c.joulegate.ledger.v1.Attempt\x12\x10\n\x08lease_id\x18\x08 \x01(\t\x12\x19\n\x11gateway_cpu_nanos\x18\t \x01(\x03\"\xde\x03\n\x07\x41ttempt\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x14\n\x0cserved_model\x18\x04 \x01(\t\x12-\n\x07outcome\x18\x05 \x01(\x0e\x32\x1c.joulegate.ledger.v1.Outcome\x12\x30\n\x06tokens\x18\x06 \x01(\x0b\x32 .joulegate.ledger.v1.TokenCounts\x12\x1b\n\x13saved_cost_nano_usd\x18\x07 \x01(\x03\x12 \n\x18saved_energy_microjoules\x18\x08 \x01(\x03\x12#\n\x16reported_cost_nano_usd\x18\t \x01(\x03H\x00\x88\x01\x01\x12(\n\x1bmeasured_energy_microjoules\x18\n \x01(\x03H\x01\x88\x01\x01\x12\x45\n\x18measured_energy_boundary\x18\x0b \x01(\x0e\x32#.joulegate.ledger.v1.EnergyBoundary\x12\x1a\n\x12is_energy_declared\x18\x0c \x01(\x08\x42\x19\n\x17_reported_cost_nano_usdB\x1e\n\x1c_measured_energy_microjoules\"\xd4\x02\n\x0c\x42ookResponse\x12)\n\x05ready\x18\x01 \x01(\x0b\x32\x1a.joulegate.ledger.v1.Ready\x12\x33\n\x0bintent_acks\x18\x02 \x03(\x0b\x32\x1e.joulegate.ledger.v1.IntentAck\x12;\n\x0fsettlement_acks\x18\x03 \x03(\x0b\x32\".joulegate.ledger.v1.SettlementAck\x12*\n\x06grants\x18\x04 \x03(\x0b\x32\x1a.joulegate.ledger.v1.Grant\x12,\n\x07\x64\x65nials\x18\x05 \x03(\x0b\x32\x1b.joulegate.ledger.v1.Denial\x12\x35\n\x0crelease_acks\x18\x06 \x03(\x0b\x32\x1f.joulegate.ledger.v1.ReleaseAck\x12\x16\n\x0eleases_revoked\x18\x07 \x01(\x08\"\x07\n\x05Ready\"\x1f\n\tIntentAck\x12\x12\n\nrequest_id\x18\x01 \x01(\t\" \n\nReleaseAck\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\xbb\x01\n\rSettlementAck\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\rcost_nano_usd\x18\x02 \x01(\x03\x12\x30\n\ncost_basis\x18\x03 \x01(\x0e\x32\x1c.joulegate.chat.v1.CostBasis\x12)\n\x06\x65nergy\x18\x04 \x01(\x0b\x32\x19.joulegate.chat.v1.Energy\x12\"\n\x1agateway_energy_microjoules\x18\x05 \x01(\x03\"\x12\n\x10GetTotalsRequest\"@\n\x11GetTotalsResponse\x12+\n\x06totals\x18\x01 \x01(\x0b\x32\x1b.joulegate.ledger.v1.Totals\"\xa2\x02\n\x06Totals\x12\x15\n\rrequest_count\x18\x01 \x01(\x03\x12\x13\n\x0b\x65ntry_count\x18\x02 \x01(\x03\x12\x17\n\x0f\x63\x61\x63he_hit_count\x18\x03 \x01(\x03\x12\x14\n\x0cinput_tokens\x18\x04 \x01(\x03\x12\x15\n\routput_tokens\x18\x05 \x01(\x03\x12\x15\n\rcost_nano_usd\x18\x06 \x01(\x03\x12\x1b\n\x13saved_cost_nano_usd\x18\x07 \x01(\x03\x12\x1a\n\x12\x65nergy_microjoules\x18\x08 \x01(\x03\x12 \n\x18saved_energy_microjoules\x18\t \x01(\x03\x12\x19\n\x11\x63\x61rbon_micrograms\x18\n \x01(\x03\x12\x19\n\x11open_intent_count\x18\x0b \x01(\x03\x32\xbc\x01\n\rLedgerService\x12O\n\x04\x42ook\x12 .joulegate.ledger.v1.BookRequest\x1a!.joulegate.ledger.v1.BookResponse(\x01\x30\x01\x12Z\n\tGetTotals\x12%.joulegate.ledger.v1.GetTotalsRequest\x1a&.joulegate.ledger.v1.GetTotalsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(joulegate/ledger/v1/ledger_service.proto\x12\x13joulegate.ledger.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fjoulegate/chat/v1/receipt.proto\x1a\x1fjoulegate/ledger/v1/entry.proto\x1a%joulegate/ledger/v1/reservation.proto\"\xb7\x02\n\x0b\x42ookRequest\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x1a.joulegate.ledger.v1.Hello\x12,\n\x07intents\x18\x02 \x03(\x0b\x32\x1b.joulegate.ledger.v1.Intent\x12\x34\n\x0bsettlements\x18\x03 \x03(\x0b\x32\x1f.joulegate.ledger.v1.Settlement\x12.\n\x08releases\x18\x04 \x03(\x0b\x32\x1c.joulegate.ledger.v1.Release\x12\x32\n\nextensions\x18\x05 \x03(\x0b\x32\x1e.joulegate.ledger.v1.Extension\x12\x1a\n\x12returned_lease_ids\x18\x06 \x03(\t\x12\x19\n\x11heeded_revocation\x18\x07 \x01(\x03\"\x1a\n\x05Hello\x12\x11\n\trouter_id\x18\x01 \x01(\t\"\xcf\x02\n\x06Intent\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x17\n\x0frequested_model\x18\x04 \x01(\t\x12\x10\n\x08provider\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x10\n\x08streamed\x18\x07 \x01(\x08\x12\x1e\n\x16\x65stimated_input_tokens\x18\x08 \x01(\x03\x12\x19\n\x11max_output_tokens\x18\t \x01(\x03\x12+\n\x06wishes\x18\n \x01(\x0b\x32\x1b.joulegate.ledger.v1.Wishes\x12\x10\n\x08lease_id\x18\x0b \x01(\t\x12*\n\x04held\x18\x0c \x01(\x0b\x32\x1c.joulegate.ledger.v1.Amounts\"\x9f\x02\n\nSettlement\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x17\n\x0frequested_model\x18\x04 \x01(\t\x12\x10\n\x08streamed\x18\x05 \x01(\x08\x12\x34\n\x0c\x63\x61\x63he_status\x18\x06 \x01(\x0e\x32\x1e.joulegate.chat.v1.CacheStatus\x12.\n\x08\x61ttempts\x18\x07 \x03(\x0b\x32\x1c.joulegate.ledger.v1.Attempt\x12\x10\n\x08lease_id\x18\x08 \x01(\t\x12\x19\n\x11gateway_cpu_nanos\x18\t \x01(\x03\"\xde\x03\n\x07\x41ttempt\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x14\n\x0cserved_model\x18\x04 \x01(\t\x12-\n\x07outcome\x18\x05 \x01(\x0e\x32\x1c.joulegate.ledger.v1.Outcome\x12\x30\n\x06tokens\x18\x06 \x01(\x0b\x32 .joulegate.ledger.v1.TokenCounts\x12\x1b\n\x13saved_cost_nano_usd\x18\x07 \x01(\x03\x12 \n\x18saved_energy_microjoules\x18\x08 \x01(\x03\x12#\n\x16reported_cost_nano_usd\x18\t \x01(\x03H\x00\x88\x01\x01\x12(\n\x1bmeasured_energy_microjoules\x18\n \x01(\x03H\x01\x88\x01\x01\x12\x45\n\x18measured_energy_boundary\x18\x0b \x01(\x0e\x32#.joulegate.ledger.v1.EnergyBoundary\x12\x1a\n\x12is_energy_declared\x18\x0c \x01(\x08\x42\x19\n\x17_reported_cost_nano_usdB\x1e\n\x1c_measured_energy_microjoules\"\xe8\x02\n\x0c\x42ookResponse\x12)\n\x05ready\x18\x01 \x01(\x0b\x32\x1a.joulegate.ledger.v1.Ready\x12\x33\n\x0bintent_acks\x18\x02 \x03(\x0b\x32\x1e.joulegate.ledger.v1.IntentAck\x12;\n\x0fsettlement_acks\x18\x03 \x03(\x0b\x32\".joulegate.ledger.v1.SettlementAck\x12*\n\x06grants\x18\x04 \x03(\x0b\x32\x1a.joulegate.ledger.v1.Grant\x12,\n\x07\x64\x65nials\x18\x05 \x03(\x0b\x32\x1b.joulegate.ledger.v1.Denial\x12\x35\n\x0crelease_acks\x18\x06 \x03(\x0b\x32\x1f.joulegate.ledger.v1.ReleaseAck\x12\x16\n\x0eleases_revoked\x18\x07 \x01(\x08\x12\x12\n\nrevocation\x18\x08 \x01(\x03\"\x07\n\x05Ready\"\x1f\n\tIntentAck\x12\x12\n\nrequest_id\x18\x01 \x01(\t\" \n\nReleaseAck\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\xbb\x01\n\rSettlementAck\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\rcost_nano_usd\x18\x02 \x01(\x03\x12\x30\n\ncost_basis\x18\x03 \x01(\x0e\x32\x1c.joulegate.chat.v1.CostBasis\x12)\n\x06\x65nergy\x18\x04 \x01(\x0b\x32\x19.joulegate.chat.v1.Energy\x12\"\n\x1agateway_energy_microjoules\x18\x05 \x01(\x03\"\x12\n\x10GetTotalsRequest\"@\n\x11GetTotalsResponse\x12+\n\x06totals\x18\x01 \x01(\x0b\x32\x1b.joulegate.ledger.v1.Totals\"\xa2\x02\n\x06Totals\x12\x15\n\rrequest_count\x18\x01 \x01(\x03\x12\x13\n\x0b\x65ntry_count\x18\x02 \x01(\x03\x12\x17\n\x0f\x63\x61\x63he_hit_count\x18\x03 \x01(\x03\x12\x14\n\x0cinput_tokens\x18\x04 \x01(\x03\x12\x15\n\routput_tokens\x18\x05 \x01(\x03\x12\x15\n\rcost_nano_usd\x18\x06 \x01(\x03\x12\x1b\n\x13saved_cost_nano_usd\x18\x07 \x01(\x03\x12\x1a\n\x12\x65nergy_microjoules\x18\x08 \x01(\x03\x12 \n\x18saved_energy_microjoules\x18\t \x01(\x03\x12\x19\n\x11\x63\x61rbon_micrograms\x18\n \x01(\x03\x12\x19\n\x11open_intent_count\x18\x0b \x01(\x03\x32\xbc\x01\n\rLedgerService\x12O\n\x04\x42ook\x12 .joulegate.ledger.v1.BookRequest\x1a!.joulegate.ledger.v1.BookResponse(\x01\x30\x01\x12Z\n\tGetTotals\x12%.joulegate.ledger.v1.GetTotalsRequest\x1a&.joulegate.ledger.v1.GetTotalsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,31 +36,31 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'joulegate.ledger.v1.ledger_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BOOKREQUEST']._serialized_start=204
-  _globals['_BOOKREQUEST']._serialized_end=488
-  _globals['_HELLO']._serialized_start=490
-  _globals['_HELLO']._serialized_end=516
-  _globals['_INTENT']._serialized_start=519
-  _globals['_INTENT']._serialized_end=854
-  _globals['_SETTLEMENT']._serialized_start=857
-  _globals['_SETTLEMENT']._serialized_end=1144
-  _globals['_ATTEMPT']._serialized_start=1147
-  _globals['_ATTEMPT']._serialized_end=1625
-  _globals['_BOOKRESPONSE']._serialized_start=1628
-  _globals['_BOOKRESPONSE']._serialized_end=1968
-  _globals['_READY']._serialized_start=1970
-  _globals['_READY']._serialized_end=1977
-  _globals['_INTENTACK']._serialized_start=1979
-  _globals['_INTENTACK']._serialized_end=2010
-  _globals['_RELEASEACK']._serialized_start=2012
-  _globals['_RELEASEACK']._serialized_end=2044
-  _globals['_SETTLEMENTACK']._serialized_start=2047
-  _globals['_SETTLEMENTACK']._serialized_end=2234
-  _globals['_GETTOTALSREQUEST']._serialized_start=2236
-  _globals['_GETTOTALSREQUEST']._serialized_end=2254
-  _globals['_GETTOTALSRESPONSE']._serialized_start=2256
-  _globals['_GETTOTALSRESPONSE']._serialized_end=2320
-  _globals['_TOTALS']._serialized_start=2323
-  _globals['_TOTALS']._serialized_end=2613
-  _globals['_LEDGERSERVICE']._serialized_start=2616
-  _globals['_LEDGERSERVICE']._serialized_end=2804
+  _globals['_BOOKREQUEST']._serialized_end=515
+  _globals['_HELLO']._serialized_start=517
+  _globals['_HELLO']._serialized_end=543
+  _globals['_INTENT']._serialized_start=546
+  _globals['_INTENT']._serialized_end=881
+  _globals['_SETTLEMENT']._serialized_start=884
+  _globals['_SETTLEMENT']._serialized_end=1171
+  _globals['_ATTEMPT']._serialized_start=1174
+  _globals['_ATTEMPT']._serialized_end=1652
+  _globals['_BOOKRESPONSE']._serialized_start=1655
+  _globals['_BOOKRESPONSE']._serialized_end=2015
+  _globals['_READY']._serialized_start=2017
+  _globals['_READY']._serialized_end=2024
+  _globals['_INTENTACK']._serialized_start=2026
+  _globals['_INTENTACK']._serialized_end=2057
+  _globals['_RELEASEACK']._serialized_start=2059
+  _globals['_RELEASEACK']._serialized_end=2091
+  _globals['_SETTLEMENTACK']._serialized_start=2094
+  _globals['_SETTLEMENTACK']._serialized_end=2281
+  _globals['_GETTOTALSREQUEST']._serialized_start=2283
+  _globals['_GETTOTALSREQUEST']._serialized_end=2301
+  _globals['_GETTOTALSRESPONSE']._serialized_start=2303
+  _globals['_GETTOTALSRESPONSE']._serialized_end=2367
+  _globals['_TOTALS']._serialized_start=2370
+  _globals['_TOTALS']._serialized_end=2660
+  _globals['_LEDGERSERVICE']._serialized_start=2663
+  _globals['_LEDGERSERVICE']._serialized_end=2851
 # @@protoc_insertion_point(module_scope)

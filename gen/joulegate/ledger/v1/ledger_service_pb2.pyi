@@ -34,6 +34,11 @@ class BookRequest(_message.Message):
     RELEASES_FIELD_NUMBER: _builtins.int
     EXTENSIONS_FIELD_NUMBER: _builtins.int
     RETURNED_LEASE_IDS_FIELD_NUMBER: _builtins.int
+    HEEDED_REVOCATION_FIELD_NUMBER: _builtins.int
+    heeded_revocation: _builtins.int
+    """The newest revocation that the router heeds: it lets nobody in any more under a lease that came before, and whom it had let in is in this
+    message or in an earlier one.
+    """
     @_builtins.property
     def hello(self) -> Global___Hello:
         """On the first message only."""
@@ -67,10 +72,11 @@ class BookRequest(_message.Message):
         releases: _abc.Iterable[_reservation_pb2.Release] | None = ...,
         extensions: _abc.Iterable[_reservation_pb2.Extension] | None = ...,
         returned_lease_ids: _abc.Iterable[_builtins.str] | None = ...,
+        heeded_revocation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["extensions", b"extensions", "hello", b"hello", "intents", b"intents", "releases", b"releases", "returned_lease_ids", b"returned_lease_ids", "settlements", b"settlements"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extensions", b"extensions", "heeded_revocation", b"heeded_revocation", "hello", b"hello", "intents", b"intents", "releases", b"releases", "returned_lease_ids", b"returned_lease_ids", "settlements", b"settlements"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -308,8 +314,11 @@ class BookResponse(_message.Message):
     DENIALS_FIELD_NUMBER: _builtins.int
     RELEASE_ACKS_FIELD_NUMBER: _builtins.int
     LEASES_REVOKED_FIELD_NUMBER: _builtins.int
+    REVOCATION_FIELD_NUMBER: _builtins.int
     leases_revoked: _builtins.bool
     """No lease that came before this message, on this stream, may be used any more: keys, budgets or limits have changed."""
+    revocation: _builtins.int
+    """With that: what to say in `heeded_revocation`. Grows."""
     @_builtins.property
     def ready(self) -> Global___Ready:
         """On the first message only."""
@@ -336,10 +345,11 @@ class BookResponse(_message.Message):
         denials: _abc.Iterable[_reservation_pb2.Denial] | None = ...,
         release_acks: _abc.Iterable[Global___ReleaseAck] | None = ...,
         leases_revoked: _builtins.bool = ...,
+        revocation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ready", b"ready"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["denials", b"denials", "grants", b"grants", "intent_acks", b"intent_acks", "leases_revoked", b"leases_revoked", "ready", b"ready", "release_acks", b"release_acks", "settlement_acks", b"settlement_acks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["denials", b"denials", "grants", b"grants", "intent_acks", b"intent_acks", "leases_revoked", b"leases_revoked", "ready", b"ready", "release_acks", b"release_acks", "revocation", b"revocation", "settlement_acks", b"settlement_acks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
