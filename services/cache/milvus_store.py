@@ -120,7 +120,8 @@ class MilvusStore:
         if deleted := batch.row_ids_to_delete:
             client.delete(self._collection, ids=deleted, timeout=_CALL_S)
         rows = [
-            {**row, "vector": self._no_vector if row["vector"] is None else row["vector"]}
+            # Plain numbers: the client would take an array apart one by one.
+            {**row, "vector": (self._no_vector if row["vector"] is None else row["vector"]).tolist()}
             for kept in batch.entries_to_write
             for row in rows_of(kept)
         ]
