@@ -90,7 +90,8 @@ async def build(settings: LedgerSettings, mesh: Mesh) -> AsyncIterator[None]:
         exports = Exports(stack.enter_context(open_export(place, settings.synchronous)), _thread("ledger-exports", stack))
         budgets = _budgets(place, settings, books.revoke_leases, stack)
         keys_are_demanded = settings.auth_required or settings.gateway_api_key is not None
-        admin = AdminServicer(reads, reports, exports, keys, budgets, settings.admin_api_key, SystemClock(), keys_are_demanded)
+        rederiving = figurer if live is None else figuring.figurer_of(settings, carbon.Always())[0]
+        admin = AdminServicer(reads, reports, exports, keys, budgets, rederiving, settings.admin_api_key, SystemClock(), keys_are_demanded)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, mesh.registry)
         draining = _drain(mesh.draining, books, keys, policies)
         await stack.enter_async_context(

@@ -12,6 +12,7 @@ from services.ledger.budget_keeper import BudgetKeeper
 from services.ledger.budget_messages import summary, usage_of
 from services.ledger.export import FORMATS
 from services.ledger.export_store import ALL, Span
+from services.ledger.figures import Figurer
 from services.ledger.keys import Keys
 from services.ledger.paging import PageTokens, page_size
 from services.ledger.reads import Exports, Reads, Reports
@@ -33,6 +34,7 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
         exports: Exports,
         keys: Keys,
         budgets: BudgetKeeper,
+        figurer: Figurer,
         admin_key: str | None,
         clock: Clock,
         keys_are_demanded: bool = False,
@@ -42,6 +44,8 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
         self._exports = exports
         self._keys = keys
         self._budgets = budgets
+        # By what is known now, and no live source.
+        self._figurer = figurer
         # Whether clients need a key: what they may all see without one is then the admin's.
         self._keys_are_demanded = keys_are_demanded
         self._admin_key = AdminKey(admin_key)
@@ -77,6 +81,13 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
             return report.response(asked, groups, "")
         last = report.Position(asked.start_ns, asked.end_ns, newest, groups[size - 1][0])
         return report.response(asked, groups[:size], self._report_tokens.seal(report.write_position(last), report.same_report(request)))
+
+    async def GetRederivedReport(self, request: pb.GetRederivedReportRequest, context: Context) -> pb.GetRederivedReportResponse:
+        self._check(context)
+        times = {name: getattr(request, name) for name in ("start_time", "end_time") if request.HasField(name)}
+        asked = report.question(pb.GetReportRequest(**times), self._clock.now())
+        compared = await self._exports.compared(Span(asked.start_ns, asked.end_ns), self._figurer)
+        return report.rederived(asked, self._figurer.version, compared)
 
     async def ExportEntries(self, request: pb.ExportEntriesRequest, context: Context) -> AsyncIterator[HttpBody]:
         self._check(context)

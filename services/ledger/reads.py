@@ -12,7 +12,9 @@ from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from services.ledger.booking import Totals
 from services.ledger.export import FORMATS
 from services.ledger.export_store import ExportReader, Span
+from services.ledger.figures import Figurer
 from services.ledger.records import Row
+from services.ledger.rederivation import Compared, compare, merged
 from services.ledger.report import Group, Question, Sums
 from services.ledger.report_store import ReportReader
 from services.ledger.store import Reader
@@ -72,6 +74,19 @@ class Exports:
         while (data := await _on(self._thread, piece)) is not None:
             yield HttpBody(data=data)
         yield HttpBody(data=await _on(self._thread, exporter.end))
+
+    async def compared(self, span: Span, figurer: Figurer) -> Compared:
+        """Rows as they were booked and as the figurer has them, which is to know no live source."""
+        pages = self._reader.pages(span)
+
+        def part() -> Compared | None:
+            page = next(pages, None)
+            return None if page is None else compare((placed.linked.row for placed in page), figurer)
+
+        whole: Compared = {}
+        while (found := await _on(self._thread, part)) is not None:
+            whole = merged(whole, found)
+        return whole
 
 
 async def _on(thread: Executor, question: Callable[[], T]) -> T:

@@ -36,6 +36,10 @@ class Comparison(NamedTuple):
         return Comparison(self.rows + other.rows, self.booked.plus(other.booked), self.now.plus(other.now))
 
 
+# By provider and model.
+Compared = Mapping[tuple[str, str], Comparison]
+
+
 def amounts_of(row: Row) -> Amounts:
     """As they are booked."""
     return Amounts(row.cost_nano_usd, row.energy_microjoules, row.carbon_micrograms)
@@ -57,8 +61,8 @@ def amounts_now(row: Row, figurer: Figurer) -> Amounts:
     return Amounts(figures.cost_nano_usd, figures.energy.point, carbon)
 
 
-def compare(rows: Iterable[Row], figurer: Figurer) -> Mapping[tuple[str, str], Comparison]:
-    """By provider and model."""
+def compare(rows: Iterable[Row], figurer: Figurer) -> Compared:
+    """What rows come to now."""
     found: dict[tuple[str, str], Comparison] = {}
     for row in rows:
         key = row.provider, row.model
@@ -66,7 +70,12 @@ def compare(rows: Iterable[Row], figurer: Figurer) -> Mapping[tuple[str, str], C
     return found
 
 
-def table(compared: Mapping[tuple[str, str], Comparison]) -> str:
+def merged(one: Compared, other: Compared) -> Compared:
+    """Both together."""
+    return {**one, **{key: one.get(key, Comparison()).plus(each) for key, each in other.items()}}
+
+
+def table(compared: Compared) -> str:
     """The comparison for people and for spreadsheets: tab-separated, in the books' whole units, all together at the end."""
     names = [f"{name}{when}" for name in Amounts._fields for when in ("", "_now")]
     lines = ["\t".join(("provider", "model", "rows", *names))]

@@ -1,14 +1,15 @@
 """Reports: what a request for sums over the books asks, and how its answer is written."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from joulegate.ledger.v1 import admin_service_pb2 as pb
-from joulegate.ledger.v1.report_pb2 import Grouping, Interval, ReportRow
+from joulegate.ledger.v1.report_pb2 import DerivedAmounts, Grouping, Interval, RederivedRow, ReportRow
 from services.ledger.api_key import invalid
+from services.ledger.rederivation import Compared
 
 DEFAULT_NS: Final = 30 * 86_400 * 10**9
 MAX_SUM: Final = 2**63 - 1
@@ -120,14 +121,30 @@ def response(asked: Question, groups: Sequence[tuple[Group, Sums]], next_page_to
 
 
 def _row(asked: Question, group: Group, sums: Sums) -> ReportRow:
-    for name, value in sums._asdict().items():
-        if value > MAX_SUM:
-            raise invalid(f"start_time: the sum of {name} over that time is more than 64 bits hold; ask for less of it", "start_time")
+    _check_sums(sums._asdict())
     names = ("interval_start_time",) if asked.interval else ()
     named: dict[str, Any] = dict(zip(names + asked.fields, group, strict=True))
     if asked.interval:
         named["interval_start_time"] = Timestamp(seconds=int(group[0]))
     return ReportRow(**named, **sums._asdict())
+
+
+def rederived(asked: Question, factors_version: str, compared: Compared) -> pb.GetRederivedReportResponse:
+    """The comparison of rows with what they come to now. Raises GatewayError when a sum is more than its field holds."""
+    rows = []
+    for (provider, model), each in sorted(compared.items()):
+        _check_sums({**each.booked._asdict(), **{f"{name} of now": value for name, value in each.now._asdict().items()}})
+        booked, now = (DerivedAmounts(**amounts._asdict()) for amounts in (each.booked, each.now))
+        rows.append(RederivedRow(provider=provider, model=model, row_count=each.rows, booked=booked, now=now))
+    return pb.GetRederivedReportResponse(
+        start_time=_time(asked.start_ns), end_time=_time(asked.end_ns), factors_version=factors_version, rows=rows
+    )
+
+
+def _check_sums(sums: Mapping[str, int]) -> None:
+    for name, value in sums.items():
+        if value > MAX_SUM:
+            raise invalid(f"start_time: the sum of {name} over that time is more than 64 bits hold; ask for less of it", "start_time")
 
 
 def _time(since_1970_ns: int) -> Timestamp:

@@ -85,7 +85,7 @@ async def started(place: Place, kind: str, admin_key: str | None = "key", limits
         ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerServicer(books, reads), mesh.registry)
         exports = Exports(ExportReader(reading), reader_thread)
         budgets = BudgetKeeper(*budget_stores, reader_thread, clock, books.revoke_leases)
-        admin = AdminServicer(reads, reports, exports, keys, budgets, admin_key, clock)
+        admin = AdminServicer(reads, reports, exports, keys, budgets, figurer, admin_key, clock)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, mesh.registry)
         running = asyncio.create_task(books.run())
         async with serve(mesh, kind) as channel:

@@ -294,3 +294,21 @@ async def test_report_that_takes_long_is_of_one_moment_and_holds_up_neither_comm
         assert (row.request_count, row.output_tokens) == (2, 80)
         (row,) = (await ledger.admin.GetReport(asked, metadata=OPERATOR)).rows
         assert row.request_count == 3
+
+
+async def test_rows_are_compared_with_what_they_come_to_now(kind: str, place: Place) -> None:
+    async with started(place, kind) as ledger, Router(ledger) as router:
+        dear = attempt(1, provider="lab", model="nobody-knows")
+        await router.book(settlement("a"), settlement("b", dear), settlement("c", attempt(1, reported_cost_nano_usd=7)))
+        request = pb.GetRederivedReportRequest(**WHOLE_TIME)
+        same = (await ledger.admin.GetRederivedReport(request, metadata=METADATA)).rows
+        assert [(row.provider, row.model, row.row_count) for row in same] == [("lab", "nobody-knows", 1), ("openai", "gpt-4o", 2)]
+        assert all(row.booked == row.now and row.booked.cost_nano_usd > 0 < row.booked.carbon_micrograms for row in same)
+        [sums] = await report(ledger, **WHOLE_TIME)
+        assert sum(row.booked.energy_microjoules for row in same) == sums.energy_microjoules
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await ledger.admin.GetRederivedReport(request)
+        assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        with pytest.raises(grpc.aio.AioRpcError) as wrong:
+            await ledger.admin.GetRederivedReport(pb.GetRederivedReportRequest(end_time=Timestamp(seconds=-1)), metadata=METADATA)
+        assert wrong.value.code() == grpc.StatusCode.INVALID_ARGUMENT

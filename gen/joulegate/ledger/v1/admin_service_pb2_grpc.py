@@ -47,6 +47,11 @@ class AdminServiceStub:
                 request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetReportRequest.SerializeToString,
                 response_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetReportResponse.FromString,
                 _registered_method=True)
+        self.GetRederivedReport = channel.unary_unary(
+                '/joulegate.ledger.v1.AdminService/GetRederivedReport',
+                request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetRederivedReportRequest.SerializeToString,
+                response_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetRederivedReportResponse.FromString,
+                _registered_method=True)
         self.ExportEntries = channel.unary_stream(
                 '/joulegate.ledger.v1.AdminService/ExportEntries',
                 request_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.ExportEntriesRequest.SerializeToString,
@@ -139,6 +144,15 @@ class AdminServiceServicer:
     def GetReport(self, request, context):
         """GetReport adds rows of the books up, by time and by what they are told apart by. No side effect. INVALID_ARGUMENT for a time that is none,
         for a page token that was not given out for the same request, and for a sum that is more than 64 bits hold.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRederivedReport(self, request, context):
+        """GetRederivedReport adds rows up twice, by provider and model: as they were booked, and as they would be with the prices, coefficients and
+        tables of now. It reads every row of the time. No side effect. INVALID_ARGUMENT for a time that is none, and for a sum that is more than 64
+        bits hold.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -269,6 +283,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.GetReport,
                     request_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetReportRequest.FromString,
                     response_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetReportResponse.SerializeToString,
+            ),
+            'GetRederivedReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRederivedReport,
+                    request_deserializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetRederivedReportRequest.FromString,
+                    response_serializer=joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetRederivedReportResponse.SerializeToString,
             ),
             'ExportEntries': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportEntries,
@@ -402,6 +421,33 @@ class AdminService:
             '/joulegate.ledger.v1.AdminService/GetReport',
             joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetReportRequest.SerializeToString,
             joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetReportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRederivedReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joulegate.ledger.v1.AdminService/GetRederivedReport',
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetRederivedReportRequest.SerializeToString,
+            joulegate_dot_ledger_dot_v1_dot_admin__service__pb2.GetRederivedReportResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -25,6 +25,11 @@ class AdminServiceStub:
     """GetReport adds rows of the books up, by time and by what they are told apart by. No side effect. INVALID_ARGUMENT for a time that is none,
     for a page token that was not given out for the same request, and for a sum that is more than 64 bits hold.
     """
+    GetRederivedReport: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetRederivedReportRequest, _admin_service_pb2.GetRederivedReportResponse]
+    """GetRederivedReport adds rows up twice, by provider and model: as they were booked, and as they would be with the prices, coefficients and
+    tables of now. It reads every row of the time. No side effect. INVALID_ARGUMENT for a time that is none, and for a sum that is more than 64
+    bits hold.
+    """
     ExportEntries: _aio.UnaryStreamMultiCallable[_admin_service_pb2.ExportEntriesRequest, _httpbody_pb2.HttpBody]
     """ExportEntries streams rows as one file, oldest first; each message is a piece of it. No side effect. INVALID_ARGUMENT for a format or a
     time that is none.
@@ -93,6 +98,17 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_admin_service_pb2.GetReportResponse]:
         """GetReport adds rows of the books up, by time and by what they are told apart by. No side effect. INVALID_ARGUMENT for a time that is none,
         for a page token that was not given out for the same request, and for a sum that is more than 64 bits hold.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRederivedReport(
+        self,
+        request: _admin_service_pb2.GetRederivedReportRequest,
+        context: _aio.ServicerContext[_admin_service_pb2.GetRederivedReportRequest, _abc.Awaitable[_admin_service_pb2.GetRederivedReportResponse]],
+    ) -> _abc.Awaitable[_admin_service_pb2.GetRederivedReportResponse]:
+        """GetRederivedReport adds rows up twice, by provider and model: as they were booked, and as they would be with the prices, coefficients and
+        tables of now. It reads every row of the time. No side effect. INVALID_ARGUMENT for a time that is none, and for a sum that is more than 64
+        bits hold.
         """
 
     @_abc_1.abstractmethod

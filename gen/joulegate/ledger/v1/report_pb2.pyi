@@ -12,10 +12,10 @@ import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -216,3 +216,71 @@ class ReportRow(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__zone) -> _WhichOneofReturnType__zone | None: ...
 
 Global___ReportRow: _TypeAlias = ReportRow  # noqa: Y015
+
+@_typing.final
+class RederivedRow(_message.Message):
+    """RederivedRow compares the rows of one provider and model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    ROW_COUNT_FIELD_NUMBER: _builtins.int
+    BOOKED_FIELD_NUMBER: _builtins.int
+    NOW_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    model: _builtins.str
+    row_count: _builtins.int
+    @_builtins.property
+    def booked(self) -> Global___DerivedAmounts:
+        """As they were booked."""
+
+    @_builtins.property
+    def now(self) -> Global___DerivedAmounts:
+        """As they would be booked now. What was billed, what was measured, and what the cache saved stay."""
+
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
+        row_count: _builtins.int = ...,
+        booked: Global___DerivedAmounts | None = ...,
+        now: Global___DerivedAmounts | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["booked", b"booked", "now", b"now"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["booked", b"booked", "model", b"model", "now", b"now", "provider", b"provider", "row_count", b"row_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RederivedRow: _TypeAlias = RederivedRow  # noqa: Y015
+
+@_typing.final
+class DerivedAmounts(_message.Message):
+    """DerivedAmounts are what is made of tokens by prices and coefficients."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COST_NANO_USD_FIELD_NUMBER: _builtins.int
+    ENERGY_MICROJOULES_FIELD_NUMBER: _builtins.int
+    CARBON_MICROGRAMS_FIELD_NUMBER: _builtins.int
+    cost_nano_usd: _builtins.int
+    """Billionths of a US dollar."""
+    energy_microjoules: _builtins.int
+    carbon_micrograms: _builtins.int
+    """Grams of CO2 equivalent, in millionths."""
+    def __init__(
+        self,
+        *,
+        cost_nano_usd: _builtins.int = ...,
+        energy_microjoules: _builtins.int = ...,
+        carbon_micrograms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["carbon_micrograms", b"carbon_micrograms", "cost_nano_usd", b"cost_nano_usd", "energy_microjoules", b"energy_microjoules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DerivedAmounts: _TypeAlias = DerivedAmounts  # noqa: Y015
