@@ -1,10 +1,10 @@
-"""Reserve and settle on one router's stream, as fast as asked: how long a grant takes, with leases and without.
+"""Reserve and settle as a router does, as fast as asked: how long it is until a request may go to its provider, and until it is booked.
 
     python bench/reserve.py [--rate 1000] [--seconds 10]
 
 Starts a ledger of its own on a new SQLite file, makes a budget for everybody and a limit on requests, and offers requests at an even rate, whatever the
-answers do. A round trip is from the intent with wishes to its grant. Under a lease a request waits for nobody, and its intent's acknowledgement, which
-comes beside the call of the provider, is what is timed.
+answers do. They go through the router's own books and reservations: `asked` has the ledger asked for each of them, with `leased` it is asked as a router asks,
+for an allowance now and then. A provider that takes no time stands between the two ends, so what is said of a request is that of a fast one.
 """
 
 import argparse
@@ -14,106 +14,126 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import grpc
+import uvloop
+from google.protobuf.timestamp_pb2 import Timestamp
 
+from joulegate.cache.v1 import cache_service_pb2 as cache_pb
+from joulegate.chat.v1 import chat_pb2
+from joulegate.chat.v1.receipt_pb2 import CacheStatus
+from joulegate.dispatch.v1 import dispatch_service_pb2 as dispatch_pb
 from joulegate.ledger.v1 import admin_service_pb2 as admin_pb
 from joulegate.ledger.v1 import admin_service_pb2_grpc, budget_pb2, entry_pb2, ledger_service_pb2_grpc
 from joulegate.ledger.v1 import ledger_service_pb2 as pb
-from joulegate.ledger.v1 import reservation_pb2 as reservation_pb
+from joulegate.ledger.v1.reservation_pb2 import Grant
+from services.router.books import Books, open_books
+from services.router.controls import CacheControls
+from services.router.leases import Accounts
+from services.router.metrics import ADMITTED_BY_LEASE
+from services.router.question import Question
+from services.router.reservations import Admitted, Reservations, open_reservations
+from services.router.settlement import settlement_of
+from services.runtime.clock import SystemClock
+from services.runtime.identity import Caller
 
 ADMIN = (("authorization", "Bearer bench"),)
-HELD = reservation_pb.Amounts(nano_usd=650_000, tokens=140, microjoules=10**9, micrograms=10**6)
+TARGETS = [dispatch_pb.Target(provider="openai", model="gpt-4o")]
+REQUEST = chat_pb2.ChatRequest(
+    model="gpt-4o",
+    max_tokens=40,
+    messages=[chat_pb2.Message(role=chat_pb2.ROLE_USER, text="What does it take to lift an apple by a metre? " * 8)],
+)
+CALLER = Caller(key_id="bench", tenant="bench")
 
 
-class Router:
-    """One stream, on which requests are asked for and settled."""
+class Times:
+    """What requests waited for, in seconds."""
 
-    def __init__(self, call):
-        self._call = call
-        self._asked: dict[str, tuple[float, asyncio.Future]] = {}
-        self._out: list = []
-        self._wake = asyncio.Event()
-        self.took: list[float] = []
-        self.denied = 0
-
-    async def write(self):
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            records, self._out = self._out, []
-            await self._call.write(
-                pb.BookRequest(
-                    intents=[each for each in records if isinstance(each, pb.Intent)],
-                    settlements=[each for each in records if isinstance(each, pb.Settlement)],
-                )
-            )
-
-    async def read(self):
-        while (response := await self._call.read()) is not grpc.aio.EOF:
-            now = time.perf_counter()
-            self.denied += len(response.denials)
-            for answer in (*response.grants, *response.intent_acks):
-                asked_at, future = self._asked.pop(answer.request_id)
-                self.took.append(now - asked_at)
-                future.set_result(answer)
-
-    def send(self, record):
-        self._out.append(record)
-        self._wake.set()
-
-    async def request(self, number: int, lease_id: str):
-        intent = pb.Intent(
-            request_id=f"b{number}-{lease_id}",
-            key_id="bench",
-            provider="openai",
-            model="gpt-4o",
-            estimated_input_tokens=100,
-            max_output_tokens=40,
-        )
-        intent.create_time.GetCurrentTime()
-        if lease_id:
-            intent.lease_id = lease_id
-            intent.held.CopyFrom(HELD)
-        else:
-            intent.wishes.targets.add(provider="openai", model="gpt-4o")
-            intent.wishes.call_count = 2
-        future = asyncio.get_running_loop().create_future()
-        self._asked[intent.request_id] = (time.perf_counter(), future)
-        self.send(intent)
-        await future
-        settlement = pb.Settlement(request_id=intent.request_id, create_time=intent.create_time, key_id="bench", requested_model="auto")
-        tokens = entry_pb2.TokenCounts(input_tokens=100, output_tokens=40)
-        settlement.attempts.add(attempt=1, provider="openai", model="gpt-4o", outcome=entry_pb2.OUTCOME_FINISHED, tokens=tokens)
-        self.send(settlement)
+    def __init__(self) -> None:
+        self.admitted: list[float] = []
+        self.settled: list[float] = []
 
 
-async def offer(stub, name: str, rate: float, seconds: float, lease_id: str = "") -> tuple[str, list[float], int]:
-    call = stub.Book()
-    await call.write(pb.BookRequest(hello=pb.Hello(router_id=name)))
-    await call.read()
-    router = Router(call)
-    work = [asyncio.create_task(router.read()), asyncio.create_task(router.write())]
-    running: set[asyncio.Task] = set()
+def question(request_id: str) -> Question:
+    return Question(request_id, REQUEST, "auto", cache_pb.EntryKey(), CALLER, CacheControls(), (), (), time.monotonic(), 60.0)
+
+
+async def asked(books: Books, request_id: str) -> tuple[Question, Timestamp]:
+    """Asks the ledger for one request, as a router without a lease does."""
+    each = question(request_id)
+    intent = pb.Intent(
+        request_id=request_id, key_id=CALLER.key_id, provider="openai", model="gpt-4o", estimated_input_tokens=100, max_output_tokens=40
+    )
+    intent.create_time.GetCurrentTime()
+    intent.wishes.targets.add(provider="openai", model="gpt-4o")
+    intent.wishes.call_count = 2
+    grant = await books.answered(books.intend(intent))
+    if not isinstance(grant, Grant):
+        raise RuntimeError(grant.message)
+    return each, intent.create_time
+
+
+async def leased(reservations: Reservations, request_id: str) -> tuple[Question, Timestamp]:
+    """Lets a request in as a router does."""
+    each = question(request_id)
+    admitted = await reservations.admit(each, TARGETS)
+    assert isinstance(admitted, Admitted)
+    return each, admitted.create_time
+
+
+async def request(books: Books, let_in: Callable[[str], Awaitable[tuple[Question, Timestamp]]], request_id: str, times: Times) -> None:
     began = time.perf_counter()
+    each, create_time = await let_in(request_id)
+    times.admitted.append(time.perf_counter() - began)
+    tokens = entry_pb2.TokenCounts(input_tokens=100, output_tokens=40)
+    attempt = pb.Attempt(attempt=1, provider="openai", model="gpt-4o", outcome=entry_pb2.OUTCOME_FINISHED, tokens=tokens)
+    began = time.perf_counter()
+    await books.settle(settlement_of(each, create_time, CacheStatus.CACHE_STATUS_MISS, [attempt]))
+    times.settled.append(time.perf_counter() - began)
+
+
+async def offer(
+    name: str, books: Books, let_in: Callable[[str], Awaitable[tuple[Question, Timestamp]]], rate: float, seconds: float
+) -> Times:
+    times, running, began = Times(), set(), time.perf_counter()
     for number in range(int(rate * seconds)):
         if (wait := began + number / rate - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
-        task = asyncio.create_task(router.request(number, lease_id))
+        task = asyncio.create_task(request(books, let_in, f"{name}{number}", times))
         running.add(task)
         task.add_done_callback(running.discard)
-    await asyncio.wait(running or {asyncio.create_task(asyncio.sleep(0))}, timeout=10)
-    for each in work:
-        each.cancel()
-    call.cancel()
-    return name, sorted(router.took), router.denied
+    if running:
+        await asyncio.wait(running, timeout=10)
+    return times
 
 
 def cpu_s(pid: int) -> float:
     """What a process has taken of CPUs so far, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def spread(seconds: list[float]) -> str:
+    p50, p99 = (sorted(seconds)[int(len(seconds) * share)] * 1000 for share in (0.5, 0.99))
+    return f"p50 {p50:.2f} ms, p99 {p99:.2f} ms"
+
+
+async def measure(pid: int, books: Books, reservations: Reservations, rate: float, seconds: float) -> None:
+    await books.ready()
+    await offer("warm", books, lambda name: asked(books, name), rate / 4, 1)
+    for name, let_in in (("asked", lambda name: asked(books, name)), ("leased", lambda name: leased(reservations, name))):
+        ledger, router, by_lease = cpu_s(pid), time.process_time(), ADMITTED_BY_LEASE._value.get()
+        times = await offer(name, books, let_in, rate, seconds)
+        count = max(1, len(times.settled))
+        ledger_us, router_us = ((after - before) / count * 1e6 for after, before in ((cpu_s(pid), ledger), (time.process_time(), router)))
+        print(
+            f"{name}: {len(times.settled)} of {int(rate * seconds)} booked; let in {spread(times.admitted)}; booked {spread(times.settled)}; "
+            f"ledger {ledger_us:.0f} us, router {router_us:.0f} us of CPU each; "
+            f"{ADMITTED_BY_LEASE._value.get() - by_lease:.0f} under a lease"
+        )
 
 
 async def main(rate: float, seconds: float) -> None:
@@ -133,24 +153,20 @@ async def main(rate: float, seconds: float) -> None:
         try:
             async with grpc.aio.insecure_channel(address) as channel:
                 await asyncio.wait_for(channel.channel_ready(), 90)
-                admin = admin_service_pb2_grpc.AdminServiceStub(channel)
                 budget = budget_pb2.Budget(
                     scope=budget_pb2.BUDGET_SCOPE_GLOBAL,
                     measure=budget_pb2.BUDGET_MEASURE_USD,
                     window=budget_pb2.BUDGET_WINDOW_MONTH,
                     limit=10**15,
                 )
+                admin = admin_service_pb2_grpc.AdminServiceStub(channel)
                 await admin.CreateBudget(admin_pb.CreateBudgetRequest(budget=budget), metadata=ADMIN)
-                stub = ledger_service_pb2_grpc.LedgerServiceStub(channel)
-                await offer(stub, "warm", rate / 4, 1)
-                for name, lease_id in (("reserve", ""), ("lease", "unlimited")):
-                    before = cpu_s(ledger.pid)
-                    _, took, denied = await offer(stub, name, rate, seconds, lease_id)
-                    each_us = (cpu_s(ledger.pid) - before) / max(1, len(took)) * 1e6
-                    p50, p99 = (took[int(len(took) * share)] * 1000 for share in (0.5, 0.99))
-                    print(
-                        f"{name}: {len(took)} of {int(rate * seconds)} granted, {denied} denied, p50 {p50:.2f} ms, p99 {p99:.2f} ms, ledger {each_us:.0f} us of CPU each"
-                    )
+                accounts = Accounts()
+                async with (
+                    open_books(ledger_service_pb2_grpc.LedgerServiceStub(channel), "bench", 10, accounts.revoke) as books,
+                    open_reservations(books, accounts, SystemClock()) as reservations,
+                ):
+                    await measure(ledger.pid, books, reservations, rate, seconds)
         finally:
             ledger.send_signal(signal.SIGTERM)
             await ledger.wait()
@@ -161,4 +177,4 @@ if __name__ == "__main__":
     parser.add_argument("--rate", type=float, default=1000)
     parser.add_argument("--seconds", type=float, default=10)
     given = parser.parse_args()
-    asyncio.run(main(given.rate, given.seconds))
+    uvloop.run(main(given.rate, given.seconds))

@@ -50,6 +50,8 @@ class Funds:
             if state is not None:
                 state.fill(self.limits(key_id), self.tick, 1)
             return
+        # The next lease is for as many.
+        self.note_pace(key_id, wanted)
         part = wanted.at_most(lease.left)
         requests, rate_tokens = min(1, lease.requests), min(wanted.tokens, lease.rate_tokens)
         self.sheet.free(lease.key_id, lease.created_ns, part)

@@ -20,6 +20,9 @@ MAX_LEASES: Final = 4
 KNOWN_S: Final = 30.0
 # An answer to a wish for a lease may be lost with its request.
 ASKING_S: Final = 1.0
+# A lease of many requests is renewed when half of it is gone, or so long before its end, while the other half lets requests in.
+MANY_REQUESTS: Final = 16
+RENEW_S: Final = 1.0
 _MILLION: Final = 1_000_000
 
 Target = tuple[str, str]
@@ -56,7 +59,19 @@ class _Bound(NamedTuple):
 class Lease:
     """What is left of an allowance. It may be used before `until`."""
 
-    __slots__ = ("_bounds", "_costs", "_is_open", "_rate_tokens", "_requests", "_tokens", "lease_id", "unbounded_output_tokens", "until")
+    __slots__ = (
+        "_bounds",
+        "_costs",
+        "_count",
+        "_halves",
+        "_is_open",
+        "_rate_tokens",
+        "_requests",
+        "_tokens",
+        "lease_id",
+        "unbounded_output_tokens",
+        "until",
+    )
 
     def __init__(self, message: pb.Lease, asked_at: float) -> None:
         self.lease_id = message.lease_id
@@ -66,6 +81,9 @@ class Lease:
         self._tokens = _bounded(message, "tokens")
         self._rate_tokens = _bounded(message, "rate_tokens")
         self._costs = [_bounded(message, name) for name in ("nano_usd", "microjoules", "micrograms")]
+        self._halves = [left / 2 if left < math.inf else -math.inf for left in self._left()]
+        # Requests that were let in.
+        self._count = 0
         # Whether what a request may take of its targets does not matter.
         self._is_open = math.inf == self._tokens == self._rate_tokens == min(self._costs)
         self._bounds: Mapping[Target, _Bound] = {(target.provider, target.model): _bound(target) for target in message.targets}
@@ -80,11 +98,21 @@ class Lease:
         """Whether there is anything to give back."""
         return not self._is_open or self._requests < math.inf
 
+    def is_low(self, now: float) -> bool:
+        """Whether one that was for many requests has come half-way, or close to its end."""
+        if 2 * self._count < MANY_REQUESTS:
+            return False
+        return now >= self.until - RENEW_S or any(left < half for left, half in zip(self._left(), self._halves, strict=True))
+
+    def _left(self) -> Sequence[float]:
+        return (self._requests, self._tokens, self._rate_tokens, *self._costs)
+
     def take_request(self) -> bool:
         """Takes a request that calls nobody; whether there was one left."""
         if self._requests < 1:
             return False
         self._requests -= 1
+        self._count += 1
         return True
 
     def take(self, need: Need) -> pb.Amounts | None:
@@ -154,7 +182,7 @@ class Standing:
 class Account:
     """What is known of one caller."""
 
-    __slots__ = ("_asked_at", "_denial", "_denied_until", "_leases", "_unlimited_until", "requests", "returned", "tokens")
+    __slots__ = ("_asked_at", "_denial", "_denied_until", "_leases", "_renews_at", "_unlimited_until", "requests", "returned", "tokens")
 
     def __init__(self, returned: list[str]) -> None:
         self.requests: Standing | None = None
@@ -163,6 +191,7 @@ class Account:
         self.returned = returned
         self._leases: list[Lease] = []
         self._asked_at = -math.inf
+        self._renews_at = -math.inf
         self._denial: pb.Denial | None = None
         self._denied_until = -math.inf
         self._unlimited_until = -math.inf
@@ -188,6 +217,13 @@ class Account:
         self._asked_at = now
         return True
 
+    def renews(self, now: float) -> bool:
+        """Whether the next request is to ask for a lease although there still is one: so few wait when that is used up."""
+        if now < self._renews_at or now - self._asked_at < ASKING_S:
+            return False
+        leases = self.leases(now)
+        return bool(leases) and all(lease.is_low(now) for lease in leases)
+
     def granted(self, grant: pb.Grant, asked_at: float, now: float, *, is_current: bool) -> None:
         """Takes in what a grant says; its lease only if it was not revoked meanwhile."""
         self._asked_at = -math.inf
@@ -195,15 +231,23 @@ class Account:
         self._stands(grant.rates, now, grant.lease)
         if not grant.rates.HasField("requests"):
             self._unlimited_until = now + KNOWN_S
-        if is_current and grant.HasField("lease"):
+        if not grant.HasField("lease"):
+            self._renews_at = now + ASKING_S
+        elif is_current:
             self._leases.insert(0, Lease(grant.lease, asked_at))
             self._leases.sort(key=lambda lease: -lease.until)
             kept = self._leases[:MAX_LEASES]
             self._drop(lambda lease: lease in kept)
 
-    def denied(self, denial: pb.Denial, now: float) -> None:
-        """Takes in what a denial says. Requests come back with time alone, so until then nobody has to be asked again."""
+    def denied(self, denial: pb.Denial, now: float, *, was_renewal: bool = False) -> None:
+        """Takes in what a denial says. Requests come back with time alone, so until then nobody has to be asked again.
+
+        What was to renew a lease says nothing of those that are let in under the old one.
+        """
         self._asked_at = -math.inf
+        self._renews_at = now + ASKING_S
+        if was_renewal:
+            return
         self._stands(denial.rates, now, _NO_LEASE)
         if denial.HasField("rate") and denial.rate.limit != pb.RATE_LIMIT_TOKENS_PER_MINUTE:
             self._denial, self._denied_until = denial, now + denial.retry_after.ToMicroseconds() / 1e6

@@ -75,7 +75,8 @@ class Reservations:
         now = self._clock.monotonic()
         account = self._account(question, now)
         ask = _Ask(question, targets, _now(), "" if downgrade is None else downgrade.model)
-        admitted = self._under_lease(ask, account, now)
+        renews = account.renews(now)
+        admitted = None if renews else self._under_lease(ask, account, now)
         if admitted is not None:
             metrics.ADMITTED_BY_LEASE.inc()
             return admitted
@@ -86,9 +87,12 @@ class Reservations:
             wishes.targets.add(provider=target.provider, model=target.model)
         wishes.answer_count = admission.answers_of(question.request)
         wishes.call_count = admission.calls_wanted(targets)
-        intended, verdict = await self._asked(question, account, intent)
+        intended, verdict = await self._asked(question, account, intent, renews)
         if isinstance(verdict, pb.Grant):
             return ask.admitted(verdict.max_output_tokens, verdict.call_count, intended)
+        if renews and (admitted := self._under_lease(ask, account, self._clock.monotonic())) is not None:
+            metrics.ADMITTED_BY_LEASE.inc()
+            return admitted
         refusal = admission.refusal(verdict, admission.wait_s(verdict))
         if downgrade is None and (model := verdict.budget.downgrade_model):
             return Downgrade(model, refusal)
@@ -146,7 +150,8 @@ class Reservations:
 
     def _under_lease(self, ask: "_Ask", account: Account, now: float) -> Admitted | None:
         request = ask.question.request
-        for lease in account.leases(now):
+        # The oldest first: what is left of it goes back unused otherwise.
+        for lease in reversed(account.leases(now)):
             intent = ask.intent()
             intent.lease_id = lease.lease_id
             if lease.is_open:
@@ -166,7 +171,7 @@ class Reservations:
         return None
 
     async def _asked(
-        self, question: Question, account: Account, intent: ledger_service_pb2.Intent
+        self, question: Question, account: Account, intent: ledger_service_pb2.Intent, renews: bool = False
     ) -> tuple[asyncio.Future[Verdict], pb.Grant | pb.Denial]:
         """What the ledger says to an intent with wishes."""
         asked_at, epoch = self._clock.monotonic(), self._accounts.epoch
@@ -184,7 +189,7 @@ class Reservations:
             account.granted(verdict, asked_at, now, is_current=epoch == self._accounts.epoch)
         else:
             metrics.ADMISSIONS.labels("denied").inc()
-            account.denied(verdict, now)
+            account.denied(verdict, now, was_renewal=renews)
         self._say_rates(question, account, now)
         return intended, verdict
 

@@ -17,6 +17,7 @@ from joulegate.ledger.v1 import ledger_service_pb2 as ledger_pb
 from joulegate.ledger.v1.reservation_pb2 import (
     Amounts,
     BudgetDenial,
+    Denial,
     Lease,
     PriceDenial,
     PricedTarget,
@@ -147,6 +148,34 @@ async def test_revocation_is_heeded_and_said(kind: str) -> None:
     async with serving(kind) as router:
         router.ledger.responses.put_nowait(ledger_pb.BookResponse(leases_revoked=True, revocation=7))
         assert (await router.ledger.heard()) == ledger_pb.BookRequest(heeded_revocation=7)
+
+
+async def test_lease_is_renewed_by_one_request_while_its_rest_lets_the_others_in(kind: str) -> None:
+    async with serving_unknown(kind) as router:
+        router.dispatch.script = [whole()]
+        first = Call(router)
+        await router.ledger.grant(lease=Lease(lease_id="l-1", lifetime=LIVED, requests=16))
+        await settled(router)
+        await first.task
+        for _ in range(9):
+            call = Call(router)
+            await settled(router)
+            await call.task
+        renewing = Call(router)
+        asking = await router.ledger.heard()
+        assert (asking.intents[0].HasField("wishes"), asking.intents[0].wishes.wants_lease) == (True, True)
+        beside = Call(router)
+        await settled(router)
+        await beside.task
+        # Denied: the rest of the lease is its caller's all the same.
+        denial = Denial(request_id=asking.intents[0].request_id, rate=RateDenial(limit=RateLimit.RATE_LIMIT_REQUESTS_PER_MINUTE))
+        denial.retry_after.seconds = 100
+        router.ledger.responses.put_nowait(ledger_pb.BookResponse(denials=[denial]))
+        assert (await settled(router)).request_id == denial.request_id
+        await renewing.task
+        after = Call(router)
+        await settled(router)
+        await after.task
 
 
 async def test_revoked_lease_is_not_used(kind: str) -> None:

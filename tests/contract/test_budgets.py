@@ -440,6 +440,17 @@ async def test_alert_is_told_once_at_each_share_of_a_window(place: Place) -> Non
         assert told == [(80, 840), (95, 950)]
 
 
+async def test_next_lease_is_for_as_many_as_went_under_the_last(place: Place) -> None:
+    async with started(place, "local", limits=Limits(RateLimits(requests_per_minute=10_000))) as ledger, Listener(ledger) as router:
+        for number in range(7):
+            await granted(router, asking(f"asked-{number}"))
+        first = (await granted(router, asking("first", wants_lease=True))).lease
+        assert first.requests == 8
+        await router.book(*(intent(f"under-{number}", key_id="k1", lease_id=first.lease_id) for number in range(8)))
+        # The clock stands still, so all of them were of late.
+        assert (await granted(router, asking("second", wants_lease=True))).lease.requests == 17
+
+
 async def test_lease_on_speed_counts_in_full_after_a_restart_until_it_is_returned(place: Place) -> None:
     limits = Limits(RateLimits(requests_per_minute=200))
     async with started(place, "local", limits=limits) as ledger, Listener(ledger) as router:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulegate.ledger.v1 import reservation_pb2 as pb
-from services.router.leases import ASKING_S, KNOWN_S, MAX_LEASES, Account, Accounts, Lease, Need
+from services.router.leases import ASKING_S, KNOWN_S, MANY_REQUESTS, MAX_LEASES, RENEW_S, Account, Accounts, Lease, Need
 
 LAB, SPARE = ("lab", "small"), ("spare", "small")
 MEASURES = ("nano_usd", "tokens", "microjoules", "micrograms")
@@ -163,6 +163,54 @@ def test_one_lease_at_a_time_is_asked_for() -> None:
     assert account.asks(10.0 + ASKING_S)
     account.granted(pb.Grant(), asked_at=11.0, now=11.1, is_current=True)
     assert account.asks(11.2)
+
+
+def used(account: Account, count: int, now: float) -> bool:
+    """Whether so many requests find a lease, the oldest first."""
+    return all(any(lease.take_request() for lease in reversed(account.leases(now))) for _ in range(count))
+
+
+def test_lease_of_many_requests_is_renewed_when_half_of_it_is_gone() -> None:
+    account = Account([])
+    account.granted(grant(requests=100), asked_at=10.0, now=10.0, is_current=True)
+    assert used(account, 50, 11.0) and not account.renews(11.0)
+    assert used(account, 1, 11.0) and account.renews(11.0)
+    # By one at a time.
+    account.asks(11.0)
+    assert not account.renews(11.5)
+    account.granted(grant(requests=100, lease_id="next"), asked_at=11.0, now=11.6, is_current=True)
+    assert not account.renews(11.6)
+    assert used(account, 149, 11.6) and account.renews(11.6)
+    assert not used(account, 1, 11.6)
+
+
+def test_lease_of_many_requests_is_renewed_before_its_end() -> None:
+    account = Account([])
+    account.granted(pb.Grant(lease=lease(lease_id="unlimited")), asked_at=10.0, now=10.0, is_current=True)
+    assert used(account, MANY_REQUESTS, 14.0)
+    assert not account.renews(14.9 - RENEW_S) and account.renews(15.0 - RENEW_S)
+    # There is nothing to renew any more.
+    assert not account.renews(15.0)
+
+
+def test_lease_of_few_requests_is_used_to_its_end() -> None:
+    account = Account([])
+    account.granted(grant(requests=MANY_REQUESTS // 2), asked_at=10.0, now=10.0, is_current=True)
+    assert used(account, MANY_REQUESTS // 2 - 1, 11.0) and not account.renews(11.0)
+
+
+def test_lease_that_is_not_renewed_is_used_up_and_asked_for_again_later() -> None:
+    account = Account([])
+    account.granted(grant(requests=100), asked_at=10.0, now=10.0, is_current=True)
+    used(account, 60, 11.0)
+    assert account.asks(11.0)
+    too_many = pb.Denial(rate=pb.RateDenial(limit=pb.RATE_LIMIT_REQUESTS_PER_MINUTE), retry_after=Duration(seconds=9))
+    account.denied(too_many, 11.1, was_renewal=True)
+    assert account.denial(11.2) is None
+    assert not account.renews(11.2) and account.renews(11.1 + ASKING_S)
+    account.granted(pb.Grant(), asked_at=12.2, now=12.2, is_current=True)
+    assert not account.renews(12.3)
+    assert used(account, 40, 12.3)
 
 
 def test_too_many_requests_are_refused_without_asking_until_it_makes_sense() -> None:
