@@ -123,6 +123,15 @@ async def test_command_of_the_handbook_asks_for_a_report(gateway: Gateway) -> No
     assert sum(int(row["attempt_count"]) for row in rows) == 3
 
 
+async def test_rows_are_compared_with_what_they_come_to_now(gateway: Gateway) -> None:
+    async with gateway.admin() as admin:
+        response = await admin.get(f"{REPORT}/rederived")
+    assert response.status_code == 200, response.text
+    told = response.json()
+    assert told["factors_version"] and all(row["booked"] == row["now"] for row in told["rows"])
+    assert sum(int(row["row_count"]) for row in told["rows"]) == 4
+
+
 async def test_report_is_for_operators_and_only_read(gateway: Gateway) -> None:
     async with httpx.AsyncClient(base_url=gateway.url, timeout=30) as http:
         assert (await http.get(REPORT)).status_code == 401

@@ -2,6 +2,7 @@ import tomllib
 
 import pytest
 
+from services.router.learning import Learning
 from services.router.policy import VIRTUAL_MODELS, RoutingPolicy, configured, parse
 from services.router.prospect import RELAXATION, Constraints
 from services.router.strategies import PRESETS, Criterion, Strategy, Weights, read_weights
@@ -63,6 +64,16 @@ def test_the_environment_wins_and_weights_without_a_strategy_ask_for_theirs() ->
     assert configured({}, None, weights).strategy is Strategy.ECO
     assert configured({"routing": {"strategy": "cost"}}, None, weights).strategy is Strategy.COST
     assert configured({}, Strategy.FALLBACK, weights).weights[Strategy.ECO] == weights
+
+
+def test_learning_is_said_for_all_and_for_one_virtual_model() -> None:
+    policy = parse({"learning": "on", "virtual_models": {"auto": {"learning": "off"}, "fast": {}}})
+    found = [policy.learning_of(virtual) for virtual in (None, *(policy.virtual_models[name] for name in ("auto", "fast", "eco")))]
+    assert found == [Learning.ON, Learning.OFF, Learning.ON, Learning.ON]
+    assert parse({}).learning_of(None) is Learning.SHADOW
+    with pytest.raises(SettingsError) as raised:
+        parse({"learning": "always", "virtual_models": {"auto": {"learning": True}}})
+    assert len(raised.value.problems) == 2
 
 
 def test_relaxation_may_be_reordered_or_forbidden() -> None:
