@@ -18,7 +18,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
@@ -26,50 +25,47 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from services.router.complexity import SHIPPED, Lift, shortened, slots_of
-from services.router.prompt_features import KINDS, Floats, Tokens, features, kinds_of
-from services.router.tokens import VOCABULARY_SIZE, decode, encode
+from services.router.complexity import SHIPPED, Lift
+from services.router.prompt_features import Lexicon, features
+from services.router.prompt_words import Floats, shortened, slots_of, words_of
 from training.calibration import calibration, calibration_error
 from training.evaluation import Outcome, figures_of, passages
+from training.lexicon import lexicon_of
 
 Doubles = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 SEED: Final = 6
 FOLDS: Final = 5
-LANDMARKS: Final = 1536
+LANDMARKS: Final = 1024
 # Directions in which the landmarks hardly differ are held back more, for their weights could not be kept exactly.
 LEAST_EIGENVALUE: Final = 1e-3
-SLOTS: Final = 1 << 18
-# Slots of tokens that occur in fewer prompts have no weight.
+SLOTS: Final = 1 << 17
+# Slots that fewer prompts fall into have no weight.
 LEAST_PROMPTS: Final = 2
-STEPS: Final = 40
+STEPS: Final = 30
+# Characters that are paid for besides a prompt's own.
+LEAST_LENGTH: Final = 80
 # A data set of fewer rows weighs as if it had so many.
 LEAST_ROWS: Final = 300
 # How often the data is divided anew to see how much of a figure is the division.
-DIVISIONS: Final = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """One regression. The score is the sum of all heads' predictions times their shares."""
-
-    # The target is the strong model's gain plus so much of the weak one's failure.
-    failure: float
-    # How strongly weights are held back.
-    ridge: float
-    # How much the kernel of topics counts against that of forms.
-    topic: float
-    share: float = 1.0
+DIVISIONS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """What may be chosen about the fit."""
 
-    heads: tuple[Head, ...] = (Head(failure=0.0, ridge=5.0, topic=0.2), Head(failure=1.0, ridge=10.0, topic=0.5, share=0.7))
+    # The target is the strong model's gain plus so much of the weak one's failure.
+    failure: float = 0.25
+    # ... less so much for each e-fold of the prompt's length, with which the price of asking the strong model grows.
+    thrift: float = 0.02
+    # How strongly weights are held back.
+    ridge: float = 6.0
+    # How much the kernel of topics counts against that of forms.
+    topic: float = 1.0
     # Rows of a data set with n rows weigh (largest / n) ** balance.
-    balance: float = 0.5
+    balance: float = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +77,11 @@ class Prompts:
     names: tuple[str, ...]
     passage: Indices
     forms: Floats
-    # Sparse entries: row, slot and how often the slot occurs, over the square root of how many the row has.
+    # Sparse entries: row, slot, and one over the square root of how many the row has.
     row: Indices
     slot: Indices
     value: Floats
-    kind_of_token: NDArray[np.uint8]
-    kinds: Floats
+    lexicon: Lexicon
 
     def of(self, name: str) -> NDArray[np.bool_]:
         """Which rows are of a data set."""
@@ -119,31 +114,20 @@ def read(paths: Sequence[Path]) -> list[Outcome]:
     return sorted(rows, key=lambda row: (row.data_set, row.id))
 
 
-@cache
-def token_kinds() -> tuple[NDArray[np.uint8], Floats]:
-    """For each token of the vocabulary the number of its combination of kinds, and the combinations."""
-    bits = [kinds_of(decode(token), token) for token in range(VOCABULARY_SIZE)]
-    combinations = sorted(set(bits))
-    number = {combination: index for index, combination in enumerate(combinations)}
-    table = [[combination >> kind & 1 for kind in range(len(KINDS))] for combination in combinations]
-    return np.array([number[of_token] for of_token in bits], np.uint8), np.array(table, np.float32)
-
-
 def prepare(outcomes: Sequence[Outcome]) -> Prompts:
     """Reads features and topics of all prompts."""
-    kind_of_token, kinds = token_kinds()
-    texts = [shortened(outcome.prompt) for outcome in outcomes]
-    tokens: list[Tokens] = [np.array(encode(text), np.int64) for text in texts]
-    forms = np.array([features(text, ids, kind_of_token, kinds) for text, ids in zip(texts, tokens, strict=True)])
-    found = [slots_of(ids, SLOTS).astype(np.int64) for ids in tokens]
-    rows = np.repeat(np.arange(len(found)), [len(slots) for slots in found])
-    keys, counts = np.unique(rows * SLOTS + np.concatenate(found), return_counts=True)
-    row, slot = keys // SLOTS, keys % SLOTS
-    value = counts / np.sqrt([len(slots) + 1 for slots in found])[row]
+    texts = [words_of(shortened(outcome.prompt)) for outcome in outcomes]
+    lexicon = lexicon_of(texts)
+    classes = [lexicon.classes_of(words) for words in texts]
+    forms = np.array([features(words, mine, lexicon) for words, mine in zip(texts, classes, strict=True)])
+    found = [slots_of(words, mine > 0, SLOTS).astype(np.int64) for words, mine in zip(texts, classes, strict=True)]
+    row = np.repeat(np.arange(len(found)), [len(slots) for slots in found])
+    value = 1 / np.sqrt([len(slots) + 1 for slots in found])[row]
     names = tuple(sorted({outcome.data_set for outcome in outcomes}))
     data_set = np.array([names.index(outcome.data_set) for outcome in outcomes])
     passage = passages([outcome.prompt for outcome in outcomes])
-    return Prompts(tuple(outcomes), data_set, names, passage, forms, row, slot, value.astype(np.float32), kind_of_token, kinds)
+    slot = np.concatenate(found)
+    return Prompts(tuple(outcomes), data_set, names, passage, forms, row, slot, value.astype(np.float32), lexicon)
 
 
 def lift_of(forms: Floats, weight: Doubles) -> Lift:
@@ -198,15 +182,10 @@ def fit(prompts: Prompts, trained: NDArray[np.bool_], recipe: Recipe) -> Fit:
     value = value * rarity[slot]
     kept = value > 0
     row, slot, value = row[kept], slot[kept], value[kept]
-    unit = np.sqrt((value**2).sum() / len(chosen))
-    form_weights, topic_weights = np.zeros(len(lift.landmarks)), np.zeros(SLOTS)
-    for head in recipe.heads:
-        scale = np.sqrt(head.topic) / unit
-        topics = Topics(row, slot, (value * scale).astype(np.float32), len(chosen))
-        on_form, on_topic = solve(form, topics, targets(prompts, chosen, head.failure), weight, head.ridge)
-        form_weights += head.share * (white @ on_form)
-        topic_weights += head.share * scale * rarity * on_topic
-    return Fit(lift, form_weights.astype(np.float32), halved(topic_weights))
+    scale = np.sqrt(recipe.topic / ((value**2).sum() / len(chosen)))
+    topics = Topics(row, slot, (value * scale).astype(np.float32), len(chosen))
+    on_form, on_topic = solve(form, topics, targets(prompts, chosen, recipe), weight, recipe.ridge)
+    return Fit(lift, (white @ on_form).astype(np.float32), halved(scale * rarity * on_topic))
 
 
 def weights_of(data_set: Indices, recipe: Recipe) -> Doubles:
@@ -215,9 +194,11 @@ def weights_of(data_set: Indices, recipe: Recipe) -> Doubles:
     return np.asarray(((sizes.max() / np.maximum(sizes, LEAST_ROWS)) ** recipe.balance)[data_set])
 
 
-def targets(prompts: Prompts, chosen: Indices, failure: float) -> Doubles:
+def targets(prompts: Prompts, chosen: Indices, recipe: Recipe) -> Doubles:
     """What is predicted of each row, less the mean of its data set."""
-    raw = np.array([outcome.strong - outcome.weak + failure * (1 - outcome.weak) for outcome in prompts.outcomes])[chosen]
+    outcomes = [prompts.outcomes[row] for row in chosen]
+    need = np.array([outcome.strong - outcome.weak + recipe.failure * (1 - outcome.weak) for outcome in outcomes])
+    raw = need - recipe.thrift * np.log([LEAST_LENGTH + len(outcome.prompt) for outcome in outcomes])
     of_set = prompts.data_set[chosen]
     means = np.bincount(of_set, raw) / np.maximum(np.bincount(of_set), 1)
     return np.asarray(raw - means[of_set])
@@ -306,8 +287,9 @@ def arrays_of(prompts: Prompts, fitted: Fit, table: Doubles) -> dict[str, Any]:
     halves = {name: values.astype(np.float16) for name, values in named.items()}
     return halves | {
         "form_weights": fitted.form_weights,
-        "kinds": prompts.kinds.astype(np.uint8),
-        "kind_of_token": prompts.kind_of_token,
+        "kinds": prompts.lexicon.kinds.astype(np.uint8),
+        "classes": prompts.lexicon.classes,
+        "rarity": prompts.lexicon.rarity,
         "calibration": table,
     }
 

@@ -1,8 +1,8 @@
 """How hard a prompt is, as a number that thresholds may rest on.
 
 The score has two parts: a sum over landmarks, prompts of the data whose form (prompt_features) is more or less like this one's, so that it
-may bend and fades where nothing is known; and a sum over hashed tokens and pairs of tokens, which tell the topic. `training/complexity.py`
-fits both.
+may bend and fades where nothing is known; and a sum over the pieces of the text (prompt_words), which tell the topic and the phrasing.
+`training/complexity.py` fits both.
 Calibration turns the score into probabilities: that a weaker model's answer is as good as a stronger one's, and that either answers well.
 The two models of the data stand for two tiers; models of other tiers lie on the straight line through both in log-odds.
 """
@@ -19,24 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulegate.chat.v1 import chat_pb2
-from services.router.prompt_features import Floats, Tokens, features
-from services.router.tokens import encode
+from services.router.prompt_features import Lexicon, features
+from services.router.prompt_words import Floats, shortened, slots_of, words_of
 
 # The tiers that the weak and the strong model of the data stand for.
 WEAK_TIER: Final = 2
 STRONG_TIER: Final = 4
 SHIPPED: Final = Path(__file__).parent / "data" / "complexity.npz"
 
-# Of a longer text, this many characters of its head and as many of its tail are read.
-_HALF: Final = 2048
 # A last message shorter than this ("and why?") is read after the one before it.
 _SHORT: Final = 64
-# The Gaussian's exponent is this times the mean square difference of the features.
-WIDTH: Final = 1.0
 # How far from the middle a feature may be, in spreads.
 _FAR: Final = 3.0
-_MIX_LEFT: Final = np.uint64(0x9E3779B97F4A7C15)
-_MIX_RIGHT: Final = np.uint64(0xC2B2AE3D27D4EB4F)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +48,7 @@ class Complexity:
 
 @dataclass(frozen=True, slots=True)
 class Lift:
-    """From features to their likeness with landmarks: a Gaussian of the distance, 1 for the same and 0 for what is far."""
+    """From features to their likeness with landmarks: one over one and the mean square difference, so that it fades with the distance."""
 
     middle: Floats
     spread: Floats
@@ -76,8 +70,9 @@ class Lift:
     def likeness(self, placed: Floats) -> Floats:
         """The likeness with each landmark, of one row of placed features or of many."""
         own = (placed * placed).sum(axis=-1, keepdims=True)
-        twice: Floats = 2 * (placed @ self.landmarks.T) - self.squares
-        likeness: Floats = np.exp((twice - own) * np.float32(WIDTH / self.landmarks.shape[1]))
+        apart = (own + self.squares - 2 * (placed @ self.landmarks.T)) / np.float32(placed.shape[-1])
+        # Rounding may bring what is the same below 0.
+        likeness: Floats = 1 / np.maximum(apart + 1, 1)
         return likeness
 
 
@@ -85,11 +80,10 @@ class Lift:
 class Scorer:
     """Scores prompts."""
 
-    kind_of_token: NDArray[np.uint8]
-    kinds: Floats
+    lexicon: Lexicon
     lift: Lift
     form_weights: Floats
-    # One weight for each slot that tokens and pairs are hashed to; a power of two of them.
+    # One weight for each slot that pieces of a text fall into; a power of two of them.
     topic_weights: Floats
     # Rows of score, P(weak suffices), P(weak answers well), P(strong answers well); between rows lies a straight line.
     calibration: tuple[tuple[float, ...], ...]
@@ -104,8 +98,8 @@ class Scorer:
     def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """A scorer of the arrays that its file holds."""
         lift = Lift.of(*(arrays[name].astype(np.float32) for name in ("middle", "spread", "landmarks")))
-        kinds, form, topic = (arrays[name].astype(np.float32) for name in ("kinds", "form_weights", "topic_weights"))
-        return cls(arrays["kind_of_token"], kinds, lift, form, topic, tuple(map(tuple, arrays["calibration"].tolist())))
+        form, topic = (arrays[name].astype(np.float32) for name in ("form_weights", "topic_weights"))
+        return cls(Lexicon.of(arrays), lift, form, topic, tuple(map(tuple, arrays["calibration"].tolist())))
 
     def score(self, request: chat_pb2.ChatRequest) -> Complexity:
         """How hard it is what the request asks. What has no text is scored like an empty one."""
@@ -113,11 +107,11 @@ class Scorer:
 
     def raw_score(self, text: str) -> float:
         """The score of a text."""
-        short = shortened(text)
-        tokens = np.array(encode(short), np.int64)
-        form = self.lift.likeness(self.lift.place(features(short, tokens, self.kind_of_token, self.kinds))) @ self.form_weights
-        slots = slots_of(tokens, len(self.topic_weights))
-        return float(form) + float(self.topic_weights[slots].sum()) / math.sqrt(len(slots) + 1)
+        words = words_of(shortened(text))
+        classes = self.lexicon.classes_of(words)
+        form = self.lift.likeness(self.lift.place(features(words, classes, self.lexicon))) @ self.form_weights
+        slots = slots_of(words, classes > 0, len(self.topic_weights))
+        return float(form) + float(self.topic_weights.take(slots).sum()) / math.sqrt(len(slots) + 1)
 
     def calibrated(self, score: float) -> Complexity:
         """The probabilities that belong to a score."""
@@ -145,19 +139,6 @@ def asked(request: chat_pb2.ChatRequest) -> str:
         if len(said) == 2 or len(said[-1]) >= _SHORT:
             break
     return "\n".join(reversed(said))
-
-
-def shortened(text: str) -> str:
-    """The head and the tail of a long text: what is asked stands at either end, and the time to read it is bounded."""
-    return text if len(text) <= 2 * _HALF else text[:_HALF] + text[-_HALF:]
-
-
-def slots_of(tokens: Tokens, count: int) -> NDArray[np.uint64]:
-    """Where the weights of the tokens and of their pairs lie in a table of `count` slots, a power of two."""
-    numbers = tokens.astype(np.uint64)
-    pairs = (numbers[:-1] + np.uint64(1)) * _MIX_LEFT ^ (numbers[1:] * _MIX_RIGHT)
-    mixed = np.concatenate((numbers * _MIX_RIGHT, pairs))
-    return mixed >> np.uint64(64 - (count.bit_length() - 1))
 
 
 def _text(message: chat_pb2.Message) -> str:

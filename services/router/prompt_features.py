@@ -1,19 +1,32 @@
 """What can be counted in a prompt and tells of its difficulty, whatever the prompt is about.
 
-Two counts carry nearly all features: how often each byte occurs, and how often each kind of token does (a word that negates, a word of
-arithmetic, a long one, a rare one ...). The o200k vocabulary is ordered by frequency, so that a token's number tells its rarity. Each count
-is one operation over an array: nothing loops over tokens in Python.
+Three counts carry nearly all features: how often each byte occurs, how often each kind of word does (a word that negates, a word of
+arithmetic, a long one ...), and how rare the words are in texts at large. Each count is one operation over an array.
 """
 
 import re
-from math import log1p, sqrt
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import log, log1p, sqrt
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Tokens = NDArray[np.int64]
+from services.router.prompt_words import (
+    CLASS_BITS,
+    DIGITS,
+    LETTERS,
+    MOST_LENGTH,
+    RARITY_BITS,
+    RARITY_UNIT,
+    UNRANKED,
+    Bytes,
+    Floats,
+    Indices,
+    Words,
+    distinct,
+)
 
 # Words that mark how something is asked, not what it is about.
 WORDS: Final = {
@@ -32,12 +45,26 @@ WORDS: Final = {
     "reference": "following below above statement statements scenario passage true false correct answer option",
     "connective": "however therefore thus although while since so but and or",
     "function": "the of a an in to is for on with as by at from that it was are be",
+    "quantifier": "all any some both only always every must exactly",
+    "numeral": "one two three four five six seven eight nine ten dozen hundred thousand million half twice third quarter",
+    "exception": "except",
+    "best": "best",
+    "truth": "true",
+    "statement": "statement",
+    "answer": "answer",
+    "first_item": "i",
+    "second_item": "ii",
+    "blank": "_",
+    "formula": "$",
+    "escape": "\\",
 }
-# A token is rare, rarer, rarest from these numbers on.
-RARE: Final = (10_000, 50_000, 100_000)
-KINDS: Final = (*WORDS, "starts_word", "capitalised", "long", *(f"beyond_{bound}" for bound in RARE))
+PHRASES: Final = ("how many", "how much", "of the following", "is not")
+# Words beyond these ranks, and those that have none, are rare; words longer than these are long.
+RARE: Final = (1_000, 10_000, 50_000)
+LONG: Final = (7, 11)
+# Digits of a year.
+_YEAR: Final = 4
 
-_WORD_SETS: Final = tuple(frozenset(words.split()) for words in WORDS.values())
 _OPTION = re.compile(r"\n\s?\(?[A-J][.)] ")
 _BYTES: Final = {
     "digit": b"0123456789",
@@ -55,56 +82,127 @@ _BYTES: Final = {
     "line": b"\n",
     "colon": b":",
 }
-_BYTE_CLASSES: Final = np.array([[byte in members for members in _BYTES.values()] for byte in range(256)], np.float32)
+_BYTE_CLASSES: Final = np.array([[byte in members for byte in range(256)] for members in _BYTES.values()], np.float32)
 # Of the others, a share among all bytes says little.
 _BYTE_RATES: Final = 4
-_DIGIT: Final = np.array([byte in _BYTES["digit"] for byte in range(256)], np.int8)
-_DIGITS: Final = list(_BYTES).index("digit")
+_DIGIT: Final = list(_BYTES).index("digit")
 _STOP: Final = list(_BYTES).index("stop")
-_STARTS_WORD: Final = len(_BYTES) + KINDS.index("starts_word")
 
+# By the shape of a word, what it counts for; the sums are of letters, for mean and spread of lengths.
+_SHAPE_COUNTS: Final = 4
+_SHAPE_CLASSES: Final = np.ascontiguousarray(
+    np.array(
+        [
+            [
+                *(shape & 1, is_word and length > LONG[0], is_word and length > LONG[1], shape >> 5 == DIGITS and length == _YEAR),
+                *(is_word, is_word * length, is_word * length**2),
+            ]
+            for shape in range(4 << 5)
+            for length, is_word in [((shape >> 1) & MOST_LENGTH, shape >> 5 == LETTERS)]
+        ],
+        np.float32,
+    ).T
+)
+# By rarity: beyond which ranks, and sums for mean and spread.
+_RARITY_COUNTS: Final = len(RARE) + 1
+_RARITY_CLASSES: Final = np.array(
+    [
+        [*(rarity >= RARITY_UNIT * log(rank) for rank in RARE), rarity == UNRANKED, rarity / RARITY_UNIT, (rarity / RARITY_UNIT) ** 2]
+        for rarity in range(UNRANKED + 1)
+    ],
+    np.float32,
+)
+
+_OF_WORDS: Final = (
+    *WORDS,
+    "capitalised",
+    *(f"longer_than_{length}" for length in LONG),
+    "years",
+    *(f"beyond_{rank}" for rank in RARE),
+    "unranked",
+)
 NAMES: Final = (
-    *(f"{name}_count" for name in (*_BYTES, *KINDS)),
-    *(f"{name}_rate" for name in (*list(_BYTES)[:_BYTE_RATES], *KINDS)),
-    *("bytes", "tokens", "bytes_per_token", "bytes_per_word", "words_per_sentence", "rarity", "rarity_spread", "rarest", "distinct"),
-    *("numbers", "length_of_number", "options", "longest_line", "length_of_line"),
+    *(f"{name}_count" for name in (*_BYTES, *_OF_WORDS)),
+    *(f"{name}_rate" for name in (*list(_BYTES)[:_BYTE_RATES], *_OF_WORDS)),
+    *("bytes", "words", "bytes_per_word", "letters", "letters_spread", "words_per_sentence", "distinct", "sentences"),
+    *("rarity", "rarity_spread", "rarest", "numbers", "distinct_numbers", "longest_number", "digits_per_number"),
+    *("options", "longest_line", "length_of_line", "line_spread"),
+    *(phrase.replace(" ", "_") for phrase in PHRASES),
 )
 
 
-def kinds_of(token: str, number: int) -> int:
-    """The kinds of a token of the vocabulary, as bits in the order of KINDS."""
-    word = token.strip()
-    lower = word.lower()
-    marks = [lower in words for words in _WORD_SETS]
-    marks += [token[:1] == " " and word.isalpha(), word[:1].isupper(), word.isalpha() and len(word) > 7]
-    marks += [number >= bound for bound in RARE]
-    return sum(1 << bit for bit, mark in enumerate(marks) if mark)
+@dataclass(frozen=True, slots=True)
+class Lexicon:
+    """What is known of single words, by the leading bits of their hashes."""
+
+    # The class of a word; 0 for what is in none.
+    classes: Bytes
+    # Row by class, a 1 for each of WORDS that the words of it are of.
+    kinds: Floats
+    # How rare a word is in texts at large, in units of RARITY_UNIT.
+    rarity: Bytes
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """The lexicon of a scorer's file."""
+        return cls(arrays["classes"], arrays["kinds"].astype(np.float32), arrays["rarity"])
+
+    def classes_of(self, words: Words) -> Bytes:
+        """The class of each word."""
+        classes: Bytes = self.classes.take((words.hashes >> np.uint64(64 - CLASS_BITS)).astype(np.int64))
+        return classes
 
 
-def features(text: str, tokens: Tokens, kind_of_token: NDArray[np.uint8], kinds: Floats) -> Floats:
-    """The features of a text in the order of NAMES; row `kind_of_token[t]` of `kinds` has a 1 for each of KINDS that token `t` is."""
-    raw = np.frombuffer(text.encode("utf-8", "replace"), np.uint8)
-    size, count = max(len(raw), 1), max(len(tokens), 1)
-    by_byte = np.bincount(raw, minlength=256) @ _BYTE_CLASSES
-    by_kind = np.bincount(kind_of_token[tokens], minlength=len(kinds)) @ kinds
-    found = np.concatenate((by_byte, by_kind))
-    shape = _shape(text, raw, tokens, found)
-    return np.concatenate((np.log1p(found), by_byte[:_BYTE_RATES] / size, by_kind / count, shape), dtype=np.float32)
+def features(words: Words, classes: Bytes, lexicon: Lexicon) -> Floats:
+    """The features of a text in the order of NAMES; `classes` are those of its words."""
+    kind = words.kind
+    rarity = lexicon.rarity[words.hashes[kind == LETTERS] >> np.uint64(64 - RARITY_BITS)]
+    # Counts in single precision, for products of mixed kinds are slow.
+    by_byte = _BYTE_CLASSES @ np.bincount(words.raw, minlength=256).astype(np.float32)
+    by_kind = np.bincount(classes, minlength=len(lexicon.kinds)).astype(np.float32) @ lexicon.kinds
+    by_shape = _SHAPE_CLASSES @ np.bincount(words.shape, minlength=_SHAPE_CLASSES.shape[1]).astype(np.float32)
+    by_rarity = np.bincount(rarity, minlength=len(_RARITY_CLASSES)).astype(np.float32) @ _RARITY_CLASSES
+    found = np.concatenate((by_byte, by_kind, by_shape[:_SHAPE_COUNTS], by_rarity[:_RARITY_COUNTS]))
+    rates = (by_byte[:_BYTE_RATES] / max(len(words.raw), 1), found[len(by_byte) :] / max(len(words.start), 1))
+    rest = (
+        *_shape(words, by_shape[_SHAPE_COUNTS:].tolist(), float(by_byte[_STOP])),
+        *_moments(len(rarity), *by_rarity[_RARITY_COUNTS:].tolist()),
+        *(float(rarity.max(initial=0)) / RARITY_UNIT, *_numbers(words, kind, float(by_byte[_DIGIT])), *_lines(words.text)),
+    )
+    return np.concatenate((np.log1p(found), *rates, rest), dtype=np.float32)
 
 
-def _shape(text: str, raw: NDArray[np.uint8], tokens: Tokens, found: Floats) -> list[float]:
-    size, count = max(len(raw), 1), max(len(tokens), 1)
-    words = float(found[_STARTS_WORD]) + 1
-    rarity = np.log1p(tokens) if len(tokens) else np.zeros(1)
-    mean = float(rarity.sum()) / count
-    spread = sqrt(max(float(rarity @ rarity) / count - mean * mean, 0.0))
-    # The last digits of numbers.
-    numbers = int(np.count_nonzero(np.diff(_DIGIT[raw]) < 0))
-    lines = [len(line) for line in text.split("\n")]
-    inner = lines[1:-1] or [0]
-    return [
-        *(log1p(size), log1p(count), size / count, size / words, log1p(words / (float(found[_STOP]) + 1))),
-        *(mean, spread, float(rarity.max()), len(set(tokens.tolist())) / count),
-        *(log1p(numbers), float(found[_DIGITS]) / (numbers + 1), log1p(len(_OPTION.findall(text)))),
-        *(log1p(max(lines)), log1p(sum(inner) / len(inner))),
-    ]
+def _shape(words: Words, of_letters: list[float], stops: float) -> tuple[float, ...]:
+    size, count = len(words.raw), len(words.start)
+    named, length, square = of_letters
+    different = distinct(words.hashes) / max(count, 1)
+    return (
+        *(log1p(size), log1p(count), size / max(count, 1), *_moments(named, length, square)),
+        *(log1p(named / (stops + 1)), different, log1p(stops)),
+    )
+
+
+def _numbers(words: Words, kind: Indices, digits: float) -> tuple[float, ...]:
+    which = np.flatnonzero(kind == DIGITS)
+    if not len(which):
+        return 0.0, 0.0, 0.0, 0.0
+    # Shapes of numbers rise with their length.
+    longest = (int(words.shape[which].max()) >> 1) & MOST_LENGTH
+    return log1p(len(which)), log1p(distinct(words.hashes[which])), float(longest), digits / (len(which) + 1)
+
+
+def _lines(text: str) -> tuple[float, ...]:
+    lengths = [len(line) for line in text.split("\n")]
+    inner = lengths[1:-1] or [0]
+    mean, spread = _moments(len(inner), sum(inner), sum(length * length for length in inner))
+    lower = text.lower()
+    phrases = (log1p(lower.count(phrase)) for phrase in PHRASES)
+    return log1p(len(_OPTION.findall(text))), log1p(max(lengths)), log1p(mean), log1p(spread), *phrases
+
+
+def _moments(count: float, total: float, squares: float) -> tuple[float, float]:
+    """Mean and standard deviation from sums; 0 and 0 of nothing."""
+    if not count:
+        return 0.0, 0.0
+    mean = total / count
+    return mean, sqrt(max(squares / count - mean * mean, 0.0))

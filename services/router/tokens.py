@@ -13,8 +13,6 @@ from joulegate.ledger.v1 import entry_pb2
 
 # The books take no larger count, and no honest provider reports one.
 MOST_TOKENS = 10**9
-# Tokens of o200k that stand for text.
-VOCABULARY_SIZE = 199_998
 # o200k needs one token for 3.3 bytes or more in every text class that was measured.
 BYTES_PER_TOKEN = 3.3
 TOKENS_PER_MESSAGE = 4
@@ -37,11 +35,6 @@ def _vocabulary() -> Any:
 def decode(token: int) -> str:
     """The text of a token; empty for bytes that are none by themselves."""
     return _vocabulary().decode([token]) or ""
-
-
-def encode(text: str) -> list[int]:
-    """The tokens of a text, as numbers in the vocabulary."""
-    return list(_vocabulary().encode(text)) if text else []
 
 
 def count_text(text: str) -> int:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulegate.chat.v1 import chat_pb2
-from services.router.complexity import SHIPPED, Complexity, Scorer, asked, quality, shortened
+from services.router.complexity import SHIPPED, Complexity, Scorer, asked, quality
 
 SCORER = Scorer.load()
 PROOF = (
@@ -89,10 +89,3 @@ def test_what_is_asked_is_the_users_last_message_and_the_one_before_a_short_one(
     parts = chat_pb2.ContentParts(parts=[chat_pb2.ContentPart(type="text", text="one"), chat_pb2.ContentPart(type="text", text="two")])
     assert "one\ntwo" in asked(request_of(chat_pb2.Message(role=chat_pb2.ROLE_USER, parts=parts)))
     assert asked(request_of(system, answer)) == ""
-
-
-def test_of_a_long_text_both_ends_are_read() -> None:
-    short = shortened("a" * 5000 + "b" * 5000)
-    assert len(short) == 4096
-    assert short[0] == "a"
-    assert short[-1] == "b"

@@ -1,0 +1,153 @@
+"""A prompt as arrays of bytes and words, and the slots of a table that its pieces fall into. Nothing loops over characters in Python.
+
+A word is a run of letters, a run of digits, or one sign; white space parts words. All words are hashed at once: with H the running sum of
+byte i times P^i, the word from a to b is (H[b] - H[a]) / P^a modulo 2^64, which does not depend on where it stands.
+Pieces are what occurs in a prompt, however often: runs of two to four bytes, and runs of one to three words, where rare words count as
+their length and case alone ("how many x7 are there in an x4"), so that they tell how something is put.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+Indices = NDArray[np.int64]
+Floats = NDArray[np.float32]
+Hashes = NDArray[np.uint64]
+Flags = NDArray[np.bool_]
+
+# Of a longer text, this many characters of its head and as many of its tail are read.
+HALF: Final = 2048
+SPACE, LETTERS, DIGITS, SIGN = range(4)
+# Longer words count as this long.
+MOST_LENGTH: Final = 15
+# Bits of a word's hash that find its class, and its rarity.
+CLASS_BITS: Final = 16
+RARITY_BITS: Final = 17
+# A rarity is this times the logarithm of the rank among all words; the most is for what has none.
+RARITY_UNIT: Final = 20
+UNRANKED: Final = 255
+
+_LETTERS: Final = bytes((*range(65, 91), *range(97, 123), *range(128, 256)))
+_SPACES: Final = b"\t\n\v\f\r "
+# Tables for bytes.translate, which is the fastest way to look bytes up.
+_KIND: Final = bytes(
+    SPACE if byte in _SPACES else LETTERS if byte in _LETTERS else DIGITS if byte in b"0123456789" else SIGN for byte in range(256)
+)
+_LOWER: Final = bytes(byte + 32 if 65 <= byte <= 90 else 10 if 9 <= byte <= 13 else byte for byte in range(256))
+
+_BASE: Final = 0x9E3779B97F4A7C15
+_MIX_1: Final = np.uint64(_BASE)
+_MIX_2: Final = np.uint64(0xC2B2AE3D27D4EB4F)
+_MIX_3: Final = np.uint64(0x165667B19E3779F9)
+_RUN_MASKS: Final = np.array([[0xFFFF], [0xFFFFFF], [0xFFFFFFFF]], np.uint32)
+_RUN_MIXES: Final = np.array([[0x9E3779B1], [0x85EBCA77], [0xC2B2AE3D]], np.uint32)
+
+# By its first byte, the kind of a word, and whether it is capitalised, as a shape has them.
+_FIRST: Final = np.array([_KIND[byte] << 5 | (65 <= byte <= 90) for byte in range(256)])
+
+
+def _powers(base: int) -> Hashes:
+    """1, base, base squared ... modulo 2^64, for every place in the longest text that is read."""
+    factors = np.full(8 * HALF + 1, base, np.uint64)
+    factors[0] = 1
+    return np.cumprod(factors, dtype=np.uint64)
+
+
+_POWERS: Final = _powers(_BASE)
+_INVERSES: Final = _powers(pow(_BASE, -1, 1 << 64))
+
+
+def _hashed_shapes() -> Hashes:
+    """What a rare word of each shape counts as: numbers by their digits, up to five, and other words by fours of letters."""
+    shapes = np.arange(4 << 5, dtype=np.uint64)
+    length = shapes >> np.uint64(1) & np.uint64(15)
+    by_fours = shapes & ~np.uint64(6)
+    by_digits = np.uint64(DIGITS << 5) | np.minimum(length, np.uint64(5)) << np.uint64(1)
+    mixed = (np.where(shapes >> np.uint64(5) == np.uint64(DIGITS), by_digits, by_fours) + np.uint64(1)) * _MIX_3
+    mixed ^= mixed >> np.uint64(32)
+    return mixed * _MIX_1
+
+
+_SHAPES: Final = _hashed_shapes()
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A text, taken apart."""
+
+    text: str
+    raw: Bytes
+    # Capital letters of ASCII are small in it, and so in the hashes.
+    lower: bytes
+    # Of each word: its first byte's place, its hash, and its shape: its kind, its length up to MOST_LENGTH, and whether it is capitalised.
+    start: Indices
+    hashes: Hashes
+    shape: Indices
+
+    @property
+    def kind(self) -> Indices:
+        """Of each word, whether it is LETTERS, DIGITS or a SIGN."""
+        return self.shape >> 5
+
+
+def words_of(text: str) -> Words:
+    """The words of a text, of at most twice HALF characters."""
+    data = text.encode("utf-8", "replace")
+    lower = data.translate(_LOWER)
+    small = np.frombuffer(lower, np.uint8)
+    kinds = np.frombuffer(data.translate(_KIND), np.uint8)
+    size = len(data)
+    edge = np.ones(size + 1, np.bool_)
+    edge[1:size] = (kinds[1:] != kinds[:-1]) | (kinds[1:] == SIGN)
+    at = np.flatnonzero(edge)
+    inside = np.flatnonzero(kinds[at[:-1]])
+    start, end = at[inside], at[inside + 1]
+    sums = np.zeros(size + 1, np.uint64)
+    np.add.accumulate(small * _POWERS[:size], out=sums[1:])
+    hashes = (sums[end] - sums[start]) * _INVERSES[start]
+    hashes ^= hashes >> np.uint64(29)
+    raw = np.frombuffer(data, np.uint8)
+    shape = np.minimum(end - start, MOST_LENGTH) * 2 + _FIRST[raw[start]]
+    return Words(text, raw, lower, start, hashes * _MIX_1, shape)
+
+
+def hash_of(word: str) -> int:
+    """The hash of one word; of more, of the first."""
+    return int(words_of(word).hashes[0])
+
+
+def shortened(text: str) -> str:
+    """The head and the tail of a long text: what is asked stands at either end, and the time to read it is bounded."""
+    return text if len(text) <= 2 * HALF else text[:HALF] + text[-HALF:]
+
+
+def slots_of(words: Words, known: Flags, count: int) -> NDArray[np.uint32]:
+    """The slots, out of `count`, a power of two, of the text's pieces, each once; `known` says which words count as themselves,
+    as all signs do."""
+    bits = count.bit_length() - 1
+    counted = np.where(known | (words.shape >= SIGN << 5), words.hashes, _SHAPES.take(words.shape))
+    pairs = (counted[:-1] * _MIX_1 ^ counted[1:]) * _MIX_2
+    triples = (pairs[:-1] * _MIX_1 ^ counted[2:]) * _MIX_3
+    runs = np.concatenate((counted, pairs, triples)) >> np.uint64(64 - bits)
+    found = np.concatenate((runs.astype(np.uint32), _byte_runs(words.lower, bits)))
+    found.sort()
+    first = np.ones(len(found), np.bool_)
+    np.not_equal(found[1:], found[:-1], out=first[1:])
+    return found.compress(first)
+
+
+def distinct(values: NDArray[Any]) -> int:
+    """How many different values there are."""
+    ordered = np.sort(values)
+    return min(len(ordered), 1) + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
+
+
+def _byte_runs(lower: bytes, bits: int) -> NDArray[np.uint32]:
+    """The slots of all runs of two, three and four bytes."""
+    padded = lower + bytes(7)
+    windows = np.concatenate([np.frombuffer(padded, "<u4", (len(lower) + 3 - offset) // 4, offset) for offset in range(4)])
+    hashed: NDArray[np.uint32] = (windows & _RUN_MASKS) * _RUN_MIXES >> np.uint32(32 - bits)
+    return hashed.ravel()
