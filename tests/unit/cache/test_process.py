@@ -210,13 +210,14 @@ async def test_full_disk_costs_no_answer_and_is_made_good_once_there_is_room(tmp
     async with running(tmp_path) as cache:
         await cache.ready()
         # No file may grow: what is written fails as on a full disk.
-        resource.prlimit(cache.process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        limits = resource.prlimit(cache.process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(cache.process.pid, resource.RLIMIT_FSIZE, (0, limits[1]))
         for number in range(1, 20):
             await cache.keep_worded(number)
         await cache.faulty()
         assert [await cache.text_by_other_words(number) for number in range(1, 20)] == [f"answer {number}" for number in range(1, 20)]
         assert await cache.text_by_other_words(20) is None
-        resource.prlimit(cache.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        resource.prlimit(cache.process.pid, resource.RLIMIT_FSIZE, limits)
         assert await cache.end(signal.SIGTERM) == 0
     async with running(tmp_path) as cache:
         await cache.ready()
