@@ -65,6 +65,7 @@ class Lease:
         "_count",
         "_halves",
         "_is_open",
+        "_is_short",
         "_rate_tokens",
         "_requests",
         "_tokens",
@@ -82,8 +83,9 @@ class Lease:
         self._rate_tokens = _bounded(message, "rate_tokens")
         self._costs = [_bounded(message, name) for name in ("nano_usd", "microjoules", "micrograms")]
         self._halves = [left / 2 if left < math.inf else -math.inf for left in self._left()]
-        # Requests that were let in.
+        # Requests that were let in, and whether there was no room for another.
         self._count = 0
+        self._is_short = False
         # Whether what a request may take of its targets does not matter.
         self._is_open = math.inf == self._tokens == self._rate_tokens == min(self._costs)
         self._bounds: Mapping[Target, _Bound] = {(target.provider, target.model): _bound(target) for target in message.targets}
@@ -104,12 +106,17 @@ class Lease:
             return False
         return now >= self.until - RENEW_S or any(left < half for left, half in zip(self._left(), self._halves, strict=True))
 
+    def is_spent(self, now: float) -> bool:
+        """Whether so little is left that a request did not fit."""
+        return self._is_short and self.is_low(now)
+
     def _left(self) -> Sequence[float]:
         return (self._requests, self._tokens, self._rate_tokens, *self._costs)
 
     def take_request(self) -> bool:
         """Takes a request that calls nobody; whether there was one left."""
         if self._requests < 1:
+            self._is_short = True
             return False
         self._requests -= 1
         self._count += 1
@@ -119,13 +126,19 @@ class Lease:
         """Takes a request with all that it may need; None, and nothing is taken, when that is not there or not known."""
         if self._is_open:
             return _NOTHING if self.take_request() else None
-        tokens, costs = need.tokens, self._worst(need)
+        tokens = need.tokens
+        if tokens > self._tokens or tokens > self._rate_tokens or self._requests < 1:
+            self._is_short = True
+            return None
+        costs = self._worst(need)
         if costs is None and math.inf == min(self._costs):
             costs = [0, 0, 0]
-        if costs is None or tokens > self._tokens or tokens > self._rate_tokens:
+        if costs is None:
             return None
-        if any(cost > left for cost, left in zip(costs, self._costs, strict=True)) or not self.take_request():
+        if any(cost > left for cost, left in zip(costs, self._costs, strict=True)):
+            self._is_short = True
             return None
+        self.take_request()
         self._tokens -= tokens
         self._rate_tokens -= tokens
         self._costs = [left - cost for cost, left in zip(costs, self._costs, strict=True)]
@@ -255,6 +268,12 @@ class Account:
     def _stands(self, rates: pb.RateStatus, now: float, lease: pb.Lease) -> None:
         self.requests = Standing(rates.requests, lease.requests, now) if rates.HasField("requests") else None
         self.tokens = Standing(rates.tokens, lease.rate_tokens, now) if rates.HasField("tokens") else None
+
+    def goes_on_with(self, lease: Lease, now: float) -> None:
+        """Gives back the older leases that are spent, now that this one lets in."""
+        if lease is not self._leases[-1]:
+            older = self._leases[self._leases.index(lease) + 1 :]
+            self._drop(lambda each: each not in older or not each.is_spent(now))
 
     def give_up(self) -> None:
         """Uses no lease any more."""

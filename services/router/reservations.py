@@ -20,7 +20,7 @@ from joulegate.ledger.v1 import ledger_service_pb2
 from joulegate.ledger.v1 import reservation_pb2 as pb
 from services.router import admission, metrics, tokens
 from services.router.books import Books, Verdict
-from services.router.leases import Account, Accounts
+from services.router.leases import Account, Accounts, Lease
 from services.router.question import Counted, Question
 from services.runtime.clock import Clock
 from services.runtime.errors import GatewayError
@@ -149,26 +149,35 @@ class Reservations:
         return account
 
     def _under_lease(self, ask: "_Ask", account: Account, now: float) -> Admitted | None:
-        request = ask.question.request
         # The oldest first: what is left of it goes back unused otherwise.
         for lease in reversed(account.leases(now)):
-            intent = ask.intent()
-            intent.lease_id = lease.lease_id
-            if lease.is_open:
-                if not lease.take_request():
-                    continue
-                intent.estimated_input_tokens = tokens.quick_prompt_estimate(request)
-                self._took(ask.question, account, 0, now)
-                return ask.admitted(0, 0, self._books.intend(intent))
-            bound = intent.max_output_tokens or lease.unbounded_output_tokens
-            need = admission.need_of(request, ask.targets, bound)
-            held = lease.take(need) if bound else None
-            if held is not None:
-                intent.estimated_input_tokens, intent.max_output_tokens = need.input_tokens, bound
-                intent.held.CopyFrom(held)
-                self._took(ask.question, account, need.tokens, now)
-                return ask.admitted(bound, need.calls, self._books.intend(intent))
+            admitted = self._freely(ask, account, lease, now) if lease.is_open else self._within(ask, account, lease, now)
+            if admitted is not None:
+                account.goes_on_with(lease, now)
+                return admitted
         return None
+
+    def _freely(self, ask: "_Ask", account: Account, lease: Lease, now: float) -> Admitted | None:
+        if not lease.take_request():
+            return None
+        intent = ask.intent(lease.lease_id)
+        intent.estimated_input_tokens = tokens.quick_prompt_estimate(ask.question.request)
+        self._took(ask.question, account, 0, now)
+        return ask.admitted(0, 0, self._books.intend(intent))
+
+    def _within(self, ask: "_Ask", account: Account, lease: Lease, now: float) -> Admitted | None:
+        bound = admission.wanted_output_tokens(ask.question.request) or lease.unbounded_output_tokens
+        if not bound:
+            return None
+        need = admission.need_of(ask.question.request, ask.targets, bound)
+        held = lease.take(need)
+        if held is None:
+            return None
+        intent = ask.intent(lease.lease_id)
+        intent.estimated_input_tokens, intent.max_output_tokens = need.input_tokens, bound
+        intent.held.CopyFrom(held)
+        self._took(ask.question, account, need.tokens, now)
+        return ask.admitted(bound, need.calls, self._books.intend(intent))
 
     async def _asked(
         self, question: Question, account: Account, intent: ledger_service_pb2.Intent, renews: bool = False
@@ -237,7 +246,7 @@ class _Ask(NamedTuple):
     create_time: timestamp_pb2.Timestamp
     downgraded_to: str
 
-    def intent(self) -> ledger_service_pb2.Intent:
+    def intent(self, lease_id: str = "") -> ledger_service_pb2.Intent:
         question, first = self.question, self.targets[0]
         return ledger_service_pb2.Intent(
             request_id=question.request_id,
@@ -248,6 +257,7 @@ class _Ask(NamedTuple):
             model=first.model,
             streamed=question.wants_stream,
             max_output_tokens=admission.wanted_output_tokens(question.request),
+            lease_id=lease_id,
         )
 
     def admitted(self, most: int, calls: int, intended: asyncio.Future[Verdict]) -> Admitted:

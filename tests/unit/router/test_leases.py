@@ -193,6 +193,29 @@ def test_lease_of_many_requests_is_renewed_before_its_end() -> None:
     assert not account.renews(15.0)
 
 
+def test_lease_that_is_used_up_goes_back_when_the_next_takes_over() -> None:
+    account = Account([])
+    account.granted(grant(requests=20, lease_id="old"), asked_at=10.0, now=10.0, is_current=True)
+    account.granted(grant(requests=20, lease_id="new"), asked_at=11.0, now=11.0, is_current=True)
+    new, old = account.leases(11.0)
+    for _ in range(20):
+        assert old.take_request()
+        account.goes_on_with(old, 11.0)
+    assert account.returned == []
+    assert new.take_request() and not old.take_request()
+    account.goes_on_with(new, 11.0)
+    assert (list(account.leases(11.0)), account.returned) == ([new], ["old"])
+
+
+def test_lease_for_other_models_stays_beside_one_that_lets_in() -> None:
+    account = Account([])
+    account.granted(grant(requests=20, lease_id="other"), asked_at=10.0, now=10.0, is_current=True)
+    account.granted(grant(requests=20, lease_id="new"), asked_at=11.0, now=11.0, is_current=True)
+    assert used(account, 15, 11.0)
+    account.goes_on_with(account.leases(11.0)[0], 11.0)
+    assert [each.lease_id for each in account.leases(11.0)] == ["new", "other"]
+
+
 def test_lease_of_few_requests_is_used_to_its_end() -> None:
     account = Account([])
     account.granted(grant(requests=MANY_REQUESTS // 2), asked_at=10.0, now=10.0, is_current=True)
