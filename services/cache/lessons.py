@@ -101,6 +101,6 @@ class Lessons:
         metrics.BRAKED_SCOPES.set(self._brake.held_count(now))
         if not is_right:
             quarantined = replace(kept, wording=None)
-            self._mirror.write(quarantined, self._index.put(quarantined))
+            self._mirror.replace(quarantined, self._index.put(quarantined))
             metrics.QUARANTINES.inc()
             log.warning("entry_quarantined", entry_id=kept.entry_id, scope_braked=self._brake.holds(scope, now))

@@ -115,6 +115,11 @@ class Mirror:
         self._backlog.write(kept)
         self._note_change()
 
+    def replace(self, kept: KeptEntry, departed: Iterable[KeptEntry]) -> None:
+        """Queues an entry for one that nobody may serve any more: caches that share the store forget that one."""
+        self._backlog.remove(EntryFilter(entry_id=kept.entry_id))
+        self.write(kept, departed)
+
     def delete(self, departed: Iterable[KeptEntry]) -> None:
         for kept in departed:
             self._backlog.delete(kept)

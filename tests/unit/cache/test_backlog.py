@@ -105,6 +105,16 @@ def test_failed_write_does_not_replace_a_newer_one() -> None:
     assert backlog.take(10).entries_to_write == [new]
 
 
+def test_what_another_cache_was_told_to_remove_is_not_written_and_not_told_again() -> None:
+    backlog, entry, other = Backlog(limit=10), kept(1), kept(2, tenant="emca")
+    backlog.write(entry)
+    backlog.write(other)
+    backlog.forget(EntryFilter(tenant=mark("acme")))
+    batch = backlog.take(10)
+    assert (batch.removals, batch.entries_to_write) == ((), [other])
+    assert batch.row_ids_to_delete == [f"{entry.entry_id}-00000"]
+
+
 def test_oldest_change_is_dropped_and_counted_when_the_backlog_is_full() -> None:
     backlog = Backlog(limit=2)
     for number in (1, 2, 3):

@@ -66,6 +66,20 @@ async def test_what_one_cache_removes_leaves_the_memory_of_the_others() -> None:
         assert await other.tier(5, "what is a joule") == pb.TIER_EXACT
 
 
+async def test_entry_that_proved_wrong_in_one_cache_serves_no_other_words_in_any() -> None:
+    store = MemoryStore()
+    async with two_caches(lambda: store, watches=True) as (one, other):
+        await one.keep(1, TEXT)
+        await other.until_tier(2, OTHER_TEXT, pb.TIER_SEMANTIC)
+        await one.lessons.report("acme", entry_id(key(1)), pb.TIER_SEMANTIC, is_right=False)
+        async with asyncio.timeout(PATIENCE_S):
+            while await other.tier(2, OTHER_TEXT) is not None:
+                await asyncio.sleep(0.01)
+        # Its own words it goes on serving, once the cluster is believed again.
+        await other.until_tier(1, TEXT, pb.TIER_EXACT)
+        assert await other.tier(2, OTHER_TEXT) is None
+
+
 async def test_cluster_that_fails_is_a_count_and_is_left_alone_for_a_while() -> None:
     store = MemoryStore()
     async with two_caches(lambda: store) as (_, other):

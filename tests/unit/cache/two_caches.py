@@ -30,6 +30,7 @@ class OneCache:
     """One of them, with what it counts."""
 
     cache: AnswerCache
+    lessons: Lessons
     shared: SharedReads
     counts: Counts
     clock: HeldClock
@@ -78,4 +79,4 @@ async def _cache(stack: AsyncExitStack, new_store: Callable[[], Any], deadline_s
     semantic = SemanticTier(queue, embedder.fingerprint, index, accept, lessons, embedder.floor, 8, counts)
     shared = SharedReads(new_store(), 8, counts, clock, deadline_s)
     stack.push_async_callback(shared.close)
-    return OneCache(AnswerCache(settings, index, mirror, counts, clock, lambda: 0.0, semantic, shared), shared, counts, clock)
+    return OneCache(AnswerCache(settings, index, mirror, counts, clock, lambda: 0.0, semantic, shared), lessons, shared, counts, clock)
