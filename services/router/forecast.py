@@ -49,14 +49,14 @@ class Forecast:
         slowest_s = max((live.between_tokens_s or 0.0 for live in lives), default=0.0)
         qualities = {tier: quality(tier) for tier in {trait.tier for trait in traits}}
         lengths = {model: self._lengths.expected(model, demand.max_output_tokens) for model in {one.model for one in candidates}}
-        streamed, input_tokens = demand.streamed, demand.input_tokens
+        streamed, input_tokens, rate_of = demand.streamed, demand.input_tokens, self._rates.of
         prospects = []
         for candidate, live, trait in zip(candidates, lives, traits, strict=True):
             output_tokens = lengths[candidate.model]
             latency_s = live.expected_s(now, streamed=streamed)
             if latency_s is not None and streamed:
                 latency_s += output_tokens * (slowest_s if live.between_tokens_s is None else live.between_tokens_s)
-            prices = _prices(self._rates.of(*candidate.target), input_tokens, output_tokens)
+            prices = _prices(rate_of(*candidate.target), input_tokens, output_tokens)
             prospects.append(Prospect(*prices, latency_s, live.p95_s(streamed=streamed), live.failure_odds, qualities[trait.tier]))
         return prospects
 

@@ -31,8 +31,8 @@ class Live:
 
     __slots__ = (
         "_averages",
+        "_others_count",
         "_own_count",
-        "_own_when_told",
         "_p95s",
         "_peaks",
         "_withheld_until",
@@ -53,15 +53,15 @@ class Live:
     @property
     def in_flight_count(self) -> int:
         """Calls that are out: those told, and this router's since."""
-        if self.told is None:
-            return self._own_count
-        return max(self._own_count, self.told.in_flight_count + self._own_count - self._own_when_told, 0)
+        return self._own_count + self._others_count
 
     def tell(self, figures: pb.ModelFigures | None, now: float) -> None:
         """Takes in what dispatch says. Read once here, for each request looks at it."""
         # The figures as dispatch told them; None before any call.
         self.told = figures
-        self.told_at, self._own_when_told = now, self._own_count
+        self.told_at = now
+        # What dispatch counts beyond the calls of this router at that moment, which come and go since.
+        self._others_count = 0 if figures is None else max(0, figures.in_flight_count - self._own_count)
         # By whether the answer is streamed; of the other kind, where there is none of this one.
         self._averages: tuple[float | None, float | None] = (None, None)
         self._peaks: tuple[float | None, float | None] = (None, None)
@@ -118,7 +118,7 @@ class Live:
         peak_s = self._peaks[streamed]
         if peak_s is not None:
             average_s += self.failure_odds * peak_s * exp(min(0.0, self.told_at - now) / PEAK_TAU_S)
-        return average_s * (1.0 + self.in_flight_count / ROOM)
+        return average_s * (1.0 + (self._own_count + self._others_count) / ROOM)
 
     def cost_s(self, now: float, *, streamed: bool) -> float:
         """What the next call may have to wait: the peak time for each call that is out and the next. Nothing where nobody has tried yet."""

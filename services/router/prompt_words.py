@@ -100,7 +100,8 @@ def words_of(text: str) -> Words:
     small = np.frombuffer(lower, np.uint8)
     kinds = np.frombuffer(data.translate(_KIND), np.uint8)
     size = len(data)
-    edge = np.ones(size + 1, np.bool_)
+    edge = np.empty(size + 1, np.bool_)
+    edge[0] = edge[size] = True
     edge[1:size] = (kinds[1:] != kinds[:-1]) | (kinds[1:] == SIGN)
     at = np.flatnonzero(edge)
     inside = np.flatnonzero(kinds[at[:-1]])
@@ -134,7 +135,8 @@ def slots_of(words: Words, known: Flags, count: int) -> NDArray[np.uint32]:
     runs = np.concatenate((counted, pairs, triples)) >> np.uint64(64 - bits)
     found = np.concatenate((runs.astype(np.uint32), _byte_runs(words.lower, bits)))
     found.sort()
-    first = np.ones(len(found), np.bool_)
+    first = np.empty(len(found), np.bool_)
+    first[:1] = True
     np.not_equal(found[1:], found[:-1], out=first[1:])
     return found.compress(first)
 

@@ -187,7 +187,7 @@ class Selection:
 
     def _figures(self, slate: Slate, demand: Demand, quality_of: Quality) -> _Figured:
         now = self._now()
-        traits = [self.slates.traits(candidate) for candidate in slate.candidates]
+        traits = self.slates.traits(slate.candidates)
         prospects = self._forecast.prospects(slate.candidates, traits, demand, quality_of, now)
         kept = feasible(prospects, slate.constraints, slate.policy.relaxation)
         return _Figured(slate, demand, traits, prospects, kept, now)

@@ -124,9 +124,10 @@ class Slates:
             return None
         return ListedModel(dispatch_pb.Model(id=name, owned_by=OWNER), list(dict.fromkeys(candidate.provider.name for candidate in pool)))
 
-    def traits(self, candidate: Candidate) -> Traits:
-        """What is known of a candidate's model."""
-        return self._families.traits(*candidate.target)
+    def traits(self, candidates: Sequence[Candidate]) -> list[Traits]:
+        """What is known of the candidates' models."""
+        traits_of = self._families.traits
+        return [traits_of(*candidate.target) for candidate in candidates]
 
     def _usable(self, catalogue: Catalogue, asked: Asked, virtual: VirtualModel | None) -> list[Candidate]:
         candidates = catalogue.candidates(asked.model) if virtual is None else self._pool(catalogue, virtual)
@@ -156,7 +157,7 @@ class Slates:
         return pool
 
     def _is_meant(self, virtual: VirtualModel, candidate: Candidate) -> bool:
-        traits = self.traits(candidate)
+        traits = self._families.traits(*candidate.target)
         if not traits.is_chat or not virtual.covers(*candidate.target):
             return False
         return traits.tier == 0 or virtual.min_tier <= traits.tier <= virtual.max_tier
