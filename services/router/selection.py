@@ -177,7 +177,7 @@ class Selection:
         )
 
     def _complexity(self, slate: Slate, weights: Weights | None) -> Complexity | None:
-        """How hard the request is, where that matters: finding out takes a tenth of a millisecond."""
+        """How hard the request is, where that matters: finding out takes some 150 microseconds."""
         weighs_quality = weights is not None and (weights.quality > 0 or slate.policy.learning_of(slate.virtual) is Learning.ON)
         bounds = slate.constraints
         is_bounded = bounds.min_quality is not None or bounds.min_quality_of_best is not None
