@@ -109,84 +109,86 @@ RESP_SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control
 H_FIRST, H_WORD = hexed(FIRST), hexed(WORD)
 
 
-def make_protocol(cfg, loop):
-    class P(asyncio.Protocol):
-        __slots__ = ("buf", "gap", "left", "n", "t", "timer", "want_usage")
+class Paced(asyncio.Protocol):
+    """One connection of the paced server."""
 
-        def connection_made(self, t):
-            self.t, self.buf, self.timer = t, b"", None
-            s = t.get_extra_info("socket")
-            if s is not None:
-                s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    __slots__ = ("buf", "cfg", "gap", "left", "loop", "n", "t", "timer", "want_usage")
 
-        def connection_lost(self, exc):
-            if self.timer:
-                self.timer.cancel()
+    def __init__(self, cfg, loop):
+        self.cfg, self.loop = cfg, loop
 
-        def data_received(self, data):
-            self.buf = self.buf + data if self.buf else data
-            while self.buf:
-                i = self.buf.find(b"\r\n\r\n")
-                if i < 0:
+    def connection_made(self, t):
+        self.t, self.buf, self.timer = t, b"", None
+        s = t.get_extra_info("socket")
+        if s is not None:
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def connection_lost(self, exc):
+        if self.timer:
+            self.timer.cancel()
+
+    def data_received(self, data):
+        self.buf = self.buf + data if self.buf else data
+        while self.buf:
+            i = self.buf.find(b"\r\n\r\n")
+            if i < 0:
+                return
+            head = self.buf[:i].lower()
+            j = head.find(b"content-length:")
+            if j >= 0:
+                k = head.find(b"\r\n", j)
+                n = int(head[j + 15 : k if k > 0 else None])
+                if len(self.buf) < i + 4 + n:
                     return
-                head = self.buf[:i].lower()
-                j = head.find(b"content-length:")
-                if j >= 0:
-                    k = head.find(b"\r\n", j)
-                    n = int(head[j + 15 : k if k > 0 else None])
-                    if len(self.buf) < i + 4 + n:
-                        return
-                    body, self.buf = self.buf[i + 4 : i + 4 + n], self.buf[i + 4 + n :]
-                elif b"transfer-encoding: chunked" in head:
-                    e = self.buf.find(b"0\r\n\r\n", i + 4)
-                    if e < 0:
-                        return
-                    body, self.buf = self.buf[i + 4 : e], self.buf[e + 5 :]
-                else:
-                    body, self.buf = b"", self.buf[i + 4 :]
-                self.request(head, body)
-
-        def request(self, head, body):
-            if b'"stream":true' not in body and b'"stream": true' not in body:
-                self.t.write(RESP_JSON)
-                return
-            ttft, self.gap, self.n = cfg.ttft_ms, cfg.gap_ms, cfg.tokens
-            m = MARK.search(body)
-            if m:
-                ttft, self.gap, self.n = float(m[1]), float(m[2]), int(m[3])
-            self.want_usage = b'"include_usage":true' in body or b'"include_usage": true' in body
-            self.left = self.n
-            if self.gap <= 0 and ttft <= 0:
-                self.t.write(RESP_SSE + H_FIRST + H_WORD * self.n)
-                self.end()
-                return
-            self.gap /= 1000
-            self.timer = loop.call_later((ttft + random.random() * self.gap * 1000) / 1000, self.start)
-
-        def start(self):
-            self.t.write(RESP_SSE + H_FIRST)
-            self.tick()
-
-        def tick(self):
-            if self.t.is_closing():
-                return
-            if self.left:
-                self.left -= 1
-                self.t.write(H_WORD)
-                self.timer = loop.call_later(self.gap, self.tick)
+                body, self.buf = self.buf[i + 4 : i + 4 + n], self.buf[i + 4 + n :]
+            elif b"transfer-encoding: chunked" in head:
+                e = self.buf.find(b"0\r\n\r\n", i + 4)
+                if e < 0:
+                    return
+                body, self.buf = self.buf[i + 4 : e], self.buf[e + 5 :]
             else:
-                self.end()
+                body, self.buf = b"", self.buf[i + 4 :]
+            self.request(head, body)
 
-        def end(self):
-            tail = LAST + (usage(self.n) if self.want_usage else b"") + DONE
-            self.t.write(hexed(tail) + b"0\r\n\r\n")
+    def request(self, head, body):
+        if b'"stream":true' not in body and b'"stream": true' not in body:
+            self.t.write(RESP_JSON)
+            return
+        ttft, self.gap, self.n = self.cfg.ttft_ms, self.cfg.gap_ms, self.cfg.tokens
+        m = MARK.search(body)
+        if m:
+            ttft, self.gap, self.n = float(m[1]), float(m[2]), int(m[3])
+        self.want_usage = b'"include_usage":true' in body or b'"include_usage": true' in body
+        self.left = self.n
+        if self.gap <= 0 and ttft <= 0:
+            self.t.write(RESP_SSE + H_FIRST + H_WORD * self.n)
+            self.end()
+            return
+        self.gap /= 1000
+        self.timer = self.loop.call_later((ttft + random.random() * self.gap * 1000) / 1000, self.start)
 
-    return P
+    def start(self):
+        self.t.write(RESP_SSE + H_FIRST)
+        self.tick()
+
+    def tick(self):
+        if self.t.is_closing():
+            return
+        if self.left:
+            self.left -= 1
+            self.t.write(H_WORD)
+            self.timer = self.loop.call_later(self.gap, self.tick)
+        else:
+            self.end()
+
+    def end(self):
+        tail = LAST + (usage(self.n) if self.want_usage else b"") + DONE
+        self.t.write(hexed(tail) + b"0\r\n\r\n")
 
 
 async def run_paced(cfg):
     loop = asyncio.get_running_loop()
-    srv = await loop.create_server(make_protocol(cfg, loop), "127.0.0.1", cfg.port, backlog=2048)
+    srv = await loop.create_server(lambda: Paced(cfg, loop), "127.0.0.1", cfg.port, backlog=2048)
     stop = asyncio.Event()
     for s in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(s, stop.set)
