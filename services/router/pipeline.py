@@ -169,15 +169,13 @@ class Pipeline:
         return await stack.enter_async_context(self.flights.share(flown, kept.question))
 
     async def _kept(self, question: Question, flight: bytes | None) -> _Kept:
-        """What is kept for this caller."""
+        """What is kept for this caller; nothing was near a moment ago."""
         if not question.controls.may_read:
             return _Kept(question)
-        kept = _Kept(question, self._near(question))
+        kept = await self._look_up(question, flight)
         if kept.hit is None:
-            kept = await self._look_up(question, flight)
             # An identical request may have been answered meanwhile.
-            hit = kept.hit or self._near(question)
-            kept = dataclasses.replace(kept, hit=hit)
+            kept = dataclasses.replace(kept, hit=self._near(question))
         if kept.hit is not None and not await self._serves(question, kept.hit):
             return dataclasses.replace(kept, hit=None)
         return kept
