@@ -20,7 +20,8 @@ from services.cache.kept_entry import KeptEntry, mark
 from services.cache.milvus_store import MilvusStore
 from services.cache.removal_watch import KEPT_US
 from services.cache.rows import PIECE_BYTES
-from tests.unit.cache.samples import SECOND_US, kept, wording
+from services.wire.fingerprint import entry_id
+from tests.unit.cache.samples import SECOND_US, kept, key, wording
 from tests.unit.cache.two_caches import two_caches
 
 URI = os.environ.get("MILVUS_TEST_URI")
@@ -102,4 +103,17 @@ async def test_caches_on_one_server_find_each_others_answers(space: str) -> None
         await one.keep(1, "how do i boil an egg")
         await other.until_tier(2, "how do i boil one egg", pb.TIER_SEMANTIC)
         await other.until_tier(1, "how do i boil an egg", pb.TIER_EXACT)
+        assert (one.counts.faults, other.counts.faults) == (0, 0)
+
+
+async def test_what_one_cache_removes_leaves_the_memory_of_another(space: str) -> None:
+    async with two_caches(lambda: store_of(space, origin=uuid.uuid4().hex), watches=True) as (one, other):
+        # The server has removals of all times, and whoever watches asks for those of its own.
+        one.clock.seconds = other.clock.seconds = time.time()
+        for number, text in ((1, "how do i boil an egg"), (2, "what is a joule")):
+            await one.keep(number, text)
+            await other.until_tier(number, text, pb.TIER_EXACT)
+        await one.cache.invalidate(EntryFilter(entry_id=entry_id(key(1))))
+        await other.until_tier(1, "how do i boil an egg", None)
+        assert await other.tier(2, "what is a joule") == pb.TIER_EXACT
         assert (one.counts.faults, other.counts.faults) == (0, 0)
