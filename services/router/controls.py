@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
@@ -15,6 +16,17 @@ MAX_TAGS: Final = 8
 MAX_TAG_BYTES: Final = 128
 # The body's fields that are read here.
 FIELDS: Final = frozenset({"x-cache", "skip_cache"})
+_HEADERS: Final = frozenset(
+    {
+        "cache-control",
+        "x-cache-max-error",
+        "x-cache-mode",
+        "x-cache-namespace",
+        "x-cache-tags",
+        "x-cache-threshold",
+        "x-cache-ttl",
+    }
+)
 _SECONDS = re.compile(r"\d{1,9}")
 _DECIMAL = re.compile(r"[01](\.\d{1,9})?")
 OFF: Final = "off"
@@ -54,11 +66,14 @@ def cache_controls(
     headers: Mapping[str, str], extensions: Mapping[str, object], cache_enabled: bool, default_mode: str = EXACT
 ) -> CacheControls:
     """Reads `cache-control`, the headers of `x-cache-`, and the body fields `x-cache` and `skip_cache`. Raises GatewayError."""
+    skips = extensions.get("x-cache") is False or extensions.get("skip_cache") is True
+    if headers.keys().isdisjoint(_HEADERS):
+        return _unspoken(cache_enabled and not skips and default_mode != OFF, default_mode == SEMANTIC)
     mode = headers.get("x-cache-mode", default_mode).lower()
     if mode not in MODES:
         raise _invalid(f"x-cache-mode must be one of {', '.join(MODES)}, not {mode[:32]!r}", "x-cache-mode")
     directives = _directives(headers.get("cache-control", ""))
-    skips = mode == OFF or extensions.get("x-cache") is False or extensions.get("skip_cache") is True
+    skips = skips or mode == OFF
     namespace = headers.get("x-cache-namespace", "")
     if len(namespace) > MAX_NAMESPACE:
         raise _invalid(f"x-cache-namespace is longer than {MAX_NAMESPACE} characters", "x-cache-namespace")
@@ -75,6 +90,12 @@ def cache_controls(
         max_error=_share(headers, "x-cache-max-error", MAX_ERROR) or None,
         tags=_tags(headers.get("x-cache-tags", "")),
     )
+
+
+@cache
+def _unspoken(may_use: bool, may_reword: bool) -> CacheControls:
+    """What holds for who says nothing by headers, as most do."""
+    return CacheControls(may_read=may_use, may_write=may_use, may_reword=may_reword)
 
 
 def _directives(header: str) -> dict[str, str]:

@@ -173,9 +173,9 @@ class Pipeline:
         if not question.controls.may_read:
             return _Kept(question)
         kept = await self._look_up(question, flight)
-        if kept.hit is None:
-            # An identical request may have been answered meanwhile.
-            kept = dataclasses.replace(kept, hit=self._near(question))
+        # An identical request may have been answered meanwhile.
+        if kept.hit is None and (near := self._near(question)) is not None:
+            kept = dataclasses.replace(kept, hit=near)
         if kept.hit is not None and not await self._serves(question, kept.hit):
             return dataclasses.replace(kept, hit=None)
         return kept

@@ -65,6 +65,7 @@ class ProviderAnswer:
         # By attempt, until it has failed or is selected. The first goes without saying.
         self._running = {1: admitted.targets[0]}
         self._selected: dispatch_pb.SelectedTarget | None = None
+        self._source: Source | None = None
         self._pending: dispatch_pb.DispatchResponse | None = None
         self._completion: chat_pb2.ChatCompletion | None = None
         self._chunks: list[chat_pb2.ChatCompletionChunk] = []
@@ -78,19 +79,8 @@ class ProviderAnswer:
 
     @property
     def source(self) -> Source:
-        assert self._selected is not None
-        target = self._selected.target
-        return Source(
-            target.provider,
-            target.model,
-            self._status,
-            failed_attempts=sum(failed.code != code_pb2.CANCELLED for failed in self._failed),
-            decision=self._decision_text,
-            routing=self._decision,
-            warnings=[*self._warnings, *self._selected.warnings],
-            downgraded_to=self._downgraded_to,
-            curtailed_for=self._question.caller.key_id if self._downgraded_to or self._warnings else None,
-        )
+        assert self._source is not None
+        return self._source
 
     @property
     def is_cut(self) -> bool:
@@ -131,8 +121,21 @@ class ProviderAnswer:
                 raise GatewayError(ErrorReason.ERROR_REASON_INTERNAL, "dispatch ended without an answer")
             self._note_attempts(response)
             if response.HasField("selected"):
-                self._selected = response.selected
+                self._selected, self._source = response.selected, self._source_of(response.selected)
                 self._pending = response
+
+    def _source_of(self, selected: dispatch_pb.SelectedTarget) -> Source:
+        return Source(
+            selected.target.provider,
+            selected.target.model,
+            self._status,
+            failed_attempts=sum(failed.code != code_pb2.CANCELLED for failed in self._failed),
+            decision=self._decision_text,
+            routing=self._decision,
+            warnings=[*self._warnings, *selected.warnings],
+            downgraded_to=self._downgraded_to,
+            curtailed_for=self._question.caller.key_id if self._downgraded_to or self._warnings else None,
+        )
 
     async def _hear_last_news(self) -> None:
         """A second call that has just begun may not be known of here yet; it is booked like any other."""

@@ -41,7 +41,7 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         self._is_late = False
         self.status = b""
 
-    def limit(self, task: asyncio.Task[None]) -> asyncio.TimerHandle | None:
+    def limit(self, task: asyncio.Task[Any]) -> asyncio.TimerHandle | None:
         """Cancels the handler's task at the deadline, if there is one."""
 
         def expire() -> None:

@@ -264,7 +264,7 @@ class _Session:
         self._registry = registry
         self._draining = draining
         self._loop = asyncio.get_running_loop()
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._tasks: dict[int, asyncio.Task[bytes | None]] = {}
         self._credits: dict[int, Credit] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -314,13 +314,13 @@ class _Session:
             self._idle.clear()
             task.add_done_callback(lambda task: self._finish(call_id, task, timer, context))
 
-    async def _run(self, call_id: int, handler: Handler, payload: bytes, context: CallContext) -> None:
+    async def _run(self, call_id: int, handler: Handler, payload: bytes, context: CallContext) -> bytes | None:
+        """Runs a call. Gives what is to be said with its end: the answer of a unary method."""
         request = handler.request_deserializer(payload)
         serialize, put = handler.response_serializer, self.outbox.put
         if handler.unary_unary is not None:
-            response = await handler.unary_unary(request, context)
-            put(pb.ReplyFrame(call_id=call_id, messages=(serialize(response),)))
-            return
+            answer: bytes = serialize(await handler.unary_unary(request, context))
+            return answer
         credit = self._credits[call_id] = Credit(WINDOW)
         responses = handler.unary_stream(request, context)
         try:
@@ -329,21 +329,23 @@ class _Session:
                 put(pb.ReplyFrame(call_id=call_id, messages=(serialize(response),)))
         finally:
             await responses.aclose()
+        return None
 
-    def _finish(self, call_id: int, task: asyncio.Task[None], timer: asyncio.TimerHandle | None, context: CallContext) -> None:
+    def _finish(self, call_id: int, task: asyncio.Task[bytes | None], timer: asyncio.TimerHandle | None, context: CallContext) -> None:
         if timer is not None:
             timer.cancel()
         self._tasks.pop(call_id, None)
         self._credits.pop(call_id, None)
-        self._end(call_id, context.failure(asyncio.CancelledError() if task.cancelled() else task.exception()))
+        failure = context.failure(asyncio.CancelledError() if task.cancelled() else task.exception())
+        self._end(call_id, failure, None if failure is not None else task.result())
         if not self._tasks:
             self._idle.set()
 
-    def _end(self, call_id: int, error: grpc.aio.AioRpcError | None) -> None:
+    def _end(self, call_id: int, error: grpc.aio.AioRpcError | None, answer: bytes | None = None) -> None:
         end = pb.End()
         if error is not None:
             end.code, end.message = error.code().value[0], error.details() or ""
             for key, value in error.trailing_metadata():
                 if key == STATUS_DETAILS_KEY and isinstance(value, bytes):
                     end.status = value
-        self.outbox.put(pb.ReplyFrame(call_id=call_id, end=end))
+        self.outbox.put(pb.ReplyFrame(call_id=call_id, messages=() if answer is None else (answer,), end=end))
