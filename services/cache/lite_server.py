@@ -9,10 +9,11 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import grpc
 
-# One client with one thread talks to it.
+# One thread talks to it.
 _WORKERS = 1
 _STOP_S = 5.0
 _OPTIONS = [
@@ -26,6 +27,10 @@ _OPTIONS = [
 
 class StoreInUseError(Exception):
     """Another process owns the folder."""
+
+
+class StoreRefusalError(Exception):
+    """Milvus Lite did not take what it was given."""
 
 
 def check_unowned(path: Path) -> None:
@@ -49,7 +54,7 @@ class LiteServer:
         # Imported here, in the store's thread: it takes a second and 130 MB.
         from milvus_lite import MilvusLite
         from milvus_lite.adapter.grpc.servicer import MilvusServicer
-        from pymilvus.grpc_gen.milvus_pb2_grpc import add_MilvusServiceServicer_to_server
+        from pymilvus.grpc_gen.milvus_pb2_grpc import MilvusServiceStub, add_MilvusServiceServicer_to_server
 
         check_unowned(path)
         with ExitStack() as stack:
@@ -64,7 +69,15 @@ class LiteServer:
             server.add_insecure_port(self.uri)
             server.start()
             stack.callback(lambda: server.stop(_STOP_S).wait(_STOP_S))
+            channel = stack.enter_context(grpc.insecure_channel(self.uri, options=_OPTIONS))
+            self._stub = MilvusServiceStub(channel)
             self._resources = stack.pop_all()
+
+    def upsert(self, request: Any, timeout_s: float) -> None:
+        """Carries out an UpsertRequest. Raises StoreRefusalError, and grpc.RpcError."""
+        status = self._stub.Upsert(request, timeout=timeout_s).status
+        if status.code:
+            raise StoreRefusalError(f"upsert: {status.reason}")
 
     def close(self) -> None:
         """Stops the server and its threads, and gives the folder free."""

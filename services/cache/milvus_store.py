@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from services.cache.backlog import Batch
+from services.cache.columns import upsert_request
 from services.cache.entry_filter import EntryFilter
 from services.cache.kept_entry import KeptEntry, KeptWording, mark
 from services.cache.lite_server import LiteServer
@@ -119,14 +120,9 @@ class MilvusStore:
             self._tell(batch.removals, now_us)
         if deleted := batch.row_ids_to_delete:
             client.delete(self._collection, ids=deleted, timeout=_CALL_S)
-        rows = [
-            # Plain numbers: the client would take an array apart one by one.
-            {**row, "vector": (self._no_vector if row["vector"] is None else row["vector"]).tolist()}
-            for kept in batch.entries_to_write
-            for row in rows_of(kept)
-        ]
+        rows = [row for kept in batch.entries_to_write for row in rows_of(kept)]
         if rows:
-            client.upsert(self._collection, rows, timeout=_CALL_S)
+            self._upsert(rows)
         self._unflushed_rows += len(rows) + len(deleted)
         if self._unflushed_rows >= _ROWS_PER_FLUSH:
             self._flush()
@@ -157,6 +153,14 @@ class MilvusStore:
             client.close()
         if lite is not None:
             lite.close()
+
+    def _upsert(self, rows: list[Row]) -> None:
+        if self._lite is not None:
+            self._lite.upsert(upsert_request(self._collection, rows, self._no_vector), _CALL_S)
+            return
+        # Plain numbers: the client would take an array apart one by one.
+        plain = [{**row, "vector": (self._no_vector if row["vector"] is None else row["vector"]).tolist()} for row in rows]
+        self._client.upsert(self._collection, plain, timeout=_CALL_S)
 
     def _flush(self) -> None:
         if self._lite is not None:
