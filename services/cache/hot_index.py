@@ -14,8 +14,9 @@ from services.cache.embedders.base import Vectors
 from services.cache.entry_filter import EntryFilter
 from services.cache.kept_entry import KeptEntry
 from services.cache.least_first import LeastFirst
-from services.cache.nearest import Found, Search
+from services.cache.nearest import Rows, Search
 from services.cache.slabs import Slabs
+from services.cache.template import Filling, filling
 
 
 class _Shelf:
@@ -78,10 +79,15 @@ class HotIndex:
         """The entry, whether or not it may still serve. Not a use of it."""
         return self._entries.get(entry_id)
 
-    def long_search(self, scope: str, vector: Vectors, floor: float, count: int) -> Search | None:
+    def is_empty(self, scope: str) -> bool:
+        """Whether a scope has no questions."""
+        return self._slabs.get(scope) is None
+
+    def long_search(self, scope: str, vector: Vectors, floor: float, count: int, asked: Filling | None = None) -> Search | None:
         """A search that had better run in another thread, for `near`; None where it takes no time."""
         slab = self._slabs.get(scope)
-        return slab.search(vector, floor, count) if slab is not None and slab.is_long else None
+        is_long = slab is not None and slab.is_long and slab.rows_beside(asked) is None
+        return slab.search(vector, floor, count) if slab is not None and is_long else None
 
     def near(
         self,
@@ -91,16 +97,19 @@ class HotIndex:
         count: int,
         now_us: int,
         max_age_us: int | None = None,
-        found: Found | None = None,
+        found: Rows | None = None,
+        asked: Filling | None = None,
     ) -> Iterator[tuple[KeptEntry, float]]:
         """The at most `count` entries of a scope nearest to a vector, with their cosines, nearest first; none below `floor`.
 
-        `found` is what a long search has found for the same. The caller changes nothing until it has what it wants.
+        `found` are the rows that a long search has found for the same. With `asked`, texts that differ from it in numbers only may be left
+        out. The caller changes nothing until it has what it wants.
         """
         slab = self._slabs.get(scope)
         if slab is None:
             return
-        for entry_id, similarity in slab.named(slab.search(vector, floor, count), found):
+        rows = slab.rows_beside(asked) if found is None else found
+        for entry_id, similarity in slab.named(slab.search(vector, floor, count), rows):
             kept = self._entries[entry_id]
             if not _may_serve(kept, now_us, max_age_us):
                 continue
@@ -172,7 +181,7 @@ class HotIndex:
     def _insert(self, kept: KeptEntry, use: int) -> None:
         if kept.wording is not None:
             vector = np.frombuffer(kept.wording.vector, "<f4")
-            self._slabs.put(kept.wording.scope, kept.entry_id, vector)
+            self._slabs.put(kept.wording.scope, kept.entry_id, vector, filling(kept.wording.text))
             kept = replace(kept, wording=kept.wording.without_vector())
         self._entries[kept.entry_id] = kept
         self._expiries.set(kept.entry_id, kept.expires_us)

@@ -84,6 +84,12 @@ class Search:
             rows, cosines = np.concatenate([rows, others]), np.concatenate([cosines, self._cosines(others)])
         return _ordered(rows, cosines, self.floor, self.most)
 
+    def run_among(self, rows: Rows) -> Found:
+        """The same among some rows, which are in order."""
+        if not len(rows):
+            return rows, np.empty(0, np.float32)
+        return _ordered(rows, self._cosines(rows), self.floor, self.most)
+
     def _scores(self) -> tuple[Vectors, bool]:
         """For each row its cosine, or an upper bound of it; whether any is such a bound."""
         scores = np.empty(self.size, np.float32)

@@ -15,6 +15,7 @@ from services.cache.embedding_queue import EmbeddingQueue
 from services.cache.hot_index import HotIndex
 from services.cache.kept_entry import KeptEntry, KeptWording, scope_id
 from services.cache.lessons import Lessons
+from services.cache.template import filling
 
 # Why the answer to the second text must not serve the first; None when it may.
 Gate = Callable[[str, str], str | None]
@@ -79,6 +80,9 @@ class SemanticTier:
         if self._lessons.is_braked(scope):
             self._counts.rejected(BRAKED)
             return Finding()
+        if self._index.is_empty(scope):
+            # Most scopes are conversations, and seen for the first time.
+            return Finding()
         vector = await self._queue.vector(wording.text)
         if vector is None:
             return Finding()
@@ -86,10 +90,12 @@ class SemanticTier:
         neighbours: list[pb.Neighbour] = []
         refused: Counter[str] = Counter()
         hit: tuple[KeptEntry, float] | None = None
+        # What the gate would refuse may serve, or is compared, for those who accept some wrong answers.
+        asked = filling(wording.text) if bounds.max_error is None else None
         # Others need not wait while a large scope is searched.
-        search = self._index.long_search(scope, vector, floor, self._top_k)
-        found = None if search is None else await asyncio.to_thread(search.run)
-        for kept, similarity in self._index.near(scope, vector, floor, self._top_k, now(), max_age_us, found):
+        search = self._index.long_search(scope, vector, floor, self._top_k, asked)
+        found = None if search is None else (await asyncio.to_thread(search.run))[0]
+        for kept, similarity in self._index.near(scope, vector, floor, self._top_k, now(), max_age_us, found, asked):
             assert kept.wording is not None
             rule = self._gate(wording.text, kept.wording.text)
             if rule is not None and bounds.max_error is not None and self._lessons.may_serve(kept, similarity, bounds.max_error):

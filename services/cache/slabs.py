@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from services.cache.embedders.base import Vectors
-from services.cache.nearest import BASIS_VECTORS, BLOCK_NUMBERS, SKETCH_NUMBERS, Block, Found, Rows, Search, basis_of
+from services.cache.nearest import BASIS_VECTORS, BLOCK_NUMBERS, SKETCH_NUMBERS, Block, Rows, Search, basis_of
+from services.cache.template import Filling, Fillings
 
 # What one search may look at: the candidates asked for, and as many again that turn out too old or refused.
 _SPARE_FACTOR = 8
@@ -17,12 +18,16 @@ _SPARE_FACTOR = 8
 _LEAST_SKETCHED_DIMENSION = 2 * SKETCH_NUMBERS
 # Numbers in a slab whose search may take longer than others should wait: about two milliseconds, should sketches not help.
 LONG = 1 << 22
+# Of fewer questions the gate itself says, and counts, that only numbers differ.
+_LEAST_TEMPLATED = 64
+# Comparing a few vectors costs less than looking which of so many times as many are near.
+_FEW = 16
 
 
 class Slab:
     """The vectors of one scope."""
 
-    __slots__ = ("_block_rows", "_blocks", "_dimension", "_ids", "_rows")
+    __slots__ = ("_block_rows", "_blocks", "_dimension", "_fillings", "_ids", "_rows")
 
     def __init__(self, dimension: int) -> None:
         self._dimension = dimension
@@ -30,6 +35,7 @@ class Slab:
         self._blocks: list[Block] = []
         self._ids: list[str] = []
         self._rows: dict[str, int] = {}
+        self._fillings = Fillings()
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -43,13 +49,14 @@ class Slab:
         """Whether a search may take so long that it should not hold anybody up."""
         return len(self._ids) * self._dimension >= LONG
 
-    def put(self, entry_id: str, vector: Vectors) -> None:
+    def put(self, entry_id: str, vector: Vectors, own: Filling) -> None:
         row = self._rows.get(entry_id)
         if row is None:
             row = self._rows[entry_id] = len(self._ids)
             self._make_room(row)
             self._ids.append(entry_id)
         self._block(row).put(row % self._block_rows, vector)
+        self._fillings.put(row, own)
 
     def remove(self, entry_id: str) -> None:
         row, last = self._rows.pop(entry_id), self._ids.pop()
@@ -58,6 +65,8 @@ class Slab:
             self._ids[row] = last
             self._rows[last] = row
             self._block(row).put(row % self._block_rows, self._vector(last_row))
+            self._fillings.move(last_row, row)
+        self._fillings.shrink(last_row)
         if last_row % self._block_rows == 0:
             self._blocks.pop()
         elif 4 * last_row < len(self._blocks[0].vectors):
@@ -67,18 +76,19 @@ class Slab:
         """For more than the `count` nearest entries with a cosine of at least `floor`."""
         return Search(tuple(self._blocks), len(self._ids), vector, floor, _SPARE_FACTOR * count)
 
-    def named(self, search: Search, found: Found | None = None) -> Iterator[tuple[str, float]]:
-        """What a search finds, nearest first. `found` is what it has found in another thread, while vectors may have moved."""
-        rows, cosines = search.run() if found is None else self._compared(search, found[0])
-        for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True):
-            yield self._ids[row], min(1.0, cosine)
+    def rows_beside(self, asked: Filling | None) -> Rows | None:
+        """The only rows that need be compared, where a text and most of those kept are one template; None: all."""
+        size = len(self._ids)
+        if asked is None or not asked.has_numbers or size < _LEAST_TEMPLATED:
+            return None
+        rows = self._fillings.rows_beside(asked, size)
+        return rows if _FEW * len(rows) <= size else None
 
-    def _compared(self, search: Search, rows: Rows) -> Found:
-        """Compares anew what lies in these rows by now."""
-        rows = rows[rows < len(self._ids)]
-        vectors = np.array([self._vector(row) for row in rows.tolist()])
-        order, cosines = Search((Block(vectors),), len(rows), search.vector, search.floor, search.most).run()
-        return rows[order], cosines
+    def named(self, search: Search, rows: Rows | None = None) -> Iterator[tuple[str, float]]:
+        """What a search finds, nearest first; in certain rows, where they are given."""
+        found, cosines = search.run() if rows is None else search.run_among(np.sort(rows[rows < len(self._ids)]))
+        for row, cosine in zip(found.tolist(), cosines.tolist(), strict=True):
+            yield self._ids[row], min(1.0, cosine)
 
     def _make_room(self, row: int) -> None:
         """Sees that there is a row of that number, the next one."""
@@ -130,12 +140,12 @@ class Slabs:
         """Entries in all scopes."""
         return self._count
 
-    def put(self, scope: str, entry_id: str, vector: Vectors) -> None:
+    def put(self, scope: str, entry_id: str, vector: Vectors, own: Filling) -> None:
         """Adds an entry that is not yet there."""
         slab = self._slabs.get(scope)
         if slab is None:
             slab = self._slabs[scope] = Slab(len(vector))
-        slab.put(entry_id, vector)
+        slab.put(entry_id, vector, own)
         self._count += 1
 
     def remove(self, scope: str, entry_id: str) -> None:

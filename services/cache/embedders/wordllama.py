@@ -5,6 +5,7 @@ does not have and then goes to the internet, and takes three times the memory. A
 """
 
 import json
+import math
 from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from services.cache.embedders.base import EmbeddingError, Vectors, normalised
+from services.cache.embedders.base import EmbeddingError, Vectors
 
 _WEIGHTS = "weights/l2_supercat_256.safetensors"
 _TOKENIZER = "tokenizers/l2_supercat_tokenizer_config.json"
@@ -49,7 +50,10 @@ class WordllamaEmbedder:
             ids = self._tokenizer.encode(text, add_special_tokens=False).ids
             # Their mean, but for its length, which is of no account.
             np.add.reduce(self._weights.take(ids, axis=0), axis=0, dtype=np.float32, out=row)
-        return normalised(found)
+            length = math.sqrt(np.dot(row, row))
+            if length > 0:
+                row /= length
+        return found
 
     async def close(self) -> None:
         """Holds nothing."""

@@ -12,13 +12,18 @@ from services.cache.hot_index import HotIndex
 from services.cache.lessons import Lessons
 from services.cache.mirror import Mirror
 from services.cache.nearest import Found, Search
-from services.cache.semantic_tier import Bounds, SemanticTier
+from services.cache.semantic_tier import Bounds, Finding, SemanticTier
 from tests.unit.cache.memory_store import MemoryStore
 from tests.unit.cache.samples import HeldClock, kept, key
 from tests.unit.cache.test_embedding_queue import PATIENCE_S, Scripted
 
 SCOPE = b"s" * 32
 NEAR, NEARER, FAR = "how do I reset my password", "how do I reset my password now", "boil an egg"
+
+
+def spelled(number: int) -> str:
+    """A word of its own for each number, without a digit."""
+    return "".join(chr(ord("a") + int(digit)) for digit in str(number))
 
 
 class Tier:
@@ -42,8 +47,11 @@ class Tier:
         self.index.put(kept(number, wording=wording))
 
     async def find(self, text: str) -> str | None:
-        found = await self.tier.find(key(), pb.Wording(scope=SCOPE, text=text), lambda: 0, None, Bounds())
+        found = await self.look(text)
         return None if found.kept is None else found.kept.entry_id
+
+    async def look(self, text: str, max_error: float | None = None) -> Finding:
+        return await self.tier.find(key(), pb.Wording(scope=SCOPE, text=text), lambda: 0, None, Bounds(max_error=max_error))
 
 
 async def test_a_miss_is_embedded_once_and_taken_apart_only_for_who_is_near() -> None:
@@ -64,7 +72,7 @@ async def test_a_miss_is_embedded_once_and_taken_apart_only_for_who_is_near() ->
 async def test_a_large_scope_is_searched_aside_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     tier = Tier()
     for number in range(300):
-        await tier.store(number, f"how do I reset my password {number}")
+        await tier.store(number, f"how do I reset my password {spelled(number)}")
     here, threads, run = threading.current_thread(), [], Search.run
 
     def watched(search: Search) -> Found:
@@ -72,7 +80,7 @@ async def test_a_large_scope_is_searched_aside_and_gives_the_same(monkeypatch: p
         return run(search)
 
     monkeypatch.setattr(Search, "run", watched)
-    asked = "how do I reset my password 77"
+    asked = f"how do I reset my password {spelled(77)}"
     found = await tier.find(asked)
     assert found == kept(77).entry_id
     assert threads == [here]
@@ -81,3 +89,27 @@ async def test_a_large_scope_is_searched_aside_and_gives_the_same(monkeypatch: p
     assert await tier.find(asked) == found
     assert threads[1] is not here
     assert tier.counts.rejects == refused
+
+
+async def test_in_an_empty_scope_nothing_is_embedded() -> None:
+    tier = Tier()
+    assert await tier.find(NEAR) is None
+    assert tier.embedder.batches == []
+
+
+async def test_of_one_template_only_what_has_the_same_numbers_is_compared() -> None:
+    tier = Tier()
+    for number in range(300):
+        await tier.store(number, f"how do I reset password {number}")
+    await tier.store(300, "how do I reset password {number}")
+    assert await tier.find("how do I reset password 1000") is None
+    # None of the 300, though each is nearer than the other text, and they are more than are looked at.
+    assert tier.compared == [("how do I reset password 1000", "how do I reset password {number}")]
+    assert await tier.find("how do I reset password 77") == kept(77).entry_id
+
+
+async def test_who_accepts_wrong_answers_learns_of_the_same_template_too() -> None:
+    tier = Tier()
+    for number in range(300):
+        await tier.store(number, f"how do I reset password {number}")
+    assert len((await tier.look("how do I reset password 1000", max_error=0.05)).neighbours) == 8

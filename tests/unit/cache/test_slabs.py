@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from services.cache import gate
 from services.cache.nearest import BLOCK_NUMBERS, Search, basis_of, sketch
 from services.cache.slabs import Slab
+from services.cache.template import Filling, filling
 
 DIMENSION = 256
 BLOCK_ROWS = BLOCK_NUMBERS // DIMENSION
@@ -24,7 +26,7 @@ def directions(rng: np.random.Generator, count: int, kinds: int, spread: float) 
 def slab_of(vectors: Vectors) -> Slab:
     slab = Slab(DIMENSION)
     for number, vector in enumerate(vectors):
-        slab.put(str(number), vector)
+        slab.put(str(number), vector, filling(str(number)))
     return slab
 
 
@@ -81,7 +83,7 @@ def test_growing_copies_nothing_beyond_the_first_block() -> None:
     slab = slab_of(vectors[:BLOCK_ROWS])
     before = slab.search(vectors[0], FLOOR, 1).blocks[0].vectors
     for number in range(BLOCK_ROWS, len(vectors)):
-        slab.put(str(number), vectors[number])
+        slab.put(str(number), vectors[number], filling(str(number)))
     blocks = slab.search(vectors[0], FLOOR, 1).blocks
     assert blocks[0].vectors is before
     # No more than one block stands empty.
@@ -97,8 +99,8 @@ def test_a_search_that_others_overtake_gives_nobody_elses_cosine() -> None:
     # Another one takes the best one's place, some leave and some are new.
     for number in (10, 11, 12):
         slab.remove(str(number))
-    slab.put("new", vectors[10])
-    names = dict(slab.named(search, found))
+    slab.put("new", vectors[10], filling("new"))
+    names = dict(slab.named(slab.search(vectors[10], FLOOR, 8), found[0]))
     assert not names.keys() & {"10", "11", "12"}
     for name, cosine in names.items():
         assert cosine == pytest.approx(float(vectors[int(name)] @ vectors[10]) if name != "new" else 1, abs=1e-5)
@@ -111,7 +113,7 @@ def test_everything_may_leave_while_a_search_runs() -> None:
     found = search.run()
     for number in range(50):
         slab.remove(str(number))
-    assert list(slab.named(search, found)) == []
+    assert list(slab.named(slab.search(vectors[10], FLOOR, 8), found[0])) == []
 
 
 def test_a_sketch_bounds_every_cosine() -> None:
@@ -120,3 +122,45 @@ def test_a_sketch_bounds_every_cosine() -> None:
     np.testing.assert_allclose(basis.T @ basis, np.eye(basis.shape[1]), atol=1e-4)
     sketches = np.array([sketch(vector, basis) for vector in vectors])
     assert (sketches @ sketches.T >= vectors @ vectors.T - 1e-5).all()
+
+
+@pytest.mark.parametrize("step", [1, 7])
+def test_beside_a_template_lie_other_texts_and_the_same_numbers(step: int) -> None:
+    vectors = directions(np.random.default_rng(2), 400, 1, 0.3)
+    texts = [f"how is {number} made" if number % 50 else f"who made number {number}" for number in range(400)]
+    slab = Slab(DIMENSION)
+    held = {}
+    for number, text in enumerate(texts):
+        slab.put(text, vectors[number], filling(text))
+        held[text] = vectors[number]
+    # Leaving moves others into the place of who left.
+    for text in texts[1:300:step]:
+        slab.remove(text)
+        del held[text]
+    asked = vectors[399]
+    for text in ("how is 399 made", "how is 12345 made"):
+        rows = slab.rows_beside(filling(text))
+        assert rows is not None
+        wanted = {name: vector for name, vector in held.items() if name == text or not name.startswith("how is")}
+        assert dict(slab.named(slab.search(asked, FLOOR, 8), rows)) == pytest.approx(nearest(wanted, asked, 64), abs=1e-5)
+
+
+def test_all_are_compared_where_a_template_is_not_most() -> None:
+    vectors = directions(np.random.default_rng(2), 400, 1, 0.3)
+    slab = Slab(DIMENSION)
+    for number, vector in enumerate(vectors):
+        slab.put(str(number), vector, filling(f"how is {number} made" if number % 8 else f"who is {chr(number + 1000)}"))
+    assert slab.rows_beside(filling("how is 3 made")) is None
+    # A text without numbers differs from nobody in numbers.
+    assert slab.rows_beside(filling("how is it made")) is None
+    assert slab.rows_beside(None) is None
+
+
+def test_a_filling_is_told_as_the_gate_tells_it() -> None:
+    def differ(one: Filling, other: Filling) -> bool:
+        return one.template == other.template and one.whole != other.whole
+
+    texts = ["1 USD in EUR", "01 USD in EUR", "10 USD in EUR", "a 1 b 2", "a 2 b 1", "a b", "a", "1", "12", "1 2"]
+    for one in texts:
+        for other in texts:
+            assert differ(filling(one), filling(other)) is gate.differ_in_numbers_only(gate.numerals(one), gate.numerals(other))
