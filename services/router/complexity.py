@@ -70,10 +70,13 @@ class Lift:
     def likeness(self, placed: Floats) -> Floats:
         """The likeness with each landmark, of one row of placed features or of many."""
         own = (placed * placed).sum(axis=-1, keepdims=True)
-        apart = (own + self.squares - 2 * (placed @ self.landmarks.T)) / np.float32(placed.shape[-1])
-        # Rounding may bring what is the same below 0.
-        likeness: Floats = 1 / np.maximum(apart + 1, 1)
-        return likeness
+        apart: Floats = own + self.squares
+        apart -= (2 * placed) @ self.landmarks.T
+        apart /= np.float32(placed.shape[-1])
+        apart += 1
+        # Rounding may bring what is the same below.
+        np.maximum(apart, 1, out=apart)
+        return np.divide(1, apart, out=apart)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,11 @@ from services.router.prompt_words import (
     MOST_LENGTH,
     RARITY_BITS,
     RARITY_UNIT,
+    SIGN,
     UNRANKED,
     Bytes,
     Floats,
+    Hashes,
     Indices,
     Words,
     distinct,
@@ -59,6 +61,7 @@ WORDS: Final = {
     "escape": "\\",
 }
 PHRASES: Final = ("how many", "how much", "of the following", "is not")
+_PHRASES: Final = tuple(phrase.encode() for phrase in PHRASES)
 # Words beyond these ranks, and those that have none, are rare; words longer than these are long.
 RARE: Final = (1_000, 10_000, 50_000)
 LONG: Final = (7, 11)
@@ -149,32 +152,40 @@ class Lexicon:
 
     def classes_of(self, words: Words) -> Bytes:
         """The class of each word."""
-        classes: Bytes = self.classes.take((words.hashes >> np.uint64(64 - CLASS_BITS)).astype(np.int64))
+        classes: Bytes = self.classes[(words.hashes >> np.uint64(64 - CLASS_BITS)).view(np.int64)]
         return classes
+
+    def rarity_of(self, hashes: Hashes) -> Bytes:
+        """The rarity of each of these words."""
+        rarity: Bytes = self.rarity[(hashes >> np.uint64(64 - RARITY_BITS)).view(np.int64)]
+        return rarity
 
 
 def features(words: Words, classes: Bytes, lexicon: Lexicon) -> Floats:
     """The features of a text in the order of NAMES; `classes` are those of its words."""
-    kind = words.kind
-    rarity = lexicon.rarity[words.hashes[kind == LETTERS] >> np.uint64(64 - RARITY_BITS)]
+    rarity = np.bincount(lexicon.rarity_of(words.hashes[words.kind == LETTERS]), minlength=len(_RARITY_CLASSES))
+    shapes = np.bincount(words.shape, minlength=_SHAPE_CLASSES.shape[1])
     # Counts in single precision, for products of mixed kinds are slow.
     by_byte = _BYTE_CLASSES @ np.bincount(words.raw, minlength=256).astype(np.float32)
     by_kind = np.bincount(classes, minlength=len(lexicon.kinds)).astype(np.float32) @ lexicon.kinds
-    by_shape = _SHAPE_CLASSES @ np.bincount(words.shape, minlength=_SHAPE_CLASSES.shape[1]).astype(np.float32)
-    by_rarity = np.bincount(rarity, minlength=len(_RARITY_CLASSES)).astype(np.float32) @ _RARITY_CLASSES
+    by_shape = _SHAPE_CLASSES @ shapes.astype(np.float32)
+    by_rarity = rarity.astype(np.float32) @ _RARITY_CLASSES
     found = np.concatenate((by_byte, by_kind, by_shape[:_SHAPE_COUNTS], by_rarity[:_RARITY_COUNTS]))
-    rates = (by_byte[:_BYTE_RATES] / max(len(words.raw), 1), found[len(by_byte) :] / max(len(words.start), 1))
+    rates = (by_byte[:_BYTE_RATES] / max(len(words.raw), 1), found[len(by_byte) :] / max(len(words.hashes), 1))
+    named, length, square = by_shape[_SHAPE_COUNTS:].tolist()
     rest = (
-        *_shape(words, by_shape[_SHAPE_COUNTS:].tolist(), float(by_byte[_STOP])),
-        *_moments(len(rarity), *by_rarity[_RARITY_COUNTS:].tolist()),
-        *(float(rarity.max(initial=0)) / RARITY_UNIT, *_numbers(words, kind, float(by_byte[_DIGIT])), *_lines(words.text)),
+        *_shape(words, named, length, square, float(by_byte[_STOP])),
+        *_moments(named, *by_rarity[_RARITY_COUNTS:].tolist()),
+        _greatest(rarity) / RARITY_UNIT,
+        *_numbers(words, shapes[DIGITS << 5 : SIGN << 5], float(by_byte[_DIGIT])),
+        *_lines(words.text),
+        *(log1p(words.lower.count(phrase)) for phrase in _PHRASES),
     )
     return np.concatenate((np.log1p(found), *rates, rest), dtype=np.float32)
 
 
-def _shape(words: Words, of_letters: list[float], stops: float) -> tuple[float, ...]:
-    size, count = len(words.raw), len(words.start)
-    named, length, square = of_letters
+def _shape(words: Words, named: float, length: float, square: float, stops: float) -> tuple[float, ...]:
+    size, count = len(words.raw), len(words.hashes)
     different = distinct(words.hashes) / max(count, 1)
     return (
         *(log1p(size), log1p(count), size / max(count, 1), *_moments(named, length, square)),
@@ -182,22 +193,28 @@ def _shape(words: Words, of_letters: list[float], stops: float) -> tuple[float, 
     )
 
 
-def _numbers(words: Words, kind: Indices, digits: float) -> tuple[float, ...]:
-    which = np.flatnonzero(kind == DIGITS)
-    if not len(which):
+def _numbers(words: Words, shapes: Indices, digits: float) -> tuple[float, ...]:
+    """`shapes` says how many there are of each shape."""
+    longest = _greatest(shapes) >> 1
+    if not longest:
         return 0.0, 0.0, 0.0, 0.0
-    # Shapes of numbers rise with their length.
-    longest = (int(words.shape[which].max()) >> 1) & MOST_LENGTH
-    return log1p(len(which)), log1p(distinct(words.hashes[which])), float(longest), digits / (len(which) + 1)
+    hashes = words.hashes[words.kind == DIGITS]
+    return log1p(len(hashes)), log1p(distinct(hashes)), float(longest), digits / (len(hashes) + 1)
+
+
+def _greatest(counts: Indices) -> int:
+    """The greatest value that was counted; 0 of nothing."""
+    values = counts.nonzero()[0]
+    return int(values[-1]) if len(values) else 0
 
 
 def _lines(text: str) -> tuple[float, ...]:
+    if "\n" not in text:
+        return 0.0, log1p(len(text)), 0.0, 0.0
     lengths = [len(line) for line in text.split("\n")]
     inner = lengths[1:-1] or [0]
     mean, spread = _moments(len(inner), sum(inner), sum(length * length for length in inner))
-    lower = text.lower()
-    phrases = (log1p(lower.count(phrase)) for phrase in PHRASES)
-    return log1p(len(_OPTION.findall(text))), log1p(max(lengths)), log1p(mean), log1p(spread), *phrases
+    return log1p(len(_OPTION.findall(text))), log1p(max(lengths)), log1p(mean), log1p(spread)
 
 
 def _moments(count: float, total: float, squares: float) -> tuple[float, float]:

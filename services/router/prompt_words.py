@@ -1,13 +1,12 @@
 """A prompt as arrays of bytes and words, and the slots of a table that its pieces fall into. Nothing loops over characters in Python.
 
-A word is a run of letters, a run of digits, or one sign; white space parts words. All words are hashed at once: with H the running sum of
-byte i times P^i, the word from a to b is (H[b] - H[a]) / P^a modulo 2^64, which does not depend on where it stands.
+A word is a run of letters, a run of digits, or one sign; white space parts words. All words are hashed at once: the sum of byte i times P^i
+from a to b, divided by P^a modulo 2^64, does not depend on where the word stands.
 Pieces are what occurs in a prompt, however often: runs of two to four bytes, and runs of one to three words, where rare words count as
 their length and case alone ("how many x7 are there in an x4"), so that they tell how something is put.
 """
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,12 +37,16 @@ _KIND: Final = bytes(
 )
 _LOWER: Final = bytes(byte + 32 if 65 <= byte <= 90 else 10 if 9 <= byte <= 13 else byte for byte in range(256))
 
+_EDGE: Final = bytes([SPACE])
+
 _BASE: Final = 0x9E3779B97F4A7C15
 _MIX_1: Final = np.uint64(_BASE)
 _MIX_2: Final = np.uint64(0xC2B2AE3D27D4EB4F)
 _MIX_3: Final = np.uint64(0x165667B19E3779F9)
 _RUN_MASKS: Final = np.array([[0xFFFF], [0xFFFFFF], [0xFFFFFFFF]], np.uint32)
 _RUN_MIXES: Final = np.array([[0x9E3779B1], [0x85EBCA77], [0xC2B2AE3D]], np.uint32)
+# Greater than any slot.
+_END: Final = np.array([0xFFFFFFFF], np.uint32)
 
 # By its first byte, the kind of a word, and whether it is capitalised, as a shape has them.
 _FIRST: Final = np.array([_KIND[byte] << 5 | (65 <= byte <= 90) for byte in range(256)])
@@ -74,45 +77,44 @@ def _hashed_shapes() -> Hashes:
 _SHAPES: Final = _hashed_shapes()
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
+class Words(NamedTuple):
     """A text, taken apart."""
 
     text: str
     raw: Bytes
     # Capital letters of ASCII are small in it, and so in the hashes.
     lower: bytes
-    # Of each word: its first byte's place, its hash, and its shape: its kind, its length up to MOST_LENGTH, and whether it is capitalised.
+    # Of each word: its first byte's place, whether it is LETTERS, DIGITS or a SIGN, its hash, and its shape: its kind, its length up to
+    # MOST_LENGTH, and whether it is capitalised.
     start: Indices
+    kind: Bytes
     hashes: Hashes
     shape: Indices
-
-    @property
-    def kind(self) -> Indices:
-        """Of each word, whether it is LETTERS, DIGITS or a SIGN."""
-        return self.shape >> 5
 
 
 def words_of(text: str) -> Words:
     """The words of a text, of at most twice HALF characters."""
     data = text.encode("utf-8", "replace")
     lower = data.translate(_LOWER)
-    small = np.frombuffer(lower, np.uint8)
-    kinds = np.frombuffer(data.translate(_KIND), np.uint8)
-    size = len(data)
-    edge = np.empty(size + 1, np.bool_)
-    edge[0] = edge[size] = True
-    edge[1:size] = (kinds[1:] != kinds[:-1]) | (kinds[1:] == SIGN)
-    at = np.flatnonzero(edge)
-    inside = np.flatnonzero(kinds[at[:-1]])
-    start, end = at[inside], at[inside + 1]
-    sums = np.zeros(size + 1, np.uint64)
-    np.add.accumulate(small * _POWERS[:size], out=sums[1:])
-    hashes = (sums[end] - sums[start]) * _INVERSES[start]
-    hashes ^= hashes >> np.uint64(29)
     raw = np.frombuffer(data, np.uint8)
-    shape = np.minimum(end - start, MOST_LENGTH) * 2 + _FIRST[raw[start]]
-    return Words(text, raw, lower, start, hashes * _MIX_1, shape)
+    # With white space before and behind, so that every word has an edge on either side.
+    kinds = np.frombuffer(b"".join((_EDGE, data.translate(_KIND), _EDGE)), np.uint8)
+    behind = kinds[1:]
+    is_edge = behind != kinds[:-1]
+    is_edge |= behind == SIGN
+    edges = is_edge.nonzero()[0]
+    kind = behind[edges]
+    inside = kind.nonzero()[0]
+    start, end = edges[inside], edges[inside + 1]
+    terms = np.frombuffer(lower + _EDGE, np.uint8) * _POWERS[: len(behind)]
+    hashes = np.add.reduceat(terms, edges)[inside]
+    hashes *= _INVERSES[start]
+    hashes ^= hashes >> np.uint64(29)
+    hashes *= _MIX_1
+    shape = np.minimum(end - start, MOST_LENGTH)
+    shape *= 2
+    shape += _FIRST[raw[start]]
+    return Words(text, raw, lower, start, kind[inside], hashes, shape)
 
 
 def hash_of(word: str) -> int:
@@ -129,16 +131,15 @@ def slots_of(words: Words, known: Flags, count: int) -> NDArray[np.uint32]:
     """The slots, out of `count`, a power of two, of the text's pieces, each once; `known` says which words count as themselves,
     as all signs do."""
     bits = count.bit_length() - 1
-    counted = np.where(known | (words.shape >= SIGN << 5), words.hashes, _SHAPES.take(words.shape))
+    counted = np.where(known | (words.kind == SIGN), words.hashes, _SHAPES.take(words.shape))
     pairs = (counted[:-1] * _MIX_1 ^ counted[1:]) * _MIX_2
     triples = (pairs[:-1] * _MIX_1 ^ counted[2:]) * _MIX_3
-    runs = np.concatenate((counted, pairs, triples)) >> np.uint64(64 - bits)
-    found = np.concatenate((runs.astype(np.uint32), _byte_runs(words.lower, bits)))
-    found.sort()
-    first = np.empty(len(found), np.bool_)
-    first[:1] = True
-    np.not_equal(found[1:], found[:-1], out=first[1:])
-    return found.compress(first)
+    runs = np.concatenate((counted, pairs, triples))
+    runs >>= np.uint64(64 - bits)
+    pieces = np.concatenate((runs, _byte_runs(words.lower, bits), _END), dtype=np.uint32)
+    pieces.sort()
+    # Of what is the same, the last.
+    return pieces[:-1].compress(pieces[1:] != pieces[:-1])
 
 
 def distinct(values: NDArray[Any]) -> int:
@@ -149,7 +150,9 @@ def distinct(values: NDArray[Any]) -> int:
 
 def _byte_runs(lower: bytes, bits: int) -> NDArray[np.uint32]:
     """The slots of all runs of two, three and four bytes."""
-    padded = lower + bytes(7)
-    windows = np.concatenate([np.frombuffer(padded, "<u4", (len(lower) + 3 - offset) // 4, offset) for offset in range(4)])
-    hashed: NDArray[np.uint32] = (windows & _RUN_MASKS) * _RUN_MIXES >> np.uint32(32 - bits)
+    # At each byte, it and the three after it.
+    windows = np.ndarray(len(lower), "<u4", lower + bytes(3), strides=(1,))
+    hashed = windows & _RUN_MASKS
+    hashed *= _RUN_MIXES
+    hashed >>= np.uint32(32 - bits)
     return hashed.ravel()
