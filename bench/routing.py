@@ -60,7 +60,7 @@ EVERYTHING = Weights(cost=0.3, energy=0.1, carbon=0.1, latency=0.2, reliability=
 class Rates:
     def __init__(self) -> None:
         draw = random.Random(1)
-        self._rates = {
+        self.known = {
             (f"p{place}", model): Rate(
                 0,
                 draw.uniform(50, 3000),
@@ -80,7 +80,7 @@ class Rates:
         }
 
     def of(self, provider: str, model: str) -> Rate | None:
-        return self._rates[provider, model]
+        return self.known[provider, model]
 
 
 def selection(virtual: VirtualModel) -> tuple[Selection, Catalogue]:

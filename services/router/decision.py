@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from services.router.catalogue import Candidate
 from services.router.complexity import Complexity
@@ -17,8 +17,7 @@ from services.router.strategies import Criterion, Strategy, Weights
 MOST_TRIED: Final = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(NamedTuple):
     """One who could serve the model and was not considered, and why: `excluded`, `zone`, `lacks:<capability>`, `context`,
     `constraint:<criterion>`."""
 

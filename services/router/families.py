@@ -69,13 +69,13 @@ class Families:
         self._declared = declared or {}
         self._known: dict[tuple[str, str], Traits] = {}
 
-    def traits(self, provider: str, model: str) -> Traits:
-        """Of a model at a provider."""
-        known = self._known.get((provider, model))
+    def traits(self, target: tuple[str, str]) -> Traits:
+        """Of a model at a provider, by the names of the provider and of the model."""
+        known = self._known.get(target)
         if known is None:
             if len(self._known) >= _MOST_KEPT:
                 self._known.clear()
-            known = self._known[provider, model] = self._looked_up(provider, model)
+            known = self._known[target] = self._looked_up(*target)
         return known
 
     def _looked_up(self, provider: str, model: str) -> Traits:

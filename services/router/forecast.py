@@ -1,13 +1,14 @@
 """The prospects of candidates: what this request would cost at each, by the books' rates, the live figures and the expected length."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from joulegate.chat.v1.receipt_pb2 import COST_BASIS_UNKNOWN, ENERGY_BASIS_DEFAULT
 from services.router.catalogue import Candidate
 from services.router.demand import Demand
 from services.router.families import Traits
-from services.router.prospect import Prospect
+from services.router.prospect import Column, Figure, Prospect
 from services.router.rates import Rate
 
 NANO: Final = 1e-9
@@ -18,6 +19,10 @@ Quality = Callable[[int], float | None]
 class RateSource(Protocol):
     """Whoever knows what calls cost; never waits."""
 
+    @property
+    def known(self) -> Mapping[tuple[str, str], Rate]:
+        """All of them. Nobody changes it: newer ones are in another one."""
+
     def of(self, provider: str, model: str) -> Rate | None: ...
 
 
@@ -27,6 +32,75 @@ class LengthSource(Protocol):
     def expected(self, model: str, bound: int | None) -> float: ...
 
 
+@dataclass(slots=True)
+class Outlook:
+    """What is expected of candidates for one request at one moment. Each figure is found out for all of them when it is first asked for."""
+
+    candidates: Sequence[Candidate]
+    traits: Sequence[Traits]
+    demand: Demand
+    quality: Quality
+    # Monotonic seconds.
+    now: float
+    rates: RateSource
+    lengths: LengthSource
+    # Of all whom the request can go to, these candidates or more, the longest time between tokens.
+    slowest_s: float
+    _columns: dict[Figure, Column] = field(default_factory=dict)
+    _rates: Sequence[Rate | None] | None = None
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    def figures(self, name: Figure) -> Column:
+        """One for each candidate; None: not known."""
+        known = self._columns.get(name)
+        if known is None:
+            known = self._columns[name] = _FOUND[name](self)
+        return known
+
+    def at(self, places: Sequence[int]) -> "Outlook":
+        """The same of those at these places."""
+        return Outlook(
+            [self.candidates[place] for place in places],
+            [self.traits[place] for place in places],
+            self.demand,
+            self.quality,
+            self.now,
+            self.rates,
+            self.lengths,
+            self.slowest_s,
+            {name: [figures[place] for place in places] for name, figures in self._columns.items()},
+            None if self._rates is None else [self._rates[place] for place in places],
+        )
+
+    def prospect(self, place: int) -> Prospect:
+        """All figures of one candidate."""
+        return Prospect(*(self.figures(name)[place] for name in _FOUND))
+
+    def hopes_s(self) -> list[float]:
+        """Each one's latency, were it as fast as its peak, which comes down unasked, lets hope. Who was never asked may be anything."""
+        streamed, now = self.demand.streamed, self.now
+        return [
+            _hope(candidate, latency_s, streamed, now)
+            for candidate, latency_s in zip(self.candidates, self.figures("latency_s"), strict=True)
+        ]
+
+    def known_rates(self) -> Sequence[Rate | None]:
+        """What a call of each costs."""
+        if self._rates is None:
+            known, of = self.rates.known, self.rates.of
+            # Who is not known is to be asked about.
+            self._rates = [known.get(candidate.target) or of(*candidate.target) for candidate in self.candidates]
+        return self._rates
+
+    def output_tokens(self) -> list[float]:
+        """How long each one's answer is expected to be."""
+        bound, expected = self.demand.max_output_tokens, self.lengths.expected
+        lengths = {model: expected(model, bound) for model in {candidate.model for candidate in self.candidates}}
+        return [lengths[candidate.model] for candidate in self.candidates]
+
+
 class Forecast:
     """Foretells figures."""
 
@@ -34,47 +108,72 @@ class Forecast:
         self._rates = rates
         self._lengths = lengths
 
-    def rate(self, candidate: Candidate) -> Rate | None:
-        return self._rates.of(candidate.provider.name, candidate.model)
-
-    def output_tokens(self, candidate: Candidate, demand: Demand) -> float:
-        return self._lengths.expected(candidate.model, demand.max_output_tokens)
-
-    def prospects(
-        self, candidates: Sequence[Candidate], traits: Sequence[Traits], demand: Demand, quality: Quality, now: float
-    ) -> list[Prospect]:
-        """One for each, at `now` in monotonic seconds."""
-        lives = [candidate.live for candidate in candidates]
+    def outlook(self, candidates: Sequence[Candidate], traits: Sequence[Traits], demand: Demand, quality: Quality, now: float) -> Outlook:
+        """At `now` in monotonic seconds."""
         # Whose tokens nobody has timed is not faster for that.
-        slowest_s = max((live.between_tokens_s or 0.0 for live in lives), default=0.0)
-        qualities = {tier: quality(tier) for tier in {trait.tier for trait in traits}}
-        lengths = {model: self._lengths.expected(model, demand.max_output_tokens) for model in {one.model for one in candidates}}
-        streamed, input_tokens, rate_of = demand.streamed, demand.input_tokens, self._rates.of
-        prospects = []
-        for candidate, live, trait in zip(candidates, lives, traits, strict=True):
-            output_tokens = lengths[candidate.model]
-            latency_s = live.expected_s(now, streamed=streamed)
-            if latency_s is not None and streamed:
-                latency_s += output_tokens * (slowest_s if live.between_tokens_s is None else live.between_tokens_s)
-            prices = _prices(rate_of(*candidate.target), input_tokens, output_tokens)
-            prospects.append(Prospect(*prices, latency_s, live.p95_s(streamed=streamed), live.failure_odds, qualities[trait.tier]))
-        return prospects
-
-    def hoped_s(self, candidates: Sequence[Candidate], prospects: Sequence[Prospect], demand: Demand, now: float) -> list[float]:
-        """Each one's latency, were it as fast as its peak, which comes down unasked, lets hope. Who was never asked may be anything."""
-        streamed = demand.streamed
-        return [_hope(candidate, prospect.latency_s, streamed, now) for candidate, prospect in zip(candidates, prospects, strict=True)]
+        slowest_s = max((candidate.live.between_tokens_s or 0.0 for candidate in candidates), default=0.0)
+        return Outlook(candidates, traits, demand, quality, now, self._rates, self._lengths, slowest_s)
 
 
-def _prices(rate: Rate | None, input_tokens: float, output_tokens: float) -> tuple[float | None, float | None, float | None]:
-    """US dollars, joules and grams."""
-    if rate is None:
-        return None, None, None
-    cost_usd = None if rate.cost_basis == COST_BASIS_UNKNOWN else rate.cost_nano_usd(input_tokens, output_tokens) * NANO
-    if rate.energy_basis == ENERGY_BASIS_DEFAULT:
-        return cost_usd, None, None
-    energy_j = rate.joules(input_tokens, output_tokens)
-    return cost_usd, energy_j, rate.grams(energy_j)
+def _costs_usd(outlook: Outlook) -> Column:
+    input_tokens = outlook.demand.input_tokens
+    return [
+        None if rate is None or rate.cost_basis == COST_BASIS_UNKNOWN else rate.cost_nano_usd(input_tokens, output_tokens) * NANO
+        for rate, output_tokens in zip(outlook.known_rates(), outlook.output_tokens(), strict=True)
+    ]
+
+
+def _energies_j(outlook: Outlook) -> Column:
+    input_tokens = outlook.demand.input_tokens
+    return [
+        None if rate is None or rate.energy_basis == ENERGY_BASIS_DEFAULT else rate.joules(input_tokens, output_tokens)
+        for rate, output_tokens in zip(outlook.known_rates(), outlook.output_tokens(), strict=True)
+    ]
+
+
+def _carbon_g(outlook: Outlook) -> Column:
+    return [
+        None if rate is None or energy_j is None else rate.grams(energy_j)
+        for rate, energy_j in zip(outlook.known_rates(), outlook.figures("energy_j"), strict=True)
+    ]
+
+
+def _latencies_s(outlook: Outlook) -> Column:
+    now, streamed, slowest_s = outlook.now, outlook.demand.streamed, outlook.slowest_s
+    until_begun = [candidate.live.expected_s(now, streamed=streamed) for candidate in outlook.candidates]
+    if not streamed:
+        return until_begun
+    between = [candidate.live.between_tokens_s for candidate in outlook.candidates]
+    return [
+        None if begun_s is None else begun_s + output_tokens * (slowest_s if between_s is None else between_s)
+        for begun_s, between_s, output_tokens in zip(until_begun, between, outlook.output_tokens(), strict=True)
+    ]
+
+
+def _p95s_s(outlook: Outlook) -> Column:
+    streamed = outlook.demand.streamed
+    return [candidate.live.p95_s(streamed=streamed) for candidate in outlook.candidates]
+
+
+def _failure_odds(outlook: Outlook) -> Column:
+    return [candidate.live.failure_odds for candidate in outlook.candidates]
+
+
+def _qualities(outlook: Outlook) -> Column:
+    qualities = {tier: outlook.quality(tier) for tier in {traits.tier for traits in outlook.traits}}
+    return [qualities[traits.tier] for traits in outlook.traits]
+
+
+# In the order of Prospect's fields.
+_FOUND: Final[Mapping[Figure, Callable[[Outlook], Column]]] = {
+    "cost_usd": _costs_usd,
+    "energy_j": _energies_j,
+    "carbon_g": _carbon_g,
+    "latency_s": _latencies_s,
+    "p95_s": _p95s_s,
+    "failure_odds": _failure_odds,
+    "quality": _qualities,
+}
 
 
 def _hope(candidate: Candidate, latency_s: float | None, streamed: bool, now: float) -> float:

@@ -13,7 +13,7 @@ nobody.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import exp, inf, log
-from typing import NamedTuple
+from typing import Final, Literal, NamedTuple, Protocol
 
 from services.router.strategies import Criterion, Weights
 
@@ -23,7 +23,7 @@ MAX_ODDS = 1e6
 
 
 class Prospect(NamedTuple):
-    """One candidate's figures for one request; None: not known. A tuple, for there may be hundreds to a request."""
+    """One candidate's figures for one request; None: not known."""
 
     cost_usd: float | None = None
     energy_j: float | None = None
@@ -36,6 +36,31 @@ class Prospect(NamedTuple):
     failure_odds: float | None = None
     # The probability that the answer is good.
     quality: float | None = None
+
+
+# A field of Prospect.
+Figure = Literal["cost_usd", "energy_j", "carbon_g", "latency_s", "p95_s", "failure_odds", "quality"]
+Column = Sequence[float | None]
+
+
+class Prospects(Protocol):
+    """The prospects of several candidates, figure by figure: most choices ask only for some."""
+
+    def __len__(self) -> int: ...
+
+    def figures(self, name: Figure) -> Column:
+        """One for each candidate, in their order."""
+
+
+_COMPARED: Final[Mapping[Criterion, Figure]] = {
+    Criterion.COST: "cost_usd",
+    Criterion.ENERGY: "energy_j",
+    Criterion.CARBON: "carbon_g",
+    Criterion.LATENCY: "latency_s",
+    Criterion.RELIABILITY: "failure_odds",
+    Criterion.QUALITY: "quality",
+}
+_BOUNDED: Final[Mapping[Criterion, Figure]] = {**_COMPARED, Criterion.LATENCY: "p95_s"}
 
 
 def odds_against(probability: float) -> float:
@@ -55,14 +80,14 @@ class Floors:
     quality: float = 1e-2  # odds
 
 
-def distances(prospects: Sequence[Prospect], weights: Weights, floors: Floors) -> list[float]:
+def distances(prospects: Prospects, weights: Weights, floors: Floors) -> list[float]:
     """How far each is from the best of them, as a logarithm: 0 is best, 0.05 is five per cent worse."""
     values = logarithms(prospects, weights, floors)
     least = min(values, default=0.0)
     return [value - least for value in values]
 
 
-def logarithms(prospects: Sequence[Prospect], weights: Weights, floors: Floors) -> list[float]:
+def logarithms(prospects: Prospects, weights: Weights, floors: Floors) -> list[float]:
     """The sum of weighted logarithms for each: the less, the better."""
     sums = [0.0] * len(prospects)
     for name, share in weights.shares().items():
@@ -71,25 +96,17 @@ def logarithms(prospects: Sequence[Prospect], weights: Weights, floors: Floors) 
     return sums
 
 
-def terms_of(prospects: Sequence[Prospect], criterion: Criterion, floors: Floors) -> list[float]:
+def terms_of(prospects: Prospects, criterion: Criterion, floors: Floors) -> list[float]:
     """The logarithms of one criterion's figures."""
     return _logarithms(figures_of(prospects, criterion), getattr(floors, criterion))
 
 
-def figures_of(prospects: Sequence[Prospect], criterion: Criterion) -> list[float | None]:
+def figures_of(prospects: Prospects, criterion: Criterion) -> Column:
     """What is compared, the lower the better: of quality, the odds against it."""
-    match criterion:
-        case Criterion.COST:
-            return [prospect.cost_usd for prospect in prospects]
-        case Criterion.ENERGY:
-            return [prospect.energy_j for prospect in prospects]
-        case Criterion.CARBON:
-            return [prospect.carbon_g for prospect in prospects]
-        case Criterion.LATENCY:
-            return [prospect.latency_s for prospect in prospects]
-        case Criterion.RELIABILITY:
-            return [prospect.failure_odds for prospect in prospects]
-    return [None if prospect.quality is None else odds_against(prospect.quality) for prospect in prospects]
+    figures = prospects.figures(_COMPARED[criterion])
+    if criterion is not Criterion.QUALITY:
+        return figures
+    return [None if probability is None else odds_against(probability) for probability in figures]
 
 
 def score(distance: float) -> float:
@@ -97,7 +114,7 @@ def score(distance: float) -> float:
     return exp(-distance)
 
 
-def _logarithms(figures: Sequence[float | None], floor: float) -> list[float]:
+def _logarithms(figures: Column, floor: float) -> list[float]:
     if None not in figures:
         return [log(figure + floor) for figure in figures]  # type: ignore[operator]
     known = [log(figure + floor) for figure in figures if figure is not None]
@@ -153,7 +170,7 @@ class Feasible:
     untimed: frozenset[int] = frozenset()
 
 
-def feasible(prospects: Sequence[Prospect], constraints: Constraints, relaxation: Sequence[Criterion] = RELAXATION) -> Feasible:
+def feasible(prospects: Prospects, constraints: Constraints, relaxation: Sequence[Criterion] = RELAXATION) -> Feasible:
     """Who keeps the constraints. Where nobody does, bounds are given up in the order of `relaxation` until somebody does; of those given
     up, the ones that were not in the way are held again. With a bound that may not be given up, the result may be empty."""
     bounds = _bounds(prospects, constraints)
@@ -165,7 +182,7 @@ def feasible(prospects: Sequence[Prospect], constraints: Constraints, relaxation
         if criterion in bounds:
             dropped.append(criterion)
             found = _sorted(prospects, {kept: bound for kept, bound in bounds.items() if kept not in dropped})
-    if not (found.proven or found.doubtful):
+    if not dropped or not (found.proven or found.doubtful):
         return found
     for criterion in tuple(reversed(dropped)):
         others = [other for other in dropped if other is not criterion]
@@ -175,11 +192,11 @@ def feasible(prospects: Sequence[Prospect], constraints: Constraints, relaxation
     return replace(found, relaxed=tuple(dropped))
 
 
-def _bounds(prospects: Sequence[Prospect], constraints: Constraints) -> dict[Criterion, float]:
+def _bounds(prospects: Prospects, constraints: Constraints) -> dict[Criterion, float]:
     """Upper bounds on figures; of quality, on the probability that the answer is not good."""
     least = constraints.min_quality
     if constraints.min_quality_of_best is not None:
-        best = max((prospect.quality for prospect in prospects if prospect.quality is not None), default=0.0)
+        best = max((quality for quality in prospects.figures("quality") if quality is not None), default=0.0)
         least = _most(least, constraints.min_quality_of_best * best)
     given = {
         Criterion.LATENCY: constraints.max_latency_s,
@@ -190,31 +207,34 @@ def _bounds(prospects: Sequence[Prospect], constraints: Constraints) -> dict[Cri
     return {criterion: bound for criterion, bound in given.items() if bound is not None}
 
 
-def _sorted(prospects: Sequence[Prospect], bounds: Mapping[Criterion, float]) -> Feasible:
+def _sorted(prospects: Prospects, bounds: Mapping[Criterion, float]) -> Feasible:
     broken: dict[int, Criterion] = {}
     unknown: dict[int, Criterion] = {}
+    kept: Sequence[int] = range(len(prospects))
     # Latency first: what else is not known of a candidate comes over it.
     for criterion, bound in bounds.items():
+        figures = _bounded_figures(prospects, criterion)
         # A hair's breadth is rounding.
         most = bound + 1e-12
-        for place, figure in enumerate(_bounded_figures(prospects, criterion)):
+        for place in kept:
+            figure = figures[place]
             if figure is None:
                 unknown[place] = criterion
             elif figure > most:
-                broken.setdefault(place, criterion)
-    kept = [place for place in range(len(prospects)) if place not in broken]
-    doubtful = tuple(place for place in kept if place in unknown)
+                broken[place] = criterion
+        if broken:
+            kept = [place for place in kept if place not in broken]
+    doubtful = tuple(place for place in kept if place in unknown) if unknown else ()
     untimed = frozenset(place for place in doubtful if unknown[place] is Criterion.LATENCY)
-    return Feasible(tuple(place for place in kept if place not in unknown), doubtful, broken, untimed=untimed)
+    proven = tuple(place for place in kept if place not in unknown) if unknown else tuple(kept)
+    return Feasible(proven, doubtful, broken, untimed=untimed)
 
 
-def _bounded_figures(prospects: Sequence[Prospect], criterion: Criterion) -> Sequence[float | None]:
-    match criterion:
-        case Criterion.LATENCY:
-            return [prospect.p95_s for prospect in prospects]
-        case Criterion.QUALITY:
-            return [None if prospect.quality is None else 1.0 - prospect.quality for prospect in prospects]
-    return figures_of(prospects, criterion)
+def _bounded_figures(prospects: Prospects, criterion: Criterion) -> Column:
+    figures = prospects.figures(_BOUNDED[criterion])
+    if criterion is not Criterion.QUALITY:
+        return figures
+    return [None if probability is None else 1.0 - probability for probability in figures]
 
 
 def _least(one: float | None, other: float | None) -> float | None:

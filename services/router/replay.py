@@ -108,6 +108,10 @@ class _Recorded:
         self.explored: Target | None = None
         self.now = 0.0
 
+    @property
+    def known(self) -> Mapping[Target, Rate]:
+        return self.rates
+
     def of(self, provider: str, model: str) -> Rate | None:
         return self.rates.get((provider, model))
 
@@ -197,12 +201,11 @@ class Replay:
         found: list[Candidate] = self._catalogue.candidates("/".join(target))
         if not found:
             return NOTHING_KNOWN
-        traits = [self._families.traits(*target)]
+        traits = [self._families.traits(target)]
         complexity = self._recorded.complexity
         forecast = Forecast(self._recorded, self._recorded)
-        return forecast.prospects(found[:1], traits, demand, lambda tier: quality(tier, complexity) if tier else None, self._recorded.now)[
-            0
-        ]
+        outlook = forecast.outlook(found[:1], traits, demand, lambda tier: quality(tier, complexity) if tier else None, self._recorded.now)
+        return outlook.prospect(0)
 
     def _new_ranking(self) -> Ranking:
         return Ranking(lambda: self._recorded.now, self._draw.random)

@@ -14,33 +14,43 @@ from services.router.catalogue import Candidate, Catalogue
 from services.router.complexity import Complexity, quality
 from services.router.decision import Decision, Option, Rejected
 from services.router.demand import Demand
-from services.router.families import Traits
-from services.router.forecast import Forecast, Quality
+from services.router.forecast import Forecast, Outlook, Quality
 from services.router.learning import Contender, Learning, Proposal
 from services.router.policy import RoutingPolicy
-from services.router.prospect import Feasible, Prospect, feasible, logarithms, score, terms_of
+from services.router.prospect import Feasible, feasible, logarithms, score, terms_of
 from services.router.ranking import Judgement, Ranking, is_able, near_best
 from services.router.slate import Asked, Slate, Slates, nobody_left
 from services.router.strategies import Criterion, Strategy, Weights
 
 # More than any weighted logarithm of figures.
 FAR_OFF: Final = 1000.0
+# Why somebody is left out, as explanations say it.
+_BROKEN: Final = {criterion: f"constraint:{criterion}" for criterion in Criterion}
 
 
 @dataclass(frozen=True, slots=True)
 class _Figured:
-    """A slate and what each of its candidates is expected to cost."""
+    """Those of a slate who keep its bounds, in the configured order, which decides among equals, and what is expected of each."""
 
     slate: Slate
-    demand: Demand
-    traits: Sequence[Traits]
-    prospects: Sequence[Prospect]
+    outlook: Outlook
     kept: Feasible
-    now: float
+    # Their places in the slate.
+    places: Sequence[int]
 
     @property
     def candidates(self) -> Sequence[Candidate]:
-        return self.slate.candidates
+        return self.outlook.candidates
+
+    @property
+    def now(self) -> float:
+        return self.outlook.now
+
+    @property
+    def doubtful(self) -> Sequence[Candidate]:
+        """Of whom it is not known whether they keep the bounds, where others surely do."""
+        kept = self.kept
+        return [self.slate.candidates[place] for place in kept.doubtful] if kept.proven else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,32 +124,27 @@ class Selection:
     def _figured(self, slate: Slate, demand: Demand, strategy: Strategy, weights: Weights | None) -> Decision:
         complexity, learning = self._complexity(slate, weights), slate.policy.learning_of(slate.virtual)
         figured = self._figures(slate, demand, _quality(complexity))
-        kept = figured.kept
-        if not kept.proven and not kept.doubtful:
-            raise nobody_left(slate.asked.model, f"the bound on {next(iter(kept.broken.values()))} may not be passed")
-        # In the configured order: it decides among equals.
-        places = sorted((*kept.proven, *kept.doubtful)) if kept.doubtful else kept.proven
-        candidates = [figured.candidates[place] for place in places]
-        judgement = self._judgement(figured, places, weights)
-        near = [] if judgement is None else near_best(range(len(places)), judgement)
-        worse = self._proved_worse(figured, places, near, complexity) if learning is Learning.ON else ()
+        candidates, kept = figured.candidates, figured.kept
+        judgement = self._judgement(figured, weights)
+        near = [] if judgement is None else near_best(range(len(candidates)), judgement)
+        worse = self._proved_worse(figured, near, complexity) if learning is Learning.ON else ()
         ranked = self._ranked(slate, candidates, strategy, judgement.without(worse) if judgement is not None and worse else judgement)
-        if judgement is None and kept.proven and kept.doubtful:
-            doubtful = {figured.candidates[place].target for place in kept.doubtful}
+        if judgement is None and figured.doubtful:
+            doubtful = {candidate.target for candidate in figured.doubtful}
             # Whoever is sure to keep the bounds comes first, unless it is failing.
             ranked.sort(key=lambda candidate: (not is_able(candidate, figured.now), candidate.target in doubtful))
-        rivals = [] if learning is Learning.OFF else _rivals(figured, [places[index] for index in near], ranked[0])
+        rivals = [] if learning is Learning.OFF else _rivals(figured, near, ranked[0])
         proposal = self._proposal(figured, rivals, complexity)
         explored = proposal is not None and proposal.explores and learning is Learning.ON
         if proposal is not None and explored:
-            tried = figured.candidates[rivals[proposal.place]]
+            tried = candidates[rivals[proposal.place]]
             ranked = [tried, *(candidate for candidate in ranked if candidate is not tried)]
         outcome = _Outcome(
             ranked,
             complexity,
             kept.relaxed,
-            [Rejected(figured.candidates[place], f"constraint:{criterion}") for place, criterion in kept.broken.items()],
-            self._options(figured, places, ranked, judgement, worse) if slate.asked.wants_figures else (),
+            [Rejected(slate.candidates[place], _BROKEN[criterion]) for place, criterion in kept.broken.items()],
+            _options(figured, ranked, judgement, worse) if slate.asked.wants_figures else (),
             len(near) - len(worse),
             proposal,
             explored,
@@ -186,46 +191,46 @@ class Selection:
         return self._scorer.score(slate.asked.request)
 
     def _figures(self, slate: Slate, demand: Demand, quality_of: Quality) -> _Figured:
-        now = self._now()
-        traits = self.slates.traits(slate.candidates)
-        prospects = self._forecast.prospects(slate.candidates, traits, demand, quality_of, now)
-        kept = feasible(prospects, slate.constraints, slate.policy.relaxation)
-        return _Figured(slate, demand, traits, prospects, kept, now)
+        """Raises GatewayError when nobody is left."""
+        candidates, traits = slate.candidates, self.slates.traits(slate.candidates)
+        outlook = self._forecast.outlook(candidates, traits, demand, quality_of, self._now())
+        kept = feasible(outlook, slate.constraints, slate.policy.relaxation)
+        if not kept.proven and not kept.doubtful:
+            raise nobody_left(slate.asked.model, f"the bound on {next(iter(kept.broken.values()))} may not be passed")
+        places = sorted((*kept.proven, *kept.doubtful)) if kept.doubtful else kept.proven
+        return _Figured(slate, outlook.at(places) if kept.broken else outlook, kept, places)
 
-    def _judgement(self, figured: _Figured, places: Sequence[int], weights: Weights | None) -> Judgement | None:
-        """What the figures say of the candidates at these places; None where the strategy does not ask them."""
+    def _judgement(self, figured: _Figured, weights: Weights | None) -> Judgement | None:
+        """What the figures say of the candidates; None where the strategy does not ask them."""
         if weights is None:
             return None
-        candidates = [figured.candidates[place] for place in places]
-        prospects = [figured.prospects[place] for place in places]
-        floors = figured.slate.policy.floors
-        values = hopes = logarithms(prospects, weights, floors)
+        outlook, policy = figured.outlook, figured.slate.policy
+        floors = policy.floors
+        values = hopes = logarithms(outlook, weights, floors)
         share = weights.shares().get(Criterion.LATENCY, 0.0)
         if share:
-            hoped_s = self._forecast.hoped_s(candidates, prospects, figured.demand, figured.now)
-            expected = terms_of(prospects, Criterion.LATENCY, floors)
+            expected = terms_of(outlook, Criterion.LATENCY, floors)
             hopes = [
-                value + share * (log(hope_s + floors.latency) - term) for value, hope_s, term in zip(values, hoped_s, expected, strict=True)
+                value + share * (log(hope_s + floors.latency) - term)
+                for value, hope_s, term in zip(values, outlook.hopes_s(), expected, strict=True)
             ]
         kept = figured.kept
         if kept.proven and kept.doubtful:
             # Behind all who are sure to keep the bounds; who needs only be timed may still be tried.
             hopes = [
                 hope + (FAR_OFF if place in kept.doubtful and place not in kept.untimed else 0.0)
-                for place, hope in zip(places, hopes, strict=True)
+                for place, hope in zip(figured.places, hopes, strict=True)
             ]
-            values = [value + (FAR_OFF if place in kept.doubtful else 0.0) for place, value in zip(places, values, strict=True)]
-        return Judgement(values, hopes, figured.slate.policy.near_best, lambda: figured.demand.home)
+            values = [value + (FAR_OFF if place in kept.doubtful else 0.0) for place, value in zip(figured.places, values, strict=True)]
+        return Judgement(values, hopes, policy.near_best, lambda: outlook.demand.home)
 
-    def _proved_worse(
-        self, figured: _Figured, places: Sequence[int], near: Sequence[int], complexity: Complexity | None
-    ) -> Collection[int]:
+    def _proved_worse(self, figured: _Figured, near: Sequence[int], complexity: Complexity | None) -> Collection[int]:
         """Which of those near the best have answered worse than another one of them that can be had."""
         if complexity is None:
             return ()
-        able = [index for index in near if is_able(figured.candidates[places[index]], figured.now)]
-        found = self._learner.proved_worse(complexity, [_contender(figured, places[index]) for index in able])
-        return {able[place] for place in found}
+        able = [place for place in near if is_able(figured.candidates[place], figured.now)]
+        found = self._learner.proved_worse(complexity, [_contender(figured, place) for place in able])
+        return {able[index] for index in found}
 
     def _proposal(self, figured: _Figured, rivals: Sequence[int], complexity: Complexity | None) -> Proposal | None:
         """Which of the rivals learning would take; None where there is nothing to choose from, or somebody only wants to know."""
@@ -244,39 +249,33 @@ class Selection:
             shares=policy.provider_weights,
         )
 
-    def _options(
-        self,
-        figured: _Figured,
-        places: Sequence[int],
-        ranked: Sequence[Candidate],
-        judgement: Judgement | None,
-        worse: Collection[int],
-    ) -> list[Option]:
-        near: set[tuple[str, str]] = set()
-        score_of: Mapping[tuple[str, str], float] = {}
-        candidates = [figured.candidates[place] for place in places]
-        if judgement is not None:
-            near = {candidates[place].target for place in near_best(range(len(candidates)), judgement) if place not in worse}
-            best = min(judgement.values)
-            score_of = {candidate.target: score(value - best) for candidate, value in zip(candidates, judgement.values, strict=True)}
-        passed_over = {candidates[place].target for place in worse}
-        known = {figured.candidates[place].target: (figured.traits[place], figured.prospects[place]) for place in places}
-        return [
-            Option(
-                candidate,
-                *known[candidate.target],
-                output_tokens=self._forecast.output_tokens(candidate, figured.demand),
-                rate=self._forecast.rate(candidate),
-                score=score_of.get(candidate.target),
-                is_near_best=candidate.target in near,
-                has_proved_worse=candidate.target in passed_over,
-            )
-            for candidate in ranked
-        ]
+
+def _options(figured: _Figured, ranked: Sequence[Candidate], judgement: Judgement | None, worse: Collection[int]) -> list[Option]:
+    """All that is expected of those that are ranked, in that order."""
+    outlook, places = figured.outlook, range(len(figured.candidates))
+    near: Collection[int] = ()
+    best = 0.0
+    if judgement is not None:
+        near, best = set(near_best(places, judgement)).difference(worse), min(judgement.values)
+    rates, output_tokens = outlook.known_rates(), outlook.output_tokens()
+    place_of = {candidate.target: place for place, candidate in enumerate(figured.candidates)}
+    return [
+        Option(
+            candidate,
+            outlook.traits[place],
+            outlook.prospect(place),
+            output_tokens=output_tokens[place],
+            rate=rates[place],
+            score=None if judgement is None else score(judgement.values[place] - best),
+            is_near_best=place in near,
+            has_proved_worse=place in worse,
+        )
+        for candidate, place in ((candidate, place_of[candidate.target]) for candidate in ranked)
+    ]
 
 
 def _contender(figured: _Figured, place: int) -> Contender:
-    return Contender(*figured.candidates[place].target, figured.traits[place].tier)
+    return Contender(*figured.candidates[place].target, figured.outlook.traits[place].tier)
 
 
 def _rivals(figured: _Figured, near: Sequence[int], first: Candidate) -> list[int]:

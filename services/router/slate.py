@@ -1,6 +1,6 @@
 """Who can serve a request, and may: real models and virtual ones, less what is excluded and what is known to be unable."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,6 +14,7 @@ from services.router.families import Families, Traits
 from services.router.forecast import RateSource
 from services.router.policy import RoutingPolicy, VirtualModel
 from services.router.prospect import Constraints
+from services.router.rates import Rate
 from services.router.wishes import NO_WISHES, Wishes
 from services.runtime.errors import GatewayError
 from services.runtime.identity import Caller
@@ -58,12 +59,22 @@ class Slate:
 
 
 @dataclass(slots=True)
+class _Pool:
+    """What a virtual model stands for."""
+
+    candidates: list[Candidate]
+    # The shortest of their contexts, in tokens, by the rates that it was looked up in; 0: none is known.
+    least_context: int = 0
+    rates: Mapping[tuple[str, str], Rate] | None = None
+
+
+@dataclass(slots=True)
 class _Pools:
     """What virtual models stand for, as long as the picture and the policy are the same."""
 
     catalogue: Catalogue
     policy: RoutingPolicy
-    by_name: dict[str, list[Candidate]] = field(default_factory=dict)
+    by_name: dict[str, _Pool] = field(default_factory=dict)
 
 
 class Slates:
@@ -90,7 +101,8 @@ class Slates:
         if is_only and not wishes.required and not asked.wants_figures and not constraints.are_set:
             return Slate(asked, policy, left, virtual, rejected, constraints)
         demand = asked.new_demand()
-        able, unable = _less(left, self._is_unable(demand))
+        suits_all = virtual is not None and self._suits_all(self._pool(catalogue, virtual), demand)
+        able, unable = _less(left, None if suits_all else self._is_unable(demand))
         if not able:
             if virtual is not None or wishes.required:
                 why = f"of those that serve it, none has what the request needs ({unable[-1].reason})"
@@ -119,7 +131,7 @@ class Slates:
     def listed_as(self, catalogue: Catalogue, name: str, caller: Caller) -> ListedModel | None:
         """A virtual model by its name; None when there is none for this caller."""
         virtual = self.virtual_model(catalogue, name)
-        pool = [] if virtual is None else _permitted(self._pool(catalogue, virtual), caller, name)
+        pool = [] if virtual is None else _permitted(self._pool(catalogue, virtual).candidates, caller, name)
         if not pool:
             return None
         return ListedModel(dispatch_pb.Model(id=name, owned_by=OWNER), list(dict.fromkeys(candidate.provider.name for candidate in pool)))
@@ -127,10 +139,10 @@ class Slates:
     def traits(self, candidates: Sequence[Candidate]) -> list[Traits]:
         """What is known of the candidates' models."""
         traits_of = self._families.traits
-        return [traits_of(*candidate.target) for candidate in candidates]
+        return [traits_of(candidate.target) for candidate in candidates]
 
     def _usable(self, catalogue: Catalogue, asked: Asked, virtual: VirtualModel | None) -> list[Candidate]:
-        candidates = catalogue.candidates(asked.model) if virtual is None else self._pool(catalogue, virtual)
+        candidates = catalogue.candidates(asked.model) if virtual is None else self._pool(catalogue, virtual).candidates
         if not candidates:
             raise model_not_found(asked.model)
         usable = _permitted(candidates, asked.caller, asked.model if virtual is not None else None)
@@ -143,21 +155,36 @@ class Slates:
             )
         return usable
 
-    def _pool(self, catalogue: Catalogue, virtual: VirtualModel) -> list[Candidate]:
-        """What a virtual model stands for."""
+    def _pool(self, catalogue: Catalogue, virtual: VirtualModel) -> _Pool:
         pools = self._pools
         if pools.catalogue is not catalogue or pools.policy is not self.policy:
             pools = self._pools = _Pools(catalogue, self.policy)
         pool = pools.by_name.get(virtual.name)
         if pool is None:
-            pool = [candidate for candidate in catalogue.everything() if self._is_meant(virtual, candidate)]
+            meant = [candidate for candidate in catalogue.everything() if self._is_meant(virtual, candidate)]
             # The demonstration is no answer where there are models.
-            pool = [candidate for candidate in pool if candidate.provider.kind != DEMO] or pool
+            pool = _Pool([candidate for candidate in meant if candidate.provider.kind != DEMO] or meant)
             pools.by_name[virtual.name] = pool
         return pool
 
+    def _suits_all(self, pool: _Pool, demand: Demand) -> bool:
+        """Whether there is no need to ask each one: the request wants nothing special, and fits into the shortest context."""
+        if demand.needs:
+            return False
+        rates = self._rates.known
+        if pool.rates is not rates:
+            pool.rates = rates
+            pool.least_context = min(filter(None, map(self._context_tokens, pool.candidates)), default=0)
+        return not pool.least_context or not demand.exceeds(pool.least_context)
+
+    def _context_tokens(self, candidate: Candidate) -> int:
+        """0: not known."""
+        context = self._families.traits(candidate.target).context_tokens
+        rate = None if context else self._rates.of(*candidate.target)
+        return context if rate is None else rate.context_tokens
+
     def _is_meant(self, virtual: VirtualModel, candidate: Candidate) -> bool:
-        traits = self._families.traits(*candidate.target)
+        traits = self._families.traits(candidate.target)
         if not traits.is_chat or not virtual.covers(*candidate.target):
             return False
         return traits.tier == 0 or virtual.min_tier <= traits.tier <= virtual.max_tier
@@ -178,20 +205,16 @@ class Slates:
 
     def _is_unable(self, demand: Demand) -> Callable[[Candidate], str]:
         """Tells why a candidate is known not to be able to do what is asked; empty when it is not known."""
-        needs, traits_of, rate_of = demand.needs, self._families.traits, self._rates.of
+        needs = demand.needs
 
         def why_not(candidate: Candidate) -> str:
-            traits = traits_of(*candidate.target)
             if needs:
-                said = candidate.provider.capabilities
+                traits, said = self._families.traits(candidate.target), candidate.provider.capabilities
                 # A provider that tells no capabilities may have any.
                 lacking = next((need for need in needs if need in traits.lacks or (said and need not in said)), None)
                 if lacking is not None:
                     return f"lacks:{lacking}"
-            context = traits.context_tokens
-            if not context:
-                rate = rate_of(*candidate.target)
-                context = 0 if rate is None else rate.context_tokens
+            context = self._context_tokens(candidate)
             return "context" if context and demand.exceeds(context) else ""
 
         return why_not

@@ -89,6 +89,10 @@ class Fleet:
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers: Iterator[int] = count()
 
+    @property
+    def known(self) -> Mapping[tuple[str, str], Rate]:
+        return {(site.name, MODEL): site.rate(self.now) for site in self.sites}
+
     def of(self, provider: str, model: str) -> Rate:
         """What a call costs there now."""
         return self._by_name[provider].rate(self.now)

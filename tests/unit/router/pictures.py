@@ -18,6 +18,7 @@ from services.router.learning import Explorer, Posteriors
 from services.router.load import Load
 from services.router.output_lengths import OutputLengths
 from services.router.policy import RoutingPolicy
+from services.router.prospect import Column, Figure, Prospect
 from services.router.ranking import Ranking
 from services.router.rates import Rate
 from services.router.selection import Selection
@@ -46,6 +47,13 @@ class Served:
     kind: str = "openai"
     zone: str = "WOR"
     healthy: bool = True
+
+
+class Known(list[Prospect]):
+    """Prospects that are known already."""
+
+    def figures(self, name: Figure) -> Column:
+        return [getattr(prospect, name) for prospect in self]
 
 
 @dataclass

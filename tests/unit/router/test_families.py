@@ -51,9 +51,9 @@ def test_every_family_and_size_has_a_reason() -> None:
 def test_the_operator_knows_better() -> None:
     config = {"models": [{"provider": "lab", "model": "house", "tier": 5}, {"provider": "lab", "model": "gpt-4o", "context_tokens": 1000}]}
     families = Families(read_declared(config))
-    assert families.traits("lab", "house").tier == 5
-    assert families.traits("other", "house").tier == 0
-    own = families.traits("lab", "gpt-4o")
+    assert families.traits(("lab", "house")).tier == 5
+    assert families.traits(("other", "house")).tier == 0
+    own = families.traits(("lab", "gpt-4o"))
     assert (own.tier, own.context_tokens) == (4, 1000)
 
 
