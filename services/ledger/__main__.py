@@ -44,6 +44,7 @@ from services.ledger.retention import Retention
 from services.ledger.servicer import LedgerServicer
 from services.ledger.settings import LedgerSettings
 from services.ledger.store import Reader, Terms, Writer, open_books
+from services.ledger.wal import open_checkpoints
 from services.runtime import app, logs
 from services.runtime.clock import SystemClock
 from services.runtime.config_file import read_config
@@ -72,6 +73,7 @@ async def build(settings: LedgerSettings, mesh: Mesh) -> AsyncIterator[None]:
         writing = _thread("ledger-writer", stack)
         books = Books(writer, figurer, writing, SystemClock(), settings.orphan_grace_s, alerts.tell)
         retention = Retention(writer, writing, SystemClock(), settings.retention_days)
+        checkpoints = stack.enter_context(open_checkpoints(place, writer, writing, _thread("ledger-checkpoints", stack)))
         writer.note_factors(factors, int(SystemClock().now() * 10**9))
         reads = Reads(reader, _thread("ledger-reader", stack))
         books.expect(writer.waiting_routers())
@@ -95,7 +97,7 @@ async def build(settings: LedgerSettings, mesh: Mesh) -> AsyncIterator[None]:
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, mesh.registry)
         draining = _drain(mesh.draining, books, keys, policies)
         await stack.enter_async_context(
-            _running(books.run(), books.watch(), retention.run(), keys.follow(revision), policies.follow(), draining)
+            _running(books.run(), books.watch(), checkpoints.run(), retention.run(), keys.follow(revision), policies.follow(), draining)
         )
         yield
 

@@ -1,8 +1,8 @@
 """Budgets, leases and rates in the books: every SQL statement that a commit needs of them, the same on both stores.
 
-What budgets there are, and what keys say of them, is remembered until its revision changes. Balances are read anew each time. On PostgreSQL
-whoever changes budgets or keys has a lock that all commits share, and a commit also locks the budgets that it is about, in the order of
-their slots and after those of its requests: what it reads stays true until it ends.
+What budgets there are, and what keys say of them, is remembered until its revision changes. So are balances, where no other ledger writes
+any. On PostgreSQL they are read anew each time: whoever changes budgets or keys has a lock that all commits share, and a commit also locks
+the budgets that it is about, in the order of their slots and after those of its requests, so what it reads stays true until it ends.
 """
 
 import secrets
@@ -17,8 +17,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from joulegate.ledger.v1.budget_pb2 import BudgetScope
 from services.ledger import rate_windows
 from services.ledger.booking import Batch
-from services.ledger.budgets import Balance, Budget, Sheet
+from services.ledger.budgets import Balance, Balances, Budget, Sheet
 from services.ledger.funds import Funds
+from services.ledger.kept import KeptBalances
 from services.ledger.leases import KeptLeases, Lease, Pace
 from services.ledger.limits import Limits
 from services.ledger.rate_windows import MINUTE, RateLimits, RateState
@@ -170,6 +171,7 @@ class FundsStore:
         # Where this ledger is the only one. What is not here is found in the rows.
         self._rates: OrderedDict[str, RateState] = OrderedDict()
         self._leases: KeptLeases | None = None
+        self._kept_balances: KeptBalances | None = None if self._is_shared else KeptBalances()
         self._paces: dict[str, Pace] = {}
         self._rates_forgotten_at = 0
         self._put_balances = _upsert(budget_balances, dialect)
@@ -187,6 +189,8 @@ class FundsStore:
         """What a batch needs, after the requests that it is about are locked: also of those who have these open requests and rows."""
         opened, rows = list(opened), list(rows)
         self.revokes_leases = self._definitions.refresh(connection)
+        if self.revokes_leases and self._kept_balances is not None:
+            self._kept_balances.forget()
         found = self._named(connection, batch)
         seen: list[OpenIntent | Row | Lease] = [*opened, *rows, *found.values()]
         callers = batch.callers() | {each.key_id for each in seen}
@@ -219,13 +223,15 @@ class FundsStore:
     def save(self, connection: sa.Connection, funds: Funds) -> None:
         """Writes what has changed."""
         for budget_id, buckets in funds.sheet.changed.items():
-            budget = funds.budgets[budget_id]
+            budget, kept = funds.budgets[budget_id], 0
             if budget.rolling_s and funds.sheet.has_new(budget_id):
                 window = budget.window
                 kept = window.oldest(window.oldest(window.oldest(window.oldest(funds.now_ns))))
                 _prune.run(connection, budget=budget_id, before=kept)
             rows = [{"budget_id": budget_id, "bucket_ns": bucket, **balance._asdict()} for bucket, balance in sorted(buckets.items())]
             self._put_balances.run_each(connection, rows)
+            if self._kept_balances is not None:
+                self._kept_balances.note(budget_id, buckets, kept)
         self._save_leases(connection, funds)
         if self._is_shared and funds.rates:
             rates = [{"key_id": key_id, "state": state.encode(), "updated_ns": funds.tick} for key_id, state in sorted(funds.rates.items())]
@@ -253,6 +259,8 @@ class FundsStore:
         self._definitions.forget()
         self._rates.clear()
         self._leases = None
+        if self._kept_balances is not None:
+            self._kept_balances.forget()
 
     def lease_ids(self, connection: sa.Connection) -> list[str]:
         """All leases that there are."""
@@ -290,14 +298,12 @@ class FundsStore:
         """By a clock that all ledgers share, or by one that never jumps."""
         return int(_database_ns.all(connection)[0][0]) if self._is_shared else int(self._clock.monotonic() * 1e9)
 
-    def _balances(self, connection: sa.Connection, concerned: Mapping[str, Budget], oldest_ns: int) -> dict[str, dict[int, Balance]]:
+    def _balances(self, connection: sa.Connection, concerned: Mapping[str, Budget], oldest_ns: int) -> Balances:
         if not concerned:
             return {}
-        since = min(budget.window.oldest(oldest_ns) for budget in concerned.values())
-        found: dict[str, dict[int, Balance]] = {}
-        for budget_id, bucket, *balance in _select_balances.all(connection, since=since, these=list(concerned)):
-            found.setdefault(budget_id, {})[bucket] = Balance(*balance)
-        return found
+        if self._kept_balances is not None:
+            return self._kept_balances.of(concerned, oldest_ns, lambda budget_ids: _read_balances(connection, budget_ids, 0))
+        return _read_balances(connection, concerned, min(budget.window.oldest(oldest_ns) for budget in concerned.values()))
 
     def _states(
         self, connection: sa.Connection, limited: Sequence[str], found: Iterable[Lease], now_ns: int, tick: int
@@ -326,6 +332,13 @@ class FundsStore:
         of_key = {"key": key_id, "since": now_ns - MINUTE}
         recent = [*_select_recent_rows.all(connection, **of_key), *_select_recent_intents.all(connection, **of_key)]
         return rate_windows.restored(sorted((tick - max(0, now_ns - created_ns), count, tokens) for created_ns, count, tokens in recent))
+
+
+def _read_balances(connection: sa.Connection, budget_ids: Collection[str], since_ns: int) -> dict[str, dict[int, Balance]]:
+    found: dict[str, dict[int, Balance]] = {}
+    for budget_id, bucket, *balance in _select_balances.all(connection, since=since_ns, these=list(budget_ids)):
+        found.setdefault(budget_id, {})[bucket] = Balance(*balance)
+    return found
 
 
 def _upsert(table: sa.Table, dialect: sa.Dialect) -> Statement:

@@ -11,6 +11,8 @@ from services.ledger.statements import Statement
 Place: TypeAlias = Path | sa.URL
 
 BUSY_MILLISECONDS: Final = 5000
+# A commit that finds so many pages in the log writes them into the file itself. See wal: mostly none does.
+MOST_LOGGED_PAGES: Final = 16_384
 # What libpq is told where the URL says nothing: a server that does not answer is away after seconds, not after the kernel's minutes.
 _LIBPQ: Final = {
     "application_name": "joulegate-ledger",
@@ -62,6 +64,7 @@ def _file_engine(path: Path, synchronous: str, read_only: bool) -> sa.Engine:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={synchronous}")
         connection.execute(f"PRAGMA busy_timeout={BUSY_MILLISECONDS}")
+        connection.execute(f"PRAGMA wal_autocheckpoint={MOST_LOGGED_PAGES}")
         connection.execute(f"PRAGMA query_only={int(read_only)}")
 
     @sa.event.listens_for(engine, "begin")

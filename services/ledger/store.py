@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -18,9 +18,10 @@ from sqlalchemy.dialects import postgresql
 from services.ledger import chain_store, migration, prune_store
 from services.ledger.booking import Batch, Changes, Known, Totals
 from services.ledger.budget_store import FundsStore
-from services.ledger.chain import Linked, extend
+from services.ledger.chain import Head, Linked, extend
 from services.ledger.engines import Place, open_engine
 from services.ledger.factors import FactorSet
+from services.ledger.kept import KeptBooks
 from services.ledger.limits import Limits
 from services.ledger.records import OpenIntent, Row
 from services.ledger.request_key import MARK, booked_ids
@@ -41,6 +42,7 @@ _linked_fields: Final = (*Row._fields, "chain", "link", "hash")
 _intent_columns = [intents.c[name] for name in OpenIntent._fields]
 _select_rows = Statement(sa.select(*_row_columns).where(Among(entries.c.request_id)).order_by(entries.c.attempt))
 _select_open = Statement(sa.select(*_intent_columns).where(Among(intents.c.request_id)))
+_select_all_open = Statement(sa.select(*_intent_columns))
 _is_present = sa.exists().where(presence.c.router_id == intents.c.router_id, presence.c.until > sa.func.clock_timestamp())
 _of_routers = sa.select(*_intent_columns).where(Among(intents.c.router_id))
 _select_orphans = Statement(_of_routers)
@@ -83,13 +85,20 @@ class Transaction:
     """One transaction of the writer."""
 
     def __init__(
-        self, connection: sa.Connection, insert_rows: Insertion, insert_intents: Insertion, totals_row: int, funds: FundsStore, clock: Clock
+        self,
+        connection: sa.Connection,
+        insertions: "_Insertions",
+        totals_row: int,
+        funds: FundsStore,
+        clock: Clock,
+        kept: KeptBooks | None = None,
     ) -> None:
         self._connection = connection
+        # Where nobody else writes.
+        self._kept = kept
         self._funds = funds
         self._clock = clock
-        self._insert_rows = insert_rows
-        self._insert_intents = insert_intents
+        self._insert = insertions
         self._totals_row = totals_row
         self._is_shared = connection.dialect.name == "postgresql"
 
@@ -125,14 +134,17 @@ class Transaction:
         these = list(booked_ids)
         for fields in _select_rows.all(self._connection, these=these):
             rows.setdefault(fields[0], []).append(Row(*fields))
+        if self._kept is not None:
+            return rows, self._kept.open(these, lambda: (OpenIntent(*fields) for fields in _select_all_open.all(self._connection)))
         return rows, {fields[0]: OpenIntent(*fields) for fields in _select_open.all(self._connection, these=these)}
 
     def apply(self, changes: Changes) -> None:
         """Writes the changes."""
         linked: Sequence[Linked] = ()
         if changes.rows:
-            # From here to the end no other ledger adds to this row of the totals and to its chain.
-            linked, head = extend(chain_store.locked_head(self._connection, self._totals_row), changes.rows)
+            linked, head = extend(self._head(), changes.rows)
+            if self._kept is not None:
+                self._kept.head = head
             more = {f"more_{name}": value for name, value in changes.totals._asdict().items()}
             ends = {"row": self._totals_row, "new_links": head.links, "new_head": head.hash}
             _add_to_totals.run(self._connection, **ends, **more)
@@ -141,16 +153,30 @@ class Transaction:
             _delete_rows.run(self._connection, these=list(changes.corrected_ids))
         if changes.closed_ids:
             _delete_intents.run(self._connection, these=list(changes.closed_ids))
-        self._insert_intents.run(self._connection, changes.opened)
-        self._insert_rows.run(self._connection, [(*row, self._totals_row, link, digest) for row, link, digest in linked])
+        self._insert.intents.run(self._connection, changes.opened)
+        self._insert.rows.run(self._connection, [(*row, self._totals_row, link, digest) for row, link, digest in linked])
+        until = changes.funds.now_ns + HOLD_S * SECOND
         if changes.extended_ids:
-            _extend.run(self._connection, until=changes.funds.now_ns + HOLD_S * SECOND, these=list(changes.extended_ids))
+            _extend.run(self._connection, until=until, these=list(changes.extended_ids))
+        if self._kept is not None:
+            self._kept.note(changes, until)
         self._funds.save(self._connection, changes.funds)
+
+    def _head(self) -> Head:
+        if self._kept is not None and self._kept.head is not None:
+            return self._kept.head
+        # From here to the end no other ledger adds to this row of the totals and to its chain.
+        return chain_store.locked_head(self._connection, self._totals_row)
 
     def note_presence(self, router_ids: Collection[str], seconds: float) -> None:
         """Tells the other ledgers that this one has these routers, for so long. Only on a shared store."""
         if router_ids:
             self._connection.execute(_note_presence, [{"router": name, "seconds": seconds} for name in sorted(router_ids)])
+
+
+class _Insertions(NamedTuple):
+    rows: Insertion
+    intents: Insertion
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +197,16 @@ class Writer:
         self._engine = engine
         self._clock = terms.clock
         self.funds = FundsStore(engine.dialect, terms.limits, terms.clock, terms.unbounded_output_tokens)
-        self._insert_rows = Insertion(entries, _linked_fields, engine.dialect)
-        self._insert_intents = Insertion(intents, OpenIntent._fields, engine.dialect)
+        self._insertions = _Insertions(
+            Insertion(entries, _linked_fields, engine.dialect), Insertion(intents, OpenIntent._fields, engine.dialect)
+        )
         self._connection: sa.Connection | None = None
         # Whether other ledgers may write to the same books.
         self.is_shared = engine.dialect.name == "postgresql"
         self._totals_row = 1 + secrets.randbelow(TOTALS_ROWS) if self.is_shared else 1
+        self._kept = None if self.is_shared else KeptBooks()
+        # Transactions so far.
+        self.commits = 0
 
     def create(self) -> None:
         """Brings the tables up to date. Raises BooksError when these are not books for this program."""
@@ -195,10 +225,16 @@ class Writer:
         """Durable when left without an exception, undone otherwise."""
         try:
             with self._begun() as connection:
-                yield Transaction(connection, self._insert_rows, self._insert_intents, self._totals_row, self.funds, self._clock)
+                yield Transaction(connection, self._insertions, self._totals_row, self.funds, self._clock, self._kept)
         except BaseException:
-            self.funds.forget()
+            self._forget()
             raise
+        self.commits += 1
+
+    def _forget(self) -> None:
+        self.funds.forget()
+        if self._kept is not None:
+            self._kept.forget()
 
     @contextmanager
     def _begun(self) -> Iterator[sa.Connection]:
@@ -214,6 +250,8 @@ class Writer:
 
     def prune(self, chain: int, before_ns: int, now_ns: int) -> int:
         """Deletes some of a chain's first rows that are older, and gives how many: 0 when no more can go. See retention."""
+        if self._kept is not None:
+            self._kept.head = None
         with self._engine.begin() as connection:
             if self.is_shared:
                 # No record of any request is decided on while its rows go.

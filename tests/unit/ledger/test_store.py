@@ -260,6 +260,20 @@ def test_failed_transaction_leaves_no_trace(books: Books) -> None:
     assert reader.totals() == (sum_of([]), 0)
 
 
+def test_what_a_failed_transaction_opened_and_closed_is_forgotten(books: Books) -> None:
+    writer, reader = books
+    commit(writer, intent("before"))
+    batch = batch_of(intent("i"), settlement("before"))
+    with pytest.raises(RuntimeError), writer.transaction() as transaction:
+        transaction.apply(decide(batch, transaction.known(batch), FIGURER))
+        raise RuntimeError
+    assert reader.totals()[1] == 1
+    changes = commit(writer, intent("i"), settlement("before"))
+    assert ([opened.request_id for opened in changes.opened], list(changes.closed_ids)) == (["i"], ["before"])
+    assert reader.totals()[1] == 1
+    assert not list(commit(writer, intent("i")).opened)
+
+
 def test_reading_connection_cannot_write(place: Place) -> None:
     with open_books(place, "full"):
         reading = open_engine(place, "full", read_only=True)
