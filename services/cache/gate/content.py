@@ -221,6 +221,7 @@ def _particles(items: list[Item], grammar: Grammar) -> list[Item]:
 def _phrased(items: list[Item], grammar: Grammar) -> list[Item]:
     """One word for each phrase that means one."""
     table = grammar.phrases
+    forms = tuple(item.form for item in items)
     found: list[Item] = []
     index = 0
     while index < len(items):
@@ -229,7 +230,7 @@ def _phrased(items: list[Item], grammar: Grammar) -> list[Item]:
         if choices is not None:
             for phrase, meaning in choices.items():
                 length = len(phrase)
-                if length <= len(items) - index and all(items[index + offset].form == part for offset, part in enumerate(phrase)):
+                if forms[index : index + length] == phrase:
                     found.extend(Item(part, Kind.WORD, is_participle=item.is_participle) for part in meaning.split())
                     index += length
                     break

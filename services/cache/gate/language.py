@@ -25,9 +25,10 @@ def grammar_of(tokens: list[Token]) -> Grammar | None:
     found = [token.form for token in tokens if token.kind is Kind.WORD]
     if not found:
         return ENGLISH if tokens else None
-    if all(form.isascii() for form in found) and len(found) == 1:
+    is_ascii = all(map(str.isascii, found))
+    if is_ascii and len(found) == 1:
         return ENGLISH
-    if sum(not form.isascii() and not _is_latin(form) for form in found) > _FOREIGN_SHARE * len(found):
+    if not is_ascii and sum(not form.isascii() and not _is_latin(form) for form in found) > _FOREIGN_SHARE * len(found):
         return None
     counts = [0] * len(GRAMMARS)
     for form in found:
@@ -35,7 +36,7 @@ def grammar_of(tokens: list[Token]) -> Grammar | None:
             counts[number] += 1
     best = max(counts)
     if best == 0:
-        return ENGLISH if all(form.isascii() for form in found) else None
+        return ENGLISH if is_ascii else None
     return GRAMMARS[counts.index(best)]
 
 
