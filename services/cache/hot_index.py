@@ -18,6 +18,9 @@ from services.cache.nearest import Rows, Search
 from services.cache.slabs import Slabs
 from services.cache.template import Filling, filling
 
+# What a search may look at when the first that it finds are too old: so many times the candidates asked for.
+_SPARE_FACTOR = 8
+
 
 class _Shelf:
     """What one tenant holds."""
@@ -87,7 +90,7 @@ class HotIndex:
         """A search that had better run in another thread, for `near`; None where it takes no time."""
         slab = self._slabs.get(scope)
         is_long = slab is not None and slab.is_long and slab.rows_beside(asked) is None
-        return slab.search(vector, floor, count) if slab is not None and is_long else None
+        return slab.search(vector, floor, _SPARE_FACTOR * count) if slab is not None and is_long else None
 
     def near(
         self,
@@ -108,14 +111,19 @@ class HotIndex:
         slab = self._slabs.get(scope)
         if slab is None:
             return
-        rows = slab.rows_beside(asked) if found is None else found
-        for entry_id, similarity in slab.named(slab.search(vector, floor, count), rows):
-            kept = self._entries[entry_id]
-            if not _may_serve(kept, now_us, max_age_us):
-                continue
-            yield kept, similarity
-            count -= 1
-            if not count:
+        rows, left, seen = slab.rows_beside(asked) if found is None else found, count, set[str]()
+        for most in (count, _SPARE_FACTOR * count):
+            named = list(slab.named(slab.search(vector, floor, most), rows))
+            for entry_id, similarity in named:
+                kept = self._entries[entry_id]
+                if entry_id in seen or not _may_serve(kept, now_us, max_age_us):
+                    continue
+                yield kept, similarity
+                seen.add(entry_id)
+                left -= 1
+                if not left:
+                    return
+            if len(named) < most:
                 return
 
     def use(self, kept: KeptEntry) -> None:

@@ -28,6 +28,10 @@ _ROUNDING = 1e-5
 # How many vectors a basis is made from, and how often it is turned towards them: few of either do.
 BASIS_VECTORS = 256
 _BASIS_TURNS = 3
+# How many more of the highest bounds than are wanted are compared first: the others are then seldom worth it.
+_HEAD_START = 2
+# Fewer rows than this are picked one by one: going through the blocks would take longer.
+_FEW = 24
 # Of so many scores for each wanted the best are first sought by the best of each group.
 _GROUP = 64
 
@@ -71,9 +75,10 @@ class Search:
         if not self.size:
             return np.empty(0, np.intp), np.empty(0, np.float32)
         scores, are_bounds = self._scores()
-        rows = _best(scores, self.floor, self.most)
         if not are_bounds:
+            rows = _best(scores, self.floor, self.most)
             return _ordered(rows, scores[rows], self.floor, self.most)
+        rows = _best(scores, self.floor, _HEAD_START * self.most)
         cosines = self._cosines(rows)
         least = np.partition(cosines, -self.most)[-self.most] if len(rows) >= self.most else self.floor
         # What was not compared is below them, unless its bound says otherwise.
@@ -110,6 +115,10 @@ class Search:
     def _cosines(self, rows: Rows) -> Vectors:
         """The cosines of some rows, which are in order."""
         block_rows = len(self.blocks[0].vectors)
+        if len(rows) <= _FEW:
+            picked = [self.blocks[row // block_rows].vectors[row % block_rows] for row in rows.tolist()]
+            found: Vectors = np.dot(np.array(picked), self.vector)
+            return found
         cosines = np.empty(len(rows), np.float32)
         cuts = np.searchsorted(rows, np.arange(0, self.size + block_rows, block_rows))
         for number, block in enumerate(self.blocks):

@@ -12,8 +12,6 @@ from services.cache.embedders.base import Vectors
 from services.cache.nearest import BASIS_VECTORS, BLOCK_NUMBERS, SKETCH_NUMBERS, Block, Rows, Search, basis_of
 from services.cache.template import Filling, Fillings
 
-# What one search may look at: the candidates asked for, and as many again that turn out too old or refused.
-_SPARE_FACTOR = 8
 # A vector that costs less to compare than to sketch.
 _LEAST_SKETCHED_DIMENSION = 2 * SKETCH_NUMBERS
 # Numbers in a slab whose search may take longer than others should wait: about two milliseconds, should sketches not help.
@@ -72,9 +70,9 @@ class Slab:
         elif 4 * last_row < len(self._blocks[0].vectors):
             self._resize_first(2 * last_row)
 
-    def search(self, vector: Vectors, floor: float, count: int) -> Search:
-        """For more than the `count` nearest entries with a cosine of at least `floor`."""
-        return Search(tuple(self._blocks), len(self._ids), vector, floor, _SPARE_FACTOR * count)
+    def search(self, vector: Vectors, floor: float, most: int) -> Search:
+        """For the `most` nearest entries with a cosine of at least `floor`."""
+        return Search(tuple(self._blocks), len(self._ids), vector, floor, most)
 
     def rows_beside(self, asked: Filling | None) -> Rows | None:
         """The only rows that need be compared, where a text and most of those kept are one template; None: all."""

@@ -50,7 +50,7 @@ def test_sketches_lose_nothing(count: int, kinds: int, spread: float) -> None:
     slab = slab_of(kept)
     for each in [*asked, kept[0]]:
         found, wanted = (
-            found_by(slab, slab.search(each, FLOOR, 8)),
+            found_by(slab, slab.search(each, FLOOR, 64)),
             nearest({str(row): vector for row, vector in enumerate(kept)}, each, 64),
         )
         assert list(found.values()) == pytest.approx(list(wanted.values()), abs=1e-5)
@@ -69,7 +69,7 @@ def test_what_leaves_is_never_found_and_what_moves_into_its_place_is() -> None:
         del held[str(name)]
         if step % 400 == 0 and held:
             asked = held[next(iter(held))]
-            assert list(found_by(slab, slab.search(asked, FLOOR, 1)).values()) == pytest.approx(
+            assert list(found_by(slab, slab.search(asked, FLOOR, 8)).values()) == pytest.approx(
                 list(nearest(held, asked, 8).values()), abs=1e-5
             )
         sizes.append(slab.size_bytes)
@@ -81,10 +81,10 @@ def test_what_leaves_is_never_found_and_what_moves_into_its_place_is() -> None:
 def test_growing_copies_nothing_beyond_the_first_block() -> None:
     vectors = directions(np.random.default_rng(1), 2 * BLOCK_ROWS + 1, 3, 0.3)
     slab = slab_of(vectors[:BLOCK_ROWS])
-    before = slab.search(vectors[0], FLOOR, 1).blocks[0].vectors
+    before = slab.search(vectors[0], FLOOR, 8).blocks[0].vectors
     for number in range(BLOCK_ROWS, len(vectors)):
         slab.put(str(number), vectors[number], filling(str(number)))
-    blocks = slab.search(vectors[0], FLOOR, 1).blocks
+    blocks = slab.search(vectors[0], FLOOR, 8).blocks
     assert blocks[0].vectors is before
     # No more than one block stands empty.
     assert sum(len(block.vectors) for block in blocks) <= len(slab) + BLOCK_ROWS
@@ -93,14 +93,14 @@ def test_growing_copies_nothing_beyond_the_first_block() -> None:
 def test_a_search_that_others_overtake_gives_nobody_elses_cosine() -> None:
     vectors = directions(np.random.default_rng(5), 3 * BLOCK_ROWS, 1, 0.3)
     slab = slab_of(vectors)
-    search = slab.search(vectors[10], FLOOR, 8)
+    search = slab.search(vectors[10], FLOOR, 64)
     found = search.run()
     assert str(found[0][0]) == "10"
     # Another one takes the best one's place, some leave and some are new.
     for number in (10, 11, 12):
         slab.remove(str(number))
     slab.put("new", vectors[10], filling("new"))
-    names = dict(slab.named(slab.search(vectors[10], FLOOR, 8), found[0]))
+    names = dict(slab.named(slab.search(vectors[10], FLOOR, 64), found[0]))
     assert not names.keys() & {"10", "11", "12"}
     for name, cosine in names.items():
         assert cosine == pytest.approx(float(vectors[int(name)] @ vectors[10]) if name != "new" else 1, abs=1e-5)
@@ -109,11 +109,11 @@ def test_a_search_that_others_overtake_gives_nobody_elses_cosine() -> None:
 def test_everything_may_leave_while_a_search_runs() -> None:
     vectors = directions(np.random.default_rng(5), 50, 1, 0.3)
     slab = slab_of(vectors)
-    search = slab.search(vectors[0], FLOOR, 8)
+    search = slab.search(vectors[0], FLOOR, 64)
     found = search.run()
     for number in range(50):
         slab.remove(str(number))
-    assert list(slab.named(slab.search(vectors[10], FLOOR, 8), found[0])) == []
+    assert list(slab.named(slab.search(vectors[10], FLOOR, 64), found[0])) == []
 
 
 def test_a_sketch_bounds_every_cosine() -> None:
@@ -142,7 +142,7 @@ def test_beside_a_template_lie_other_texts_and_the_same_numbers(step: int) -> No
         rows = slab.rows_beside(filling(text))
         assert rows is not None
         wanted = {name: vector for name, vector in held.items() if name == text or not name.startswith("how is")}
-        assert dict(slab.named(slab.search(asked, FLOOR, 8), rows)) == pytest.approx(nearest(wanted, asked, 64), abs=1e-5)
+        assert dict(slab.named(slab.search(asked, FLOOR, 64), rows)) == pytest.approx(nearest(wanted, asked, 64), abs=1e-5)
 
 
 def test_all_are_compared_where_a_template_is_not_most() -> None:
