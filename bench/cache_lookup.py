@@ -1,8 +1,10 @@
-"""Lookups in the cache service, over gRPC on a Unix socket: `python bench/cache_lookup.py [--entries 10000 100000] [--out FILE]`.
+"""Lookups in the cache service, on a Unix socket: `python bench/cache_lookup.py [--entries 10000 100000] [--out FILE]`.
 
 The real service with its default embedder, gate and embedded Milvus is filled with short questions and answers of 800 bytes, and is then
-asked one lookup at a time: the same request, other words of a kept question, and questions that nobody asked. All entries lie in one scope,
-the worst case, or in twenty. Wall-clock times need an idle machine; the service's CPU time per lookup, all its threads', bears company.
+asked one lookup at a time: the same request, other words of a kept question, questions that nobody asked, and a request without words that
+finds nothing, which is what the way there takes. It is asked in both ways that there are: in the session that a router keeps open, and by
+a gRPC call for each. All entries lie in one scope, the worst case, or in twenty. Wall-clock times need an idle machine; the service's CPU
+time per lookup, all its threads', bears company, and so does that per miss while it is filled: a lookup, a store, and the rows behind.
 """
 
 import argparse
@@ -27,13 +29,16 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "gen")]
 
 import grpc  # noqa: E402
+import uvloop  # noqa: E402
 
 from joulegate.cache.v1 import cache_service_pb2 as pb  # noqa: E402
 from joulegate.cache.v1 import cache_service_pb2_grpc as pb_grpc  # noqa: E402
 from joulegate.chat.v1 import chat_pb2  # noqa: E402
+from services.runtime.session import SessionChannel  # noqa: E402
 
 LOOKUPS = 2_000
-ASKED = ("the same request", "other words", "unknown question")
+WAYS = ("session", "calls")
+ASKED = ("nothing", "the same request", "other words", "unknown question")
 CONCURRENT_STORES = 32
 VERBS = [
     "repair",
@@ -106,8 +111,10 @@ def wording(text: str, scope: int) -> pb.Wording:
 
 
 class Service:
-    def __init__(self, stub: pb_grpc.CacheServiceStub, pid: int, metrics: str) -> None:
-        self.stub = stub
+    """`stubs` are the ways to ask it."""
+
+    def __init__(self, stubs: dict[str, pb_grpc.CacheServiceStub], pid: int, metrics: str) -> None:
+        self.stubs = stubs
         self._pid = pid
         self._metrics = metrics
 
@@ -149,28 +156,33 @@ async def running(entries: int) -> AsyncIterator[Service]:
         while b"cache_store_ready" not in (line := await process.stdout.readline()):
             metrics = (re.findall(rb'"metrics":"([^"]+)"', line) or [metrics.encode()])[0].decode()
         draining = asyncio.create_task(process.stdout.read())
-        channel = grpc.aio.insecure_channel(f"unix:{folder}/cache.sock")
+        channels = [grpc.aio.insecure_channel(f"unix:{folder}/cache.sock") for _ in WAYS]
+        channels[0] = SessionChannel(channels[0])
+        stubs = {way: pb_grpc.CacheServiceStub(channel) for way, channel in zip(WAYS, channels, strict=True)}
         try:
-            yield Service(pb_grpc.CacheServiceStub(channel), process.pid, metrics)
+            yield Service(stubs, process.pid, metrics)
         finally:
-            await channel.close()
+            for channel in channels:
+                await channel.close()
             process.terminate()
             await process.wait()
             await draining
 
 
-async def fill(service: Service, kept: list[tuple[str, str]], scopes: int) -> float:
-    """Stores them all as a router does, each looked up before; gives how many a second."""
-    waiting = iter(enumerate(kept))
+async def fill(service: Service, kept: list[tuple[str, str]], scopes: int) -> tuple[float, float]:
+    """Stores them all as a router does, each looked up before; gives how many a second, and milliseconds of the service's CPU for each."""
+    waiting, stub = iter(enumerate(kept)), service.stubs["session"]
 
     async def store() -> None:
         for number, (text, _) in waiting:
-            await service.stub.LookUp(pb.LookUpRequest(key=key(text), wording=wording(text, number % scopes)), timeout=60)
-            await service.stub.Store(pb.StoreRequest(key=key(text), entry=entry(text), wording=wording(text, number % scopes)), timeout=60)
+            await stub.LookUp(pb.LookUpRequest(key=key(text), wording=wording(text, number % scopes)), timeout=60)
+            await stub.Store(pb.StoreRequest(key=key(text), entry=entry(text), wording=wording(text, number % scopes)), timeout=60)
 
-    began = time.perf_counter()
+    began, cpu_s = time.perf_counter(), service.cpu_s()
     await asyncio.gather(*(store() for _ in range(CONCURRENT_STORES)))
-    return len(kept) / (time.perf_counter() - began)
+    took_s = time.perf_counter() - began
+    await service.settled()
+    return len(kept) / took_s, (service.cpu_s() - cpu_s) / len(kept) * 1e3
 
 
 async def timed(service: Service, count: int, look_up: Callable[[int], Awaitable[pb.LookUpResponse]]) -> dict[str, Any]:
@@ -188,30 +200,45 @@ async def timed(service: Service, count: int, look_up: Callable[[int], Awaitable
     return {name: round(value, 3) for name, value in figures.items()} | tiers
 
 
+async def ask(service: Service, way: str, kept: list[tuple[str, str]], unknown: list[str], scopes: int) -> dict[str, Any]:
+    """Each kind of lookup in one way, a question being asked once: neither its vector nor what it says is remembered."""
+    stub = service.stubs[way]
+
+    def look_up(text: str, number: int) -> Awaitable[pb.LookUpResponse]:
+        return stub.LookUp(pb.LookUpRequest(key=key(text), wording=wording(text, number % scopes)), timeout=60)
+
+    def at(texts: list[str]) -> Callable[[int], Awaitable[pb.LookUpResponse]]:
+        return lambda number: look_up(texts[number], number)
+
+    return {
+        "nothing": await timed(service, LOOKUPS, lambda number: stub.LookUp(pb.LookUpRequest(key=key(f"no {number}")), timeout=60)),
+        "the same request": await timed(service, len(kept), at([same for same, _ in kept])),
+        "other words": await timed(service, len(kept), at([other for _, other in kept])),
+        "unknown question": await timed(service, len(unknown), at(unknown)),
+    }
+
+
 async def measure(count: int, scopes: int) -> dict[str, Any]:
-    asked = questions(count + LOOKUPS, seed=1)
-    kept, unknown = asked[:count], asked[count:]
-    picks = random.Random(2).choices(range(count), k=LOOKUPS)
+    each = min(LOOKUPS, count // len(WAYS) // scopes * scopes)
+    asked = questions(count + len(WAYS) * each, seed=1)
+    kept, unknown = asked[:count], [text for text, _ in asked[count:]]
     async with running(count) as service:
         before = service.memory_bytes()
-        rate = await fill(service, kept, scopes)
-        await service.settled()
+        rate, cpu_ms = await fill(service, kept, scopes)
         memory = service.memory_bytes() - before
-
-        def look_up(text: str, scope: int) -> Awaitable[pb.LookUpResponse]:
-            return service.stub.LookUp(pb.LookUpRequest(key=key(text), wording=wording(text, scope)), timeout=60)
-
-        same = await timed(service, LOOKUPS, lambda number: look_up(kept[picks[number]][0], picks[number] % scopes))
-        reworded = await timed(service, LOOKUPS, lambda number: look_up(kept[picks[number]][1], picks[number] % scopes))
-        missing = await timed(service, LOOKUPS, lambda number: look_up(unknown[number % len(unknown)][0], number % scopes))
-        stats = await service.stub.GetCacheStats(pb.GetCacheStatsRequest(), timeout=60)
+        ways = {}
+        for place, way in enumerate(WAYS):
+            # Spread over all that is kept, each in its own scope.
+            starts = range(place * scopes, count, count // each // scopes * scopes)
+            own = [kept[start + scope] for start in starts for scope in range(scopes) if start + scope < count][:each]
+            ways[way] = await ask(service, way, own, unknown[place * each : (place + 1) * each], scopes)
+        stats = await service.stubs["calls"].GetCacheStats(pb.GetCacheStatsRequest(), timeout=60)
     return {
         "entries": count,
         "scopes": scopes,
-        "the same request": same,
-        "other words": reworded,
-        "unknown question": missing,
+        "ways": ways,
         "misses_per_s": round(rate),
+        "miss_cpu_ms": round(cpu_ms, 3),
         "counted_bytes_per_entry": round(stats.size_bytes / count),
         "memory_bytes_per_entry": round(memory / count),
         "store_faults": stats.fault_count,
@@ -226,18 +253,17 @@ async def main() -> None:
     arguments = parser.parse_args()
     results = []
     print("p50 / p99 / CPU of the service, in milliseconds\n")
-    print(
-        "| entries | scopes | the same request | other words | unknown question | misses/s | memory per entry |\n|---|---|---|---|---|---|---|"
-    )
+    print(f"| entries | scopes | by | {' | '.join(ASKED)} | CPU per miss | memory per entry |\n|{'---|' * (len(ASKED) + 5)}")
     for count, scopes in itertools.product(arguments.entries, arguments.scopes):
         result = await measure(count, scopes)
         results.append(result)
-        times = [" / ".join(f"{result[name][figure]:.2f}" for figure in ("p50_ms", "p99_ms", "cpu_ms")) for name in ASKED]
-        cells = [count, scopes, *times, result["misses_per_s"], f"{result['memory_bytes_per_entry'] / 1024:.1f} KiB"]
-        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+        filled = [f"{result['miss_cpu_ms']:.2f}", f"{result['memory_bytes_per_entry'] / 1024:.1f} KiB"]
+        for way, asked in result["ways"].items():
+            times = [" / ".join(f"{asked[name][figure]:.2f}" for figure in ("p50_ms", "p99_ms", "cpu_ms")) for name in ASKED]
+            print("| " + " | ".join(map(str, [count, scopes, way, *times, *filled])) + " |", flush=True)
     if arguments.out:
         arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    uvloop.run(main())
