@@ -7,8 +7,10 @@ from services.cache.gate import payload
 from services.cache.gate.clauses import STATEMENT, Clause, clauses
 from services.cache.gate.content import ADVICE, AGENTS, MAKERS, NAMED, VERDICTS, Item, content
 from services.cache.gate.conversion import conversion
+from services.cache.gate.english_words import UNMARKED_PAST
 from services.cache.gate.grammar import Grammar
 from services.cache.gate.language import grammar_of
+from services.cache.gate.mention import speaks_of_wording
 from services.cache.gate.scanning import Kind, clean, scan
 from services.cache.gate.structure import TOPIC, Segment, segments
 from services.cache.gate.wording import normalise
@@ -49,6 +51,8 @@ class Analysis:
     # Those in -ing behind an article, and those before one: to stop a running job is not to stop running a job.
     attributes: frozenset[str] = frozenset()
     actions: frozenset[str] = frozenset()
+    # Nouns with what their articles show of case and gender.
+    agreement: tuple[tuple[str, frozenset[str]], ...] = ()
     # A noun alone, so that to explain it and to say what it is are one.
     is_concept: bool = False
     # Long or of many sentences: nothing may move.
@@ -71,14 +75,14 @@ def analyse(text: str) -> Analysis:
     found = clauses(words, grammar)
     if not found:
         return Analysis(payload.without_last_mark(plain))
-    if any(token.kind is Kind.OPERATOR for token in tokens):
+    if any(token.kind is Kind.OPERATOR for token in tokens) or (not request.payload and speaks_of_wording(plain)):
         marks = tuple(token.raw for token in tokens[:-1] if token.kind is Kind.STOP)
-        return _of_code(plain, request.payload, found, marks, grammar)
+        return _as_written(plain, request.payload, found, marks, grammar)
     return _of_prose(plain, request.payload, found, grammar)
 
 
-def _of_code(plain: str, about: str, found: list[Clause], marks: tuple[str, ...], grammar: Grammar) -> Analysis:
-    """A text with code or a formula in it: beyond the way it asks, everything must be equal as written."""
+def _as_written(plain: str, about: str, found: list[Clause], marks: tuple[str, ...], grammar: Grammar) -> Analysis:
+    """A text with code or a formula in it, or about wording: beyond the way it asks, everything must be equal as written."""
     rest = [word for clause in found for word in (*clause.front, *clause.words)]
     is_value = not any(word.kind is Kind.WORD for word in rest)
     question = "value" if is_value and len(found) == 1 else ""
@@ -124,6 +128,9 @@ def _of_prose(plain: str, about: str, found: list[Clause], grammar: Grammar) -> 
             ]
         parts += own
     forms = [form for _, part in parts for form in part]
+    if len(forms) == 1 and any(word.form == "the" for word in found[0].words):
+        # A certain one, of a noun that says what the rest is: "what is the matter", "what is matter".
+        forms.append("the")
     if not forms and not about:
         # All of it was a way to ask: then the way to ask is what it is about.
         return Analysis(payload.without_last_mark(plain))
@@ -145,9 +152,22 @@ def _of_prose(plain: str, about: str, found: list[Clause], grammar: Grammar) -> 
         actions=frozenset(
             item.form for item, following in pairwise(described) if item.is_gerund and not item.starts_noun and following.starts_noun
         ),
+        agreement=_agreement(found, grammar),
         is_concept=is_concept,
         is_long=len(found) > 2 or len(forms) > _LONGEST_QUESTION,
     )
+
+
+def _agreement(found: list[Clause], grammar: Grammar) -> tuple[tuple[str, frozenset[str]], ...]:
+    shown: dict[str, frozenset[str]] = {}
+    for clause in found if grammar.agreement else ():
+        for word, noun in pairwise((*clause.front, *clause.words)):
+            reading = grammar.agreement.get(word.form)
+            # An elided article shows neither.
+            if reading is not None and noun.kind is Kind.WORD and "'" not in word.raw:
+                form = grammar.base(noun.form)
+                shown[form] = shown.get(form, frozenset()) | reading
+    return tuple(shown.items())
 
 
 def _is_concept(clause: Clause, items: list[Item], own: list[Segment]) -> bool:
@@ -238,7 +258,11 @@ def _tense(clause: Clause, question: str, grammar: Grammar) -> str:
     if not grammar.past.isdisjoint(said):
         return "past"
     # Without an auxiliary the verb itself tells it: "who wrote it", but not "how are eggs boiled".
-    return "past" if grammar.present.isdisjoint(said) and any(grammar.is_past(form) for form in said) else ""
+    if not grammar.present.isdisjoint(said):
+        return ""
+    if question in ("who", "what") and any(form in UNMARKED_PAST for form in said):
+        return "past"
+    return "past" if any(grammar.is_past(form) for form in said) else ""
 
 
 def _negations(forms: list[str], grammar: Grammar) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from collections import Counter
 
 from services.cache.gate.analysis import Analysis
-from services.cache.gate.english_words import VERBS
 from services.cache.gate.rule import Rule
 from services.cache.gate.structure import TECHNOLOGY, TOPIC, Segment
 
@@ -27,7 +26,6 @@ _ATTRIBUTIVE = frozenset(("in", "for", "on", "about", TOPIC, TECHNOLOGY))
 _TOPICAL = frozenset(("in", "on", "with", "for", "using", "at", "about", TECHNOLOGY))
 # Where "on" and "about" name the same subject.
 _ABOUT = frozenset(("compose", "recommend", "explain", "summarize"))
-_ORDER_FREE = frozenset(("howto", "can", "possible", "permitted", "okay", "need", "should"))
 
 
 def compare(asked: Analysis, kept: Analysis) -> Rule | None:
@@ -58,7 +56,13 @@ def compare(asked: Analysis, kept: Analysis) -> Rule | None:
         return Rule.ORDER
     if asked.persons != kept.persons:
         return Rule.PERSON
+    if asked.agreement and not _agree(dict(asked.agreement), kept.agreement):
+        return Rule.WORDS
     return _structure(asked, kept)
+
+
+def _agree(asked: dict[str, frozenset[str]], kept: tuple[tuple[str, frozenset[str]], ...]) -> bool:
+    return not any(noun in asked and asked[noun].isdisjoint(reading) for noun, reading in kept)
 
 
 def _fold(forms: tuple[str, ...]) -> list[str]:
@@ -146,9 +150,7 @@ def _one_differs(one: Segment, other: Segment, questions: frozenset[str]) -> Rul
         return None if links == {"on", "about"} and questions <= _ABOUT else Rule.DIRECTION
     if one[0] != other[0]:
         return Rule.DIRECTION
-    is_free = questions <= _ORDER_FREE and not one[0] and len(one[1]) == 2 and sorted(one[1]) == sorted(other[1])
-    # Of "plan" and "trip" only one can be what is done; "book a ship" is not "ship a book".
-    return None if is_free and not all(form in VERBS or not form.isalpha() for form in one[1]) else Rule.ORDER
+    return Rule.ORDER
 
 
 def _is_attribute(apart: list[Segment], joined: list[Segment]) -> bool:

@@ -50,6 +50,7 @@ _OF_WORDS = frozenset(("meaning", "translate"))
 _IDLE = {"howto": words("any"), "whether": words("any"), "how-many": words("any")}
 # Beside these a function word is spoken of, not used: "the difference between is and are".
 _COORDINATORS = words("and or vs between und oder zwischen et ou entre y e o tra fra en of tussen")
+_QUANTITIES = words("few little")
 # Nouns for who does it, that ask for the same as the verb.
 AGENTS = {
     "author": "write", "writer": "write", "inventor": "invent", "founder": "found", "director": "direct", "composer": "compose",
@@ -93,8 +94,6 @@ def content(clause: Clause, source: list[Word], grammar: Grammar, has_payload: b
             kept.append(Item("do" if is_last and form == "does" and clause.question != "difference" else form, Kind.WORD))
             continue
         if form in grammar.articles:
-            if index + 1 < len(found) and found[index + 1].form in grammar.gendered:
-                kept.append(Item(form, Kind.WORD))
             starts_noun = True
             continue
         is_person = form in grammar.first_person and (is_advice or clause.is_generic)
@@ -114,10 +113,13 @@ def content(clause: Clause, source: list[Word], grammar: Grammar, has_payload: b
             continue
         if form in idle:
             continue
+        meaning = grammar.synonyms.get(form, form)
+        if starts_noun and form in grammar.counted and _ends_noun(found, index, grammar):
+            meaning = f"a-{meaning}"
         # Far quicker than _replace.
         kept.append(
             Item(
-                grammar.synonyms.get(form, form),
+                meaning,
                 item.kind,
                 starts_noun,
                 item.is_lower,
@@ -141,6 +143,14 @@ def _is_spoken_of(items: list[Item], index: int, said: frozenset[str], grammar: 
     if is_alone and index and items[index - 1].form in grammar.links:
         return True
     return is_alone and (items[index].form in _RELATIVES or items[index].form in grammar.articles)
+
+
+def _ends_noun(items: list[Item], index: int, grammar: Grammar) -> bool:
+    """Whether no other noun follows that takes the article to itself: "a chicken", but not "a chicken soup"."""
+    following = items[index + 1] if index + 1 < len(items) else None
+    if following is None or following.kind is not Kind.WORD or items[index].form in _QUANTITIES:
+        return True
+    return following.form in grammar.links or following.form == "'s" or following.form in grammar.verbs
 
 
 def _verb_led(items: list[Item], grammar: Grammar) -> list[Item]:
@@ -188,6 +198,8 @@ def _base_item(word: Word, grammar: Grammar) -> Item:
     form = word.form
     if word.kind is not Kind.WORD:
         return Item(form, word.kind)
+    if word.raw in grammar.polite:
+        return Item(word.raw, Kind.WORD)
     if form in grammar.empty or form in grammar.articles or form in grammar.links:
         return Item(form, Kind.WORD, is_lower=True)
     lemma = grammar.base(form) if form.islower() else form

@@ -2,7 +2,7 @@
 
 from services.cache.gate.grammar import Frame, Grammar, ending, pattern
 from services.cache.gate.romance import stem_of
-from services.cache.gate.tables import groups, numerals, pairs, stemmed, words
+from services.cache.gate.tables import groups, numerals, pairs, readings, stemmed, words
 
 _ASKING = r"(?=(?:hoe|wat|welke?|wanneer|waar|waarom|wie|hoeveel|of)(?: |\Z))"
 _IK = r"(?:ik|je|men|we)"
@@ -18,7 +18,7 @@ DUTCH = Grammar(
         " met zonder van voor",
         "naar in op aan bij tot uit over tussen kan kun kunt wil hallo hoi bedankt alstublieft alsjeblieft hoeveel kost er"
         " dat dit vertaal leg",
-        "schrijf vat moet mag door om te ook",
+        "schrijf vat moet mag door om te ook als dan even groter kleiner zeg",
     ),
     openers=pattern(
         r",",
@@ -80,6 +80,7 @@ DUTCH = Grammar(
     wishes=pattern(r"ik (?:wil|wou|zou graag|moet)(?: graag)?"),
     back_references=pattern(rf"hoe(?: {_DO_IT})?\Z"),
     articles=words("de het een"),
+    agreement=readings("c: de een", "n: het een"),
     empty=words("alsjeblieft alstublieft is zijn was waren er dat te om eigenlijk precies wordt worden"),
     links=pairs(
         "van=van voor=voor naar=naar in=in op=op aan=aan bij=bij tot=tot uit=uit over=over tussen=tussen met=met"

@@ -7,6 +7,7 @@ from services.cache.gate.english_words import (
     CAPITONYMS,
     CLITICS,
     CONTRACTIONS,
+    COUNTED,
     IRREGULAR,
     IS_CLITIC_HOSTS,
     NOT_IZE,
@@ -162,6 +163,7 @@ ENGLISH = Grammar(
     wishes=WISHES,
     back_references=BACK_REFERENCES,
     articles=words("a an the"),
+    counted=COUNTED,
     empty=words(
         "is are am be been being was were do does did really actually truly indeed basically literally that which 's please kindly"
     ),

@@ -167,6 +167,15 @@ SIMPLE_PAST = words(
     "threw woke wore won became came drew held heard led stood understood dealt fought sought hung shot sat dug fed blew tore did",
     "overcame arose rewrote struck fled withdrew invaded founded",
 )
+# Verbs whose past is written like their present: of one who does it now they end in -s.
+UNMARKED_PAST = words(
+    "read put cut set let hit hurt cost shut split spread quit cast bet beat bid burst broadcast forecast upset shed knit wed rid"
+)
+# Nouns for a thing and for a stuff or an idea, told apart by the article; and `few` and `little`, which it turns round. A plural is things.
+COUNTED = words(
+    "few little chicken lamb turkey duck fish salmon glass paper iron tin wood room space light fire business stone will right cold",
+    "experience work language country hair life love truth noise rock metal bone beer coffee cheese wine rubber cloth youth",
+)
 # In -s, and no plural of what is left without it.
 NOT_PLURAL = words(
     "news goods customs arms means glasses damages contents manners scales pants jeans thanks always as is was his this its"
@@ -179,7 +188,7 @@ NOT_PLURAL = words(
     "adams williams roberts peters edwards stevens richards daniels phillips rogers matthews andrews michaels evans owens stephens",
     "walters sanders thomas lucas nicholas douglas carlos marcos jesus hughes jenkins collins simmons",
     "os postgres kansas paris james charles jones williams times sales sports savings earnings minutes reading works heads lyrics logos",
-)
+) | frozenset(f"{noun}s" for noun in COUNTED)
 
 SYNONYMS = groups(
     "remove delete erase",

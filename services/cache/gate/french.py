@@ -2,7 +2,7 @@
 
 from services.cache.gate.grammar import Frame, Grammar, ending, pattern
 from services.cache.gate.romance import elided, singular, stem_of
-from services.cache.gate.tables import groups, numerals, pairs, phrases, stemmed, words
+from services.cache.gate.tables import groups, numerals, pairs, phrases, readings, stemmed, words
 
 _ASKING = (
     r"(?=(?:comment|quel|quelle|quels|quelles|quand|où|ou|pourquoi|combien|qui|que|ce que|si|à quelle|à quoi|dans quel\w*|en quelle)"
@@ -145,8 +145,8 @@ FRENCH = Grammar(
     ),
     wishes=pattern(r"(?:je (?:voudrais|veux|souhaite|souhaiterais|aimerais|dois|cherche à)|nous (?:voulons|voudrions)|je aimerais|pour)"),
     back_references=pattern(rf"comment(?: {_DO_IT})?\Z"),
-    gendered=words("livre tour mode poste voile manche mémoire page poêle moule vase somme crêpe physique"),
     articles=words("le la les un une"),
+    agreement=readings("m: le un du au les des aux", "f: la une les des aux"),
     empty=words("est sont ce que c' il y a t s'il"),
     links=pairs(
         "de=de du=de des=de d=de à=à au=à aux=à dans=dans en=en sur=sur sous=sous pour=pour avec=avec sans=sans par=par"

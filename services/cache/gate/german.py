@@ -1,7 +1,7 @@
 """The German grammar of the gate."""
 
 from services.cache.gate.grammar import Frame, Grammar, ending, pattern
-from services.cache.gate.tables import groups, numerals, pairs, phrases, stemmed, words
+from services.cache.gate.tables import groups, numerals, pairs, phrases, readings, stemmed, words
 
 _ICH = r"(?:ich|man|wir|du)"
 _ASKING = r"(?=(?:wie|was|wann|wo|warum|weshalb|wieso|wer|wen|wem|welche\w*|ob|wieviel|wohin|woher|worin)(?: |\Z))"
@@ -176,8 +176,23 @@ GERMAN = Grammar(
     ),
     wishes=pattern(r"(?:ich|wir) (?:möchten?|will|wollen|würden?(?: gerne?)?|muss|müssen)(?: gerne?)?"),
     back_references=pattern(rf"wie {_DO_IT}\Z|wie\Z"),
-    gendered=words("see leiter band kiefer steuer tor schild verdienst gehalt erbe heide messer tau weise flur"),
     articles=words("der die das den dem des ein eine einen einem einer eines"),
+    agreement=readings(
+        # By gender and case; nominative and accusative are one but for masculine nouns.
+        "mn: der ein mein kein",
+        "ma: den einen meinen keinen",
+        "md: dem einem meinem keinem im am zum vom beim",
+        "mg: des eines meines keines",
+        "fn: die eine meine keine",
+        "fd: der einer meiner keiner zur",
+        "nn: das ein mein kein ins ans",
+        "nd: dem einem meinem keinem im am zum vom beim",
+        "ng: des eines meines keines",
+        "pn: die meine keine",
+        "pd: den meinen keinen",
+        "pg: der meiner keiner",
+    ),
+    polite=words("Sie Ihr Ihre Ihren Ihrem Ihrer Ihnen"),
     empty=words("man ist sind war waren es denn eigentlich mal bitte gerade dass daß um sich genau wird werden wurde wurden bin"),
     links=pairs(
         "in=in im=in an=an am=an auf=auf aus=aus bei=bei beim=bei für=für fürs=für gegen=gegen mit=mit nach=nach ohne=ohne"

@@ -32,8 +32,13 @@ class Grammar:
     # A second sentence that asks for nothing but the first: "How do I do that?"
     back_references: re.Pattern[str]
     articles: frozenset[str]
-    # Nouns whose gender, told by the article, makes another word: "el capital", "la capital".
-    gendered: frozenset[str] = frozenset()
+    # Nouns that are another thing with an article than without: "a chicken", "chicken", and "a few", "few".
+    counted: frozenset[str] = frozenset()
+    # The cases or genders that articles show, as letters: the same noun with articles that have none in common does another thing
+    # ("der Hund", "den Hund") or is another ("el capital", "la capital").
+    agreement: dict[str, frozenset[str]] = field(default_factory=dict)
+    # Pronouns that a capital makes polite, and another person: "Sie", "sie".
+    polite: frozenset[str] = frozenset()
     # Words without content of their own: the sense of the clause is in its question and tense.
     empty: frozenset[str]
     # Prepositions and conjunctions, by one name for each meaning.

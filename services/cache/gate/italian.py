@@ -2,7 +2,7 @@
 
 from services.cache.gate.grammar import Frame, Grammar, ending, pattern
 from services.cache.gate.romance import elided, stem_of
-from services.cache.gate.tables import groups, numerals, pairs, stemmed, words
+from services.cache.gate.tables import groups, numerals, pairs, readings, stemmed, words
 
 _ASKING = (
     r"(?=(?:come|che|cosa|che cosa|qual|quale|quali|quando|dove|perché|perche|quanto|quanta|quanti|quante|chi|se|a che|in che)(?: |\Z))"
@@ -102,8 +102,12 @@ ITALIAN = Grammar(
     ),
     wishes=pattern(r"(?:voglio|vorrei|devo|desidero|mi piacerebbe|ho bisogno di|per)"),
     back_references=pattern(rf"come(?: {_DO_IT})?\Z"),
-    gendered=words("capitale fine fronte finale radio pianeta"),
     articles=words("il lo la i gli le un uno una"),
+    agreement=readings(
+        "m: il lo i gli un uno del dello dei degli al allo ai agli dal dallo dai dagli nel nello nei negli sul sullo sui sugli",
+        "f: la le una della delle alla alle dalla dalle nella nelle sulla sulle",
+    ),
+    polite=words("Lei Suo Sua Suoi Sue"),
     empty=words("è sono che si c' ci"),
     links=pairs(
         "di=di del=di della=di dei=di delle=di degli=di dello=di a=a al=a alla=a ai=a alle=a agli=a allo=a da=da dal=da"

@@ -9,6 +9,7 @@ from services.cache.gate.italian import ITALIAN
 from services.cache.gate.portuguese import PORTUGUESE
 from services.cache.gate.scanning import Kind, Token
 from services.cache.gate.spanish import SPANISH
+from services.cache.gate.tables import words
 
 GRAMMARS: tuple[Grammar, ...] = (ENGLISH, GERMAN, FRENCH, SPANISH, ITALIAN, PORTUGUESE, DUTCH)
 # Which of them a word speaks for.
@@ -16,6 +17,8 @@ _MARKED = {
     word: tuple(number for number, grammar in enumerate(GRAMMARS) if word in grammar.marks)
     for word in frozenset().union(*(grammar.marks for grammar in GRAMMARS))
 }
+# English words that are words of other languages too, and that its rules let go of: alone they do not make a text English.
+_SHARED = words("a an do does i is me was we")
 # Of the letters of a text; above it no table here fits.
 _FOREIGN_SHARE = 0.3
 
@@ -37,7 +40,16 @@ def grammar_of(tokens: list[Token]) -> Grammar | None:
     best = max(counts)
     if best == 0:
         return ENGLISH if is_ascii else None
-    return GRAMMARS[counts.index(best)]
+    grammar = GRAMMARS[counts.index(best)]
+    if grammar is not ENGLISH or _speaks_english(found):
+        return grammar
+    others = [other for other, count in zip(GRAMMARS[1:], counts[1:], strict=True) if count == best]
+    return others[0] if len(others) == 1 else None
+
+
+def _speaks_english(found: list[str]) -> bool:
+    """Whether any word is English only: a mark that no other language shares, or a verb."""
+    return any((form in ENGLISH.marks and form not in _SHARED) or ENGLISH.base(form) in ENGLISH.verbs for form in found)
 
 
 def _is_latin(form: str) -> bool:

@@ -4,7 +4,11 @@ import re
 from typing import NamedTuple
 
 _SPACES = re.compile(r"(?<=\S)[ \t\f\v]+")
-_SPACE_BEFORE_MARK = re.compile(r"(?<=\w) (?=,\s|[?!.]+(?:\Z|\s+[A-ZÀ-Þ¿¡]))")
+# Where no sentence pauses a mark is spoken of: "the difference between , and ;".
+_SPACE_BEFORE_MARK = re.compile(
+    r"(?<=\w)(?<!\b(?:an|or|in|of|is|to|as|et|ou|en|do|by|no))(?<!\b(?:and|the|und|for|use|did|der|das|les|but|not))(?<!\b[aeoy])(?<!with|oder|mean|does)(?<!between)"
+    r" (?=[,;]\s|[?!.]+(?:\Z|\s+[A-ZÀ-Þ¿¡]))"
+)
 _LAST_MARKS = re.compile(r"(?<=[^\W\d_][^\W\d_])[ ]?[.?!¿。？！؟]+\Z")  # noqa: RUF001
 _COLON = re.compile(r":(?=[\s\"'`])|：")  # noqa: RUF001
 _BRIEF = 4
@@ -24,6 +28,24 @@ _POINTER = re.compile(
     r"|traduire|résume\w*|corrige\w*|phrase|suivante?|texte|traduce|traduzca|resume|resuma|siguiente|frase|texto|traduci"
     r"|riassumi|seguente"
     r"|testo|traduza|resuma|corrija|seguinte|vertaal|vat|volgende|zin|tekst)\b",
+    re.IGNORECASE,
+)
+
+
+# What asks, and not merely names a topic ("git: how do I", "a quick question: where is").
+_ASKS = re.compile(
+    r"(?:(?:can|could|would|will) you |please )?"
+    r"(?:what|which|who|whose|where|when|why|how|is|are|was|were|does|do|did|has|have|can|could|should|would"
+    r"|add|answer|calculate|check|choose|compare|compute|convert|count|decide|define|describe|detect|draft|evaluate|find|give|guess|identify"
+    r"|judge|label|list|make|mark|name|parse|pick|plan|rank|rate|read|round|score|sort|tag|turn|use|validate|write)\b",
+    re.IGNORECASE,
+)
+# Of an error, whose message follows: "why do I get ValueError: ...".
+_NAME = re.compile(r"[a-z][A-Z]\w*\Z")
+# A question behind a colon is asked; anything else there is what is spoken of.
+_QUESTION = re.compile(
+    r"[\"']?(?:please |can you |could you )?"
+    r"(?:how|what|which|who|whose|where|when|why|is|are|does|do|did|can|could|should|would|may|will|if)\b",
     re.IGNORECASE,
 )
 
@@ -60,7 +82,9 @@ def split(text: str) -> Request:
     if match is None:
         return Request(text, "")
     before, after = text[: match.start()], text[match.end() :].strip()
-    if not after or not _POINTER.search(before) or text.count('"', 0, match.start()) % 2:
+    if not after or text.count('"', 0, match.start()) % 2:
+        return Request(text, "")
+    if not _POINTER.search(before) and (not _ASKS.match(before) or _QUESTION.match(after) or _NAME.search(before)):
         return Request(text, "")
     return Request(before, after)
 

@@ -2,7 +2,7 @@
 
 from services.cache.gate.grammar import Frame, Grammar, ending, pattern
 from services.cache.gate.romance import singular, stem_of
-from services.cache.gate.tables import groups, numerals, pairs, stemmed, words
+from services.cache.gate.tables import groups, numerals, pairs, readings, stemmed, words
 
 _ASKING = r"(?=(?:como|que|o que|qual|quais|quando|onde|por que|porque|quanto|quanta|quantos|quantas|quem|se|a que|em que)(?: |\Z))"
 _TELL = r"(?:me diga|diga me|diz me|me diz|me fala|me explique|explique me|explique|explica|me mostre|mostre me|me ensine|ensine me)"
@@ -96,8 +96,8 @@ PORTUGUESE = Grammar(
     ),
     wishes=pattern(r"(?:eu )?(?:quero|queria|gostaria de|preciso|desejo|tenho que|para)"),
     back_references=pattern(rf"como(?: {_DO_IT})?\Z"),
-    gendered=words("capital cura rádio grama cabeça moral caixa"),
     articles=words("o a os as um uma uns umas"),
+    agreement=readings("m: o os um uns do dos no nos ao aos pelo pelos num", "f: a as uma umas da das na nas à às pela pelas numa"),
     empty=words("é são que se há"),
     links=pairs(
         "de=de do=de da=de dos=de das=de em=em no=em na=em nos=em nas=em num=em numa=em ao=a à=a aos=a às=a por=por pelo=por"

@@ -141,6 +141,9 @@ def _mark(group: str | None, raw: str, text: str, start: int, is_last: bool) -> 
             # A bracket right behind a name calls or groups.
             if raw == "(" and (before.isalnum() or before in ")]\"'`_"):
                 return [Token(Kind.OPERATOR, raw, raw)]
+            # Apart from the word before it, or between variables, a mark is no pause.
+            if raw in ",;" and ((before == " " and _IS_APART.search(text, 0, start)) or _parts_variables(text, start)):
+                return [Token(Kind.OPERATOR, raw, raw)]
             return [Token(Kind.COMMA, "," if raw not in "()" else raw, raw)]
         case "colon":
             if before in ")]":
@@ -150,6 +153,15 @@ def _mark(group: str | None, raw: str, text: str, start: int, is_last: bool) -> 
             if raw == "&" and before.isspace() and after.isspace():
                 return [Token(Kind.WORD, "and", raw)]
             return [Token(Kind.OPERATOR, raw, raw)]
+
+
+_IS_APART = re.compile(r"(?:[\w,;:.]|\A) \Z")
+_VARIABLES = re.compile(r"(?<![^\W_])[^\W\d_][,;] ?[^\W\d_](?![^\W_])")
+
+
+def _parts_variables(text: str, start: int) -> bool:
+    """Whether a mark stands between two single letters."""
+    return start > 0 and _VARIABLES.match(text, start - 1) is not None
 
 
 def _is_operand(nearest: str) -> bool:

@@ -2,7 +2,7 @@
 
 from services.cache.gate.grammar import Frame, Grammar, ending, pattern
 from services.cache.gate.romance import singular, spelled, stem_of
-from services.cache.gate.tables import groups, numerals, pairs, phrases, stemmed, words
+from services.cache.gate.tables import groups, numerals, pairs, phrases, readings, stemmed, words
 
 _ASKING = r"(?=(?:c[oó]mo|qu[eé]|cu[aá]l|cu[aá]les|cu[aá]ndo|d[oó]nde|por qu[eé]|cu[aá]nt[oa]s?|qui[eé]n|si|a qu[eé]|en qu[eé])(?: |\Z))"
 _TELL = (
@@ -119,8 +119,8 @@ SPANISH = Grammar(
     ),
     wishes=pattern(r"(?:quiero|quisiera|necesito|me gustaría|querría|deseo|tengo que|para)"),
     back_references=pattern(rf"c[oó]mo(?: {_DO_IT})?\Z"),
-    gendered=words("capital cura orden cometa frente policía editorial margen pendiente corte cólera"),
     articles=words("el la los las un una unos unas lo"),
+    agreement=readings("m: el los un unos del al", "f: la las una unas"),
     empty=words("es son que se hay"),
     links=pairs(
         "de=de del=de a=a al=a en=en sobre=sobre bajo=bajo para=para por=por con=con sin=sin entre=entre hacia=hacia"

@@ -18,6 +18,15 @@ def groups(*lines: str) -> dict[str, str]:
     return {word: line.split()[0] for line in lines for word in line.split()[1:]}
 
 
+def readings(*lines: str) -> dict[str, frozenset[str]]:
+    """Lines `reading: word word` as a mapping of each word to all its readings."""
+    table: dict[str, frozenset[str]] = {}
+    for line in lines:
+        reading, _, found = line.partition(":")
+        table |= {word: table.get(word, frozenset()) | {reading} for word in found.split()}
+    return table
+
+
 def phrases(*lines: str) -> dict[str, dict[tuple[str, ...], str]]:
     """Lines `meaning: phrase, phrase` as a mapping by first word, longest phrase first."""
     table: dict[str, dict[tuple[str, ...], str]] = {}
