@@ -7,13 +7,14 @@ from services.cache.gate import payload
 from services.cache.gate.clauses import STATEMENT, Clause, clauses
 from services.cache.gate.content import ADVICE, AGENTS, MAKERS, NAMED, VERDICTS, Item, content
 from services.cache.gate.conversion import conversion
-from services.cache.gate.english_words import UNMARKED_PAST
+from services.cache.gate.courtesy import bare, without_smiley
+from services.cache.gate.english_words import UNMARKED_PAST, VERBS
 from services.cache.gate.grammar import Grammar
 from services.cache.gate.language import grammar_of
 from services.cache.gate.mention import speaks_of_wording
 from services.cache.gate.scanning import Kind, clean, scan
 from services.cache.gate.structure import TOPIC, Segment, segments
-from services.cache.gate.wording import normalise
+from services.cache.gate.wording import Word, normalise
 
 # A longer text is compared as it stands: its analysis would cost more than it could save.
 MAX_CHARS = 4000
@@ -63,19 +64,21 @@ def analyse(text: str) -> Analysis:
     """Takes a text apart. Never fails; costs time linear in its length."""
     if len(text) > MAX_CHARS:
         return Analysis(text, is_long=True)
-    plain = payload.plain(clean(text))
+    plain = without_smiley(payload.plain(clean(text)))
     request = payload.split(plain)
     if len(request.instruction) > _LONGEST_INSTRUCTION:
         return Analysis(plain, is_long=True)
     tokens = scan(request.instruction)
     grammar = grammar_of(tokens)
     if grammar is None:
-        return Analysis(payload.without_last_mark(plain))
+        return Analysis(bare(plain))
     words = normalise(tokens, grammar)
     found = clauses(words, grammar)
     if not found:
-        return Analysis(payload.without_last_mark(plain))
-    if any(token.kind is Kind.OPERATOR for token in tokens) or (not request.payload and speaks_of_wording(plain)):
+        return Analysis(bare(plain))
+    if any(token.kind is Kind.OPERATOR for token in tokens) or (
+        not request.payload and speaks_of_wording(plain, (token.form for token in tokens))
+    ):
         marks = tuple(token.raw for token in tokens[:-1] if token.kind is Kind.STOP)
         return _as_written(plain, request.payload, found, marks, grammar)
     return _of_prose(plain, request.payload, found, grammar)
@@ -83,7 +86,7 @@ def analyse(text: str) -> Analysis:
 
 def _as_written(plain: str, about: str, found: list[Clause], marks: tuple[str, ...], grammar: Grammar) -> Analysis:
     """A text with code or a formula in it, or about wording: beyond the way it asks, everything must be equal as written."""
-    rest = [word for clause in found for word in (*clause.front, *clause.words)]
+    rest = [word for clause in found for word in _unfronted(clause)]
     is_value = not any(word.kind is Kind.WORD for word in rest)
     question = "value" if is_value and len(found) == 1 else ""
     if question and rest[-1].form == "=":
@@ -93,8 +96,24 @@ def _as_written(plain: str, about: str, found: list[Clause], marks: tuple[str, .
         grammar.code,
         about,
         questions=(question,) if question else tuple(clause.question for clause in found),
-        literals=(*(word.raw for word in rest if word.raw), *marks),
+        literals=(
+            *(word.raw if number or not _is_order(found[0], word) else word.form for number, word in enumerate(rest) if word.raw),
+            *marks,
+        ),
     )
+
+
+def _unfronted(clause: Clause) -> list[Word]:
+    """What stands in front with a preposition may as well stand behind: "in Python, what is x or y"."""
+    if not clause.front or clause.is_topic:
+        return [*clause.front, *clause.words]
+    first, *others = clause.front
+    return [*clause.words, first._replace(raw=first.form), *others]
+
+
+def _is_order(clause: Clause, word: Word) -> bool:
+    """Whether a sentence starts with a verb that politeness may come before: its capital says nothing."""
+    return clause.question == STATEMENT and not clause.front and word.form in VERBS and word.raw.istitle()
 
 
 def _of_prose(plain: str, about: str, found: list[Clause], grammar: Grammar) -> Analysis:
@@ -133,7 +152,7 @@ def _of_prose(plain: str, about: str, found: list[Clause], grammar: Grammar) -> 
         forms.append("the")
     if not forms and not about:
         # All of it was a way to ask: then the way to ask is what it is about.
-        return Analysis(payload.without_last_mark(plain))
+        return Analysis(bare(plain))
     return Analysis(
         plain,
         grammar.code,

@@ -17,6 +17,7 @@ _SAME_ANSWER = frozenset(
 )  # fmt: skip
 _YEAR = frozenset(("when", "when:year"))
 _TIME = frozenset(("when", "when:time"))
+_RECKONED = frozenset(("what", "calculate"))
 _TIMED = frozenset(("open", "close", "start", "end", "arrive", "depart", "leave", "serve"))
 # Ways to ask what something is, when it is no more than a name.
 _CONCEPT = frozenset(frozenset(("what", other)) for other in ("explain", "meaning", "fragment"))
@@ -78,6 +79,8 @@ def _have_same_answer(asked: Analysis, kept: Analysis) -> bool:
             continue
         # Of the past "when" asks for the year; of what opens and closes, for the time of day.
         if pair == _YEAR and asked.tense == "past":
+            continue
+        if pair == _RECKONED and asked.numbers:
             continue
         if pair == _TIME and not _TIMED.isdisjoint(asked.words):
             continue

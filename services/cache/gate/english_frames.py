@@ -21,10 +21,12 @@ _START = (
 
 OPENERS = pattern(
     r",",
-    rf"(?:hi|hello|hey|hiya|howdy|greetings)(?: there| all| everyone| team| assistant| bot| chatgpt| ai| guys| friend)?(?: ,|\Z"
+    rf"(?:hi|hello|hey|hiya|howdy|greetings)(?: (?:there|all|everyone|team|assistant|bot|chatgpt|ai|guys|friend|doctor|support|folks))?"
+    r"(?: ,|\Z"
     rf"|(?= {_START}))",
     r"dear (?:all|team|assistant|bot|chatgpt|ai|friend)(?: ,)?",
-    r"good (?:morning|afternoon|evening|day) ,",
+    r"good (?:morning|afternoon|evening|day)(?: all| everyone| team)?(?: ,|\Z)",
+    rf"(?:tell|show) (?:me|us) , (?={_START})",
     r"please|kindly|um|uh|uhm|erm|hmm|sorry to bother you|(?:ok|okay|so|well|oh|ah|anyway|now then|alright|right|sorry|apologies) ,",
     rf"(?:ok|okay|so|well|anyway|sorry|pardon|thanks|but|and) (?={_START})",
     r"(?:excuse me|pardon me)(?: ,)?|(?:pardon|thanks|thank you|thanks in advance|thank you in advance)(?: ,|\Z)",
@@ -54,7 +56,7 @@ OPENERS = pattern(
     rf" |create |make |find |suggest |recommend |check |convert |calculate |define |name |provide |compare |describe |explain "
     rf"|generate |draft |compose"
     rf" |recap |rewrite |fix |solve |compute |sort |correct |proofread |paraphrase |outline |identify |extract |classify |plan "
-    rf"|share |send |tell |say |spell |design |do )",
+    rf"|share |send |tell |say |spell |design |do |shorten |simplify |rephrase |rate |label |average |round \d|add up )",
     rf"would you mind (?={_TELL}|explaining|telling|showing)",
     r"i (?:want|need|would like|would love|ask|wish) you to ",
     rf"{_TELL},? {_ASKING}",
@@ -209,7 +211,7 @@ FRAMES = (
     Frame(
         "how-far",
         pattern(
-            r"how far(?: away)?",
+            r"how far(?: away)?(?: (?:is|'s) it(?= (?:from|between|to) ))?",
             r"(?:what|which) (?:is|was) the distance",
             r"(?:the )?distance(?= (?:between|from))",
             r"(?:what|which) (?:is|was) the (?=.+ distance\Z)",
@@ -305,6 +307,7 @@ FRAMES = (
         "what",
         pattern(
             r"(?:what|which) (?:exactly )?(?:is|are|was|were|would be|will be)(?: exactly)?(?: considered)?",
+            r"which one (?:is|was)",
             r"(?:what|which)",
             r"(?:tell|give|show|find|get|list|name|check|look up)(?: me| us)?(?: about)? (?=(?:the|all|some) )",
             r"(?:i need|i want|i would like|i am looking for) (?=the )",

@@ -49,6 +49,8 @@ SPELLINGS = pairs(
     "catalogue=catalog dialogue=dialog analogue=analog licence=license defence=defense offence=offense judgement=judgment ageing=aging",
     "fulfil=fulfill enrol=enroll skilful=skillful mould=mold plough=plow moustache=mustache tumour=tumor yoghurt=yogurt doughnut=donut",
     "recieve=receive seperate=separate definately=definitely calender=calendar adress=address occured=occurred untill=until wich=which",
+    "twice=2_times thrice=3_times d'you=do_you lasagne=lasagna chilli=chili cosy=cozy kerb=curb sceptical=skeptical omelette=omelet",
+    "manoeuvre=maneuver anaemia=anemia diarrhoea=diarrhea oestrogen=estrogen paediatric=pediatric leukaemia=leukemia foetus=fetus",
     "teh=the becuase=because enviroment=environment goverment=government passwrd=password pasword=password accomodation=accommodation",
 )
 OUR_WORDS = words("colour favour behaviour honour labour neighbour harbour rumour flavour humour favourite vapour odour armour parlour")

@@ -166,7 +166,7 @@ FRENCH = Grammar(
     base=singular,
     verb=_verb,
     expand=elided(pairs("l=le d=de qu=que j=je n=ne c=ce s=se m=me t=te jusqu=jusque lorsqu=lorsque puisqu=puisque")),
-    normal=str,
+    normal=lambda word: word.replace("œ", "oe").replace("æ", "ae"),
     numbers=numerals("zéro un_ deux trois quatre cinq six sept huit neuf dix onze douze"),
     ordinals={},
     words=pairs("puis=peux s'il=s'il email=e-mail mail=e-mail courriel=e-mail"),

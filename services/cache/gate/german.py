@@ -127,7 +127,7 @@ GERMAN = Grammar(
                 r"|(?:was|wie hoch) ist der preis (?:für|von)|preis für"
             ),
         ),
-        Frame("how-long", pattern(r"wie lange?|wie viel zeit")),
+        Frame("how-long", pattern(r"wie lange? (?:muss|soll|sollte)(?: ich| man)?(?= )", r"wie lange?|wie viel zeit")),
         Frame("how-many", pattern(r"wie viele|wieviele")),
         Frame("how-much", pattern(r"wie viel|wieviel")),
         Frame("how-often", pattern(r"wie oft")),

@@ -19,6 +19,9 @@ _MARKED = {
 }
 # English words that are words of other languages too, and that its rules let go of: alone they do not make a text English.
 _SHARED = words("a an do does i is me was we")
+# No language with a table here but English, which borrows, is written with later letters; and each has a mark at least so often.
+_LAST_WESTERN = "ÿ"
+_WORDS_PER_MARK = 4
 # Of the letters of a text; above it no table here fits.
 _FOREIGN_SHARE = 0.3
 
@@ -41,15 +44,19 @@ def grammar_of(tokens: list[Token]) -> Grammar | None:
     if best == 0:
         return ENGLISH if is_ascii else None
     grammar = GRAMMARS[counts.index(best)]
-    if grammar is not ENGLISH or _speaks_english(found):
+    if grammar is ENGLISH and _speaks_english(found):
+        return grammar
+    if best * _WORDS_PER_MARK < len(found) or any(letter > _LAST_WESTERN and letter not in "œŒ" for form in found for letter in form):
+        return None
+    if grammar is not ENGLISH:
         return grammar
     others = [other for other, count in zip(GRAMMARS[1:], counts[1:], strict=True) if count == best]
-    return others[0] if len(others) == 1 else None
+    return others[0] if len(others) == 1 and best > 1 else None
 
 
 def _speaks_english(found: list[str]) -> bool:
     """Whether any word is English only: a mark that no other language shares, or a verb."""
-    return any((form in ENGLISH.marks and form not in _SHARED) or ENGLISH.base(form) in ENGLISH.verbs for form in found)
+    return any(form not in _SHARED and (form in ENGLISH.marks or ENGLISH.base(form) in ENGLISH.verbs) for form in found)
 
 
 def _is_latin(form: str) -> bool:

@@ -4,6 +4,9 @@
 """
 
 import re
+from collections.abc import Iterable
+
+from services.cache.gate.tables import words
 
 _SUBJECT = re.compile(
     # What writing is made of.
@@ -20,5 +23,16 @@ _SUBJECT = re.compile(
 )
 
 
-def speaks_of_wording(text: str) -> bool:
-    return _SUBJECT.search(text) is not None
+# How words of it begin, so that most texts need no search.
+_STEM_LETTERS = 5
+_STEMS = words(
+    "comma commas apost hyphe semic full punct capit upper lower spell missp typo typos gramm ungra proof sylla vowel conso palin anagr",
+    "rhyme allit wordi lette word words chara sente space line lines digit phras claus tweet messa text texts headl joke verse",
+    "recht buchs silbe komma großs klein satz wort virgu ortho majus expre mot texte ortog sílab mayús maiús frase oraci palab palav mensa vírgu virgo silla maius",
+    "parol testo messa hoofd zin tekst woord beric",
+)
+
+
+def speaks_of_wording(text: str, forms: Iterable[str]) -> bool:
+    """Whether a text of these words may be about how something is written."""
+    return not _STEMS.isdisjoint([form[:_STEM_LETTERS] for form in forms]) and _SUBJECT.search(text) is not None

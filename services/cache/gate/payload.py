@@ -6,10 +6,10 @@ from typing import NamedTuple
 _SPACES = re.compile(r"(?<=\S)[ \t\f\v]+")
 # Where no sentence pauses a mark is spoken of: "the difference between , and ;".
 _SPACE_BEFORE_MARK = re.compile(
-    r"(?<=\w)(?<!\b(?:an|or|in|of|is|to|as|et|ou|en|do|by|no))(?<!\b(?:and|the|und|for|use|did|der|das|les|but|not))(?<!\b[aeoy])(?<!with|oder|mean|does)(?<!between)"
-    r" (?=[,;]\s|[?!.]+(?:\Z|\s+[A-ZÀ-Þ¿¡]))"
+    r" (?=[,;]\s|[?!.]+(?:\Z|\s+[A-ZÀ-Þ¿¡]))(?<=\w )"
+    r"(?<!\b(?:an|or|in|of|is|to|as|et|ou|en|do|by|no) )(?<!\b(?:and|the|und|for|use|did|der|das|les|but|not) )(?<!\b[aeoy] )"
+    r"(?<!with )(?<!oder )(?<!mean )(?<!does )(?<!between )"
 )
-_LAST_MARKS = re.compile(r"(?<=[^\W\d_][^\W\d_])[ ]?[.?!¿。？！؟]+\Z")  # noqa: RUF001
 _COLON = re.compile(r":(?=[\s\"'`])|：")  # noqa: RUF001
 _BRIEF = 4
 _GREETING = re.compile(
@@ -50,6 +50,9 @@ _QUESTION = re.compile(
 )
 
 
+_REQUEST = re.compile(r"(?:[\w ]+[,!.] ?)?(?:can|could|would|will) you\b.*\b(?:this|these|following|below)\b", re.IGNORECASE)
+
+
 class Request(NamedTuple):
     """An instruction and the text it is about, empty when there is none."""
 
@@ -69,24 +72,27 @@ def plain(text: str) -> str:
     return "\n".join(lines)
 
 
-def without_last_mark(text: str) -> str:
-    """A text without its full stop or question mark, unless that may belong to a formula or a pattern."""
-    return _LAST_MARKS.sub("", text)
-
-
 def split(text: str) -> Request:
     """Parts a plain text. Of several lines the one that asks is the instruction; within a line, what stands before a colon."""
     if "\n" in text:
         return _split_lines(text)
     match = _COLON.search(text)
     if match is None:
-        return Request(text, "")
+        return _split_request(text)
     before, after = text[: match.start()], text[match.end() :].strip()
     if not after or text.count('"', 0, match.start()) % 2:
         return Request(text, "")
     if not _POINTER.search(before) and (not _ASKS.match(before) or _QUESTION.match(after) or _NAME.search(before)):
         return Request(text, "")
     return Request(before, after)
+
+
+def _split_request(text: str) -> Request:
+    """Parts "can you translate this? ..." behind its mark: a request for what follows, which is no question itself."""
+    before, mark, after = text.partition("? ")
+    if not mark or "?" in after or not _POINTER.search(before) or not _REQUEST.match(before):
+        return Request(text, "")
+    return Request(before, after.strip())
 
 
 def _split_lines(text: str) -> Request:

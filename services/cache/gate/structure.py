@@ -24,6 +24,8 @@ _CONTAINERS = words(
     "battle department ministry order",
     "because instead think dream consist speak talk hear capable full aware afraid proud die",
 )
+# What stands behind these is another clause, and another verb.
+_SUBORDINATING = words("if when unless while because although before after since until so where why how what who once then")
 # Means rather than agents behind "by".
 _MEANS = words(
     "default hand email mail phone law january february march april may june july august september october november december"
@@ -115,6 +117,8 @@ def _active(found: list[tuple[str, list[Item]]], question: str, grammar: Grammar
 def _verb_first(found: list[tuple[str, list[Item]]], question: str, grammar: Grammar) -> list[tuple[str, list[Item]]]:
     """Puts the participle of a passive without an agent where the active verb would stand: "a list be reversed", "X was written"."""
     for number, (link, part) in enumerate(found):
+        if link in _SUBORDINATING:
+            break
         for index, item in enumerate(part):
             if not (item.is_participle and item.follows_be and item.form in grammar.verbs and (index or number)):
                 continue
@@ -129,6 +133,8 @@ def _commuted(found: list[Segment], question: str, grammar: Grammar) -> list[Seg
     """One order for what may be told in either: "A and B"."""
     if question == "difference":
         found = [("and" if link in ("from", "vs", "to", "with") else link, forms) for link, forms in found]
+    if found and found[0][1][:1] == ("compare",) and len(found) == 2 and found[1][0] in ("with", "to", "against"):
+        found = [found[0], ("and", found[1][1])]
     if question == "how-far" and len(found) == 2 and all(link in ("", "between", "from", "to", "and") for link, _ in found):
         first, second = sorted(forms for _, forms in found)
         return [("", first), ("and", second)]
