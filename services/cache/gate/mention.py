@@ -28,7 +28,9 @@ _STEM_LETTERS = 5
 _STEMS = words(
     "comma commas apost hyphe semic full punct capit upper lower spell missp typo typos gramm ungra proof sylla vowel conso palin anagr",
     "rhyme allit wordi lette word words chara sente space line lines digit phras claus tweet messa text texts headl joke verse",
-    "recht buchs silbe komma großs klein satz wort virgu ortho majus expre mot texte ortog sílab mayús maiús frase oraci palab palav mensa vírgu virgo silla maius",
+    "recht buchs silbe komma großs klein satz wort",
+    "virgu ortho majus expre mot texte ortog sílab",
+    "mayús maiús frase oraci palab palav mensa vírgu virgo silla maius",
     "parol testo messa hoofd zin tekst woord beric",
 )
 
