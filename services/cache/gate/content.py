@@ -50,8 +50,8 @@ _OF_WORDS = frozenset(("meaning", "translate"))
 _IDLE = {"howto": words("any"), "whether": words("any"), "how-many": words("any")}
 # Beside these a function word is spoken of, not used: "the difference between is and are".
 _COORDINATORS = words("and or vs between und oder zwischen et ou entre y e o tra fra en of tussen")
-# What a measure that one asks for says without them: how long I need to is how long I should, is how long I.
-_OBLIGED = (["i", "need", "to"], ["i", "have", "to"])
+# Of a measure, what I need to do is what I do; but how long I have to do it is how long I may wait.
+_NEEDING = ["i", "need", "to"]
 _QUANTITIES = words("few little")
 # Nouns for who does it, that ask for the same as the verb.
 AGENTS = {
@@ -186,7 +186,7 @@ def _uninverted(items: list[Item], question: str) -> list[Item]:
             subject = items[index + 1]
             subject = subject._replace(form="i") if subject.form == "one" else subject
             return [*items[:index], subject, *([] if is_idle else [item]), *items[index + 2 :]]
-    if question in ("how-long", "how-often") and len(items) > 3 and [item.form for item in items[1:4]] in _OBLIGED:
+    if question in ("how-long", "how-often") and len(items) > 3 and [item.form for item in items[1:4]] == _NEEDING:
         return [items[1], *items[4:]]
     return items
 

@@ -15,20 +15,21 @@ _HAIL = re.compile(
 _THANKS = re.compile(
     r"[,.!?\uff0c\uff01\uff1f\u3001\u3002\u060c] ?(?:(?:заранее )?спасибо(?: большое)?|пожалуйста"
     r"|dziękuję|dzięki|děkuji|teşekkürler|teşekkür ederim|lütfen"
-    r"|tack|tak|kiitos|谢谢|謝謝|감사합니다|शुक्रिया|धन्यवाद|شكرا|شكراً|ありがとうございます)[ .!\uff0c\uff01\uff1f\u3001\u3002\u060c]*\Z",
+    r"|tack|kiitos|谢谢|謝謝|감사합니다|शुक्रिया|धन्यवाद|شكرا|شكراً|ありがとうございます)[ .!\uff0c\uff01\uff1f\u3001\u3002\u060c]*\Z",
     re.IGNORECASE,
 )
 _MOST = 4
-# Behind the mark that ends a text.
+# A face or a gesture behind the mark that ends a text of some words.
 _SMILEY = re.compile(
-    r"(?<=[\w)][?!.]) ?(?:[\u2600-\u27bf\u2b50\ufe0f\u200d\U0001f300-\U0001f5ff\U0001f600-\U0001f64f\U0001f900-\U0001f9ff"
-    r"\U0001fa70-\U0001faff ]+"
+    r"(?<=[\w)][?!.]) ?(?:[\u263a\u2764\ufe0f\U0001f44a-\U0001f44f\U0001f600-\U0001f637\U0001f641-\U0001f644\U0001f64f"
+    r"\U0001f90d-\U0001f92f ]+"
     r"|[:;]-?[)(DP])\Z"
 )
+_FEWEST_WORDS = 4
 _LAST_OF_SMILEYS = frozenset(")(DP")
 # A text of which the smiley may be the matter.
 _OF_SMILEYS = re.compile(
-    r"[:\"'`\n]|emo|smil|symbol|icon|tone|sentiment|feel|mean|translat|rewrit|reply|respond|react|classif|label|\b(?:this|that|these|it)\b",
+    r"[:\"'`\n]|emo|smil|symbol|icon|tone|mood|face|sentiment|feel|look|guess|mean|translat|rewrit|reply|respond|react|classif|label|\b(?:this|that|these|it)\b",
     re.IGNORECASE,
 )
 
@@ -49,4 +50,7 @@ def without_smiley(text: str) -> str:
     if text.isascii() and text[-1:] not in _LAST_OF_SMILEYS:
         return text
     match = _SMILEY.search(text)
-    return text if match is None or _OF_SMILEYS.search(text, 0, match.start()) else text[: match.start()]
+    if match is None or _OF_SMILEYS.search(text, 0, match.start()):
+        return text
+    rest = text[: match.start()]
+    return rest if rest.count(" ") >= _FEWEST_WORDS - 1 else text

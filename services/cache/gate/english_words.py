@@ -34,6 +34,13 @@ SPELLINGS = pairs(
     "USA=united_states U.S=united_states nyc=new_york_city 2fa=2_factor_authentication pw=password pwd=password passcode=passcode",
     "postgres=postgresql pg=postgresql golang=golang Go=golang vscode=visual_studio_code nodejs=nodejs ww2=world_war_2 wwii=world_war_2",
     "ww1=world_war_1 wwi=world_war_1 dob=date_of_birth faq=frequently_asked_questions faqs=frequently_asked_questions",
+    "gdp=gross_domestic_product vat=value_added_tax etf=exchange_traded_fund etfs=exchange_traded_fund ipo=initial_public_offering",
+    "roi=return_on_investment kpi=key_performance_indicator kpis=key_performance_indicator bmi=body_mass_index uti=urinary_tract_infection",
+    "mri=magnetic_resonance_imaging adhd=attention_deficit_hyperactivity_disorder ptsd=post_traumatic_stress_disorder",
+    "cpu=central_processing_unit gpu=graphics_processing_unit ssd=solid_state_drive cli=command_line_interface",
+    "gui=graphical_user_interface seo=search_engine_optimization nlp=natural_language_processing llm=large_language_model",
+    "llms=large_language_model ML=machine_learning HR=human_resources UN=united_nations WHO=world_health_organization",
+    "NHS=national_health_service",
     "GitHub=github GitLab=gitlab JavaScript=javascript TypeScript=typescript PostgreSQL=postgresql MySQL=mysql SQLite=sqlite"
     " YouTube=youtube",
     "WhatsApp=whatsapp LinkedIn=linkedin PayPal=paypal MacBook=macbook macOS=macos iOS=ios iPhone=iphone iPhones=iphone iPad=ipad",
@@ -268,6 +275,13 @@ SYNONYMS = groups(
     "permitted allowed",
     "immediately instantly",
     "frequently often",
+    "usually typically generally",
+    "nearest closest",
+    "entire whole",
+    "almost nearly",
+    "enough sufficient",
+    "maybe perhaps",
+    "diaper nappy",
 )
 
 # Several words that mean one; on base forms. Particles may stand after the object.
@@ -317,6 +331,11 @@ PHRASES = phrases(
     "at-least: at least",
     "at-most: at most, no more than",
     "too: as well",
+    "whenever: every time, each time",
+    "before: prior to",
+    "despite: in spite of",
+    "if: in the event that, in case that",
+    "to: in order to, so as to",
     "a-lot: a lot of, lots of, plenty of",
 )
 PARTICLES = words("on off up down out back in away over")
