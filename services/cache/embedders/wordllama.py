@@ -7,6 +7,7 @@ does not have and then goes to the internet, and takes three times the memory. A
 import json
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,9 @@ from services.cache.embedders.base import EmbeddingError, Vectors
 _WEIGHTS = "weights/l2_supercat_256.safetensors"
 _TOKENIZER = "tokenizers/l2_supercat_tokenizer_config.json"
 _TENSOR = "embedding.weight"
+# Words whose sums are remembered, a kilobyte each: most of a text are common ones.
+_WORDS = 4096
+_LONGEST_WORD = 32
 
 
 class WordllamaEmbedder:
@@ -35,6 +39,7 @@ class WordllamaEmbedder:
             folder = _folder()
             self._weights = _tensor(folder / _WEIGHTS)
             self._tokenizer = _tokenizer(folder / _TOKENIZER)
+            self._remembered = lru_cache(_WORDS)(self._sum)
             self.fingerprint = f"wordllama-{version('wordllama')}-l2_supercat-{self.dimension}-mean"
         except (ImportError, OSError, ValueError, KeyError) as error:
             raise EmbeddingError(f"wordllama cannot be loaded: {error!r}") from error
@@ -46,10 +51,8 @@ class WordllamaEmbedder:
     async def embed(self, texts: Sequence[str]) -> Vectors:
         found = np.empty((len(texts), self.dimension), np.float32)
         for row, text in zip(found, texts, strict=True):
-            # One by one: a batch would go to other threads, which takes longer than the work.
-            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
             # Their mean, but for its length, which is of no account.
-            np.add.reduce(self._weights.take(ids, axis=0), axis=0, dtype=np.float32, out=row)
+            np.add.reduce(self._sums(text), axis=0, out=row)
             length = math.sqrt(np.dot(row, row))
             if length > 0:
                 row /= length
@@ -57,6 +60,19 @@ class WordllamaEmbedder:
 
     async def close(self) -> None:
         """Holds nothing."""
+
+    def _sums(self, text: str) -> list[Vectors]:
+        """The sums of a text's token vectors, by words: no token reaches over a space, but for one of nothing else."""
+        words = text.split(" ")
+        if "" in words:
+            return [self._sum(text)]
+        return [self._remembered(word) if len(word) <= _LONGEST_WORD else self._sum(word) for word in words]
+
+    def _sum(self, text: str) -> Vectors:
+        # One by one: a batch would go to other threads, which takes longer than the work.
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        found: Vectors = np.add.reduce(self._weights.take(ids, axis=0), axis=0, dtype=np.float32)
+        return found
 
 
 def _folder() -> Path:

@@ -16,6 +16,9 @@ from tests.fakes.embeddings import EmbeddingsEndpoint
 
 TEXTS = ["How do I reset my password?", "I forgot my password, how can I get a new one?", "日本語のテキスト", "x" * 900]
 
+# How the tokenizer writes it.
+SPACE = "\u2581"
+
 
 @pytest.fixture(scope="module")
 def wordllama() -> WordllamaEmbedder:
@@ -43,8 +46,22 @@ async def test_wordllama_gives_what_its_own_package_gives(wordllama: WordllamaEm
 
     from services.cache.embedders.wordllama import _folder
 
-    theirs = WordLlama.load(cache_dir=_folder(), disable_download=True).embed(TEXTS, norm=True)
-    assert np.allclose(await wordllama.embed(TEXTS), theirs, atol=1e-5)
+    # Words are summed apart, but where a token may be of several spaces.
+    spaced = [
+        "two  spaces",
+        " at the ends ",
+        "a\nb\tc d",
+        "   ",
+        "déjà vu, 42 €! 日本 語",
+        "order 12-3: a_b==c",
+        f"{'y' * 40} is long, is long",
+    ]
+    theirs = WordLlama.load(cache_dir=_folder(), disable_download=True).embed([*TEXTS, *spaced], norm=True)
+    assert np.allclose(await wordllama.embed([*TEXTS, *spaced]), theirs, atol=1e-5)
+
+
+def test_no_token_of_wordllama_reaches_over_a_space(wordllama: WordllamaEmbedder) -> None:
+    assert not [token for token in wordllama._tokenizer.get_vocab() if SPACE in token.lstrip(SPACE)]
 
 
 async def test_wordllama_puts_a_paraphrase_above_its_floor_and_another_matter_below(wordllama: WordllamaEmbedder) -> None:
