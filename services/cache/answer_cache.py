@@ -84,6 +84,10 @@ class AnswerCache:
         self._semantic = semantic
         self._shared = shared
         self._tenants_shown_at = -math.inf
+        # Read when somebody looks: setting them took as long as finding an entry.
+        metrics.ENTRIES.set_function(lambda: len(index))
+        metrics.SEMANTIC_ENTRIES.set_function(lambda: index.semantic_count)
+        metrics.SIZE_BYTES.set_function(lambda: index.size_bytes)
 
     async def look_up(self, question: Question) -> Hit | Miss:
         """The answer to a question."""
@@ -111,7 +115,7 @@ class AnswerCache:
         self._mirror.write(kept, [*expired, *evicted])
         self._counts.stored()
         self._counts.evicted(len(evicted))
-        self._show_size()
+        self._show_tenants()
         return kept.entry_id
 
     async def invalidate(self, chosen: EntryFilter) -> int:
@@ -120,7 +124,7 @@ class AnswerCache:
             return 0
         self._expire()
         removed_count = self._index.remove(chosen)
-        self._show_size()
+        self._show_tenants()
         if self._shared is not None:
             self._shared.note_removal(chosen)
         await self._mirror.remove(chosen)
@@ -130,13 +134,13 @@ class AnswerCache:
         """Removes from memory what another cache was told to remove: the store knows."""
         self._mirror.forget(chosen)
         self._index.remove(chosen)
-        self._show_size()
+        self._show_tenants()
         if self._shared is not None:
             self._shared.note_removal(chosen)
 
     def stats(self) -> pb.GetCacheStatsResponse:
         self._expire()
-        self._show_size()
+        self._show_tenants()
         counts = self._counts
         return pb.GetCacheStatsResponse(
             enabled=self._settings.is_enabled,
@@ -226,10 +230,7 @@ class AnswerCache:
     def _expire(self) -> None:
         self._mirror.delete(self._index.expire(self.now_us()))
 
-    def _show_size(self) -> None:
-        metrics.ENTRIES.set(len(self._index))
-        metrics.SEMANTIC_ENTRIES.set(self._index.semantic_count)
-        metrics.SIZE_BYTES.set(self._index.size_bytes)
+    def _show_tenants(self) -> None:
         now = self._clock.monotonic()
         if now - self._tenants_shown_at >= TENANTS_SHOWN_EVERY_S:
             self._tenants_shown_at = now

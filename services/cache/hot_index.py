@@ -6,7 +6,6 @@ last at the time of its last use, so that among equals the least recently used l
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 import numpy as np
 
@@ -190,7 +189,7 @@ class HotIndex:
         if kept.wording is not None:
             vector = np.frombuffer(kept.wording.vector, "<f4")
             self._slabs.put(kept.wording.scope, kept.entry_id, vector, filling(kept.wording.text))
-            kept = replace(kept, wording=kept.wording.without_vector())
+            kept = kept.without_vector()
         self._entries[kept.entry_id] = kept
         self._expiries.set(kept.entry_id, kept.expires_us)
         if kept.tenant not in self._shelves:

@@ -4,7 +4,7 @@ Tenant, namespace, model and tags are kept as digests of fixed length: whatever 
 a column, and does not lie on the disk in clear.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -29,7 +29,7 @@ class KeptWording:
         return cls(scope, text, vector, len(vector) + len(text))
 
     def without_vector(self) -> "KeptWording":
-        return replace(self, vector=b"")
+        return KeptWording(self.scope, self.text, b"", self.size_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,12 @@ class KeptEntry:
     # None: it serves the same request only.
     wording: KeptWording | None = None
 
+    def without_vector(self) -> "KeptEntry":
+        """What memory holds beside the slab. Several times as fast as `replace`."""
+        wording = None if self.wording is None else self.wording.without_vector()
+        times = self.created_us, self.expires_us
+        return KeptEntry(self.entry_id, self.tenant, self.namespace, self.model, *times, self.data, self.microjoules, self.tags, wording)
+
     @property
     def size_bytes(self) -> int:
         return len(self.data) + (0 if self.wording is None else self.wording.size_bytes)
@@ -56,7 +62,12 @@ class KeptEntry:
 
 def scope_id(key: pb.EntryKey, scope: bytes, fingerprint: str) -> str:
     """The id of the questions of one tenant and namespace that differ in their words only, as one embedder sees them."""
-    return entry_id(pb.EntryKey(tenant=key.tenant, namespace=key.namespace, digest=scope + fingerprint.encode()))
+    return _scope_id(key.tenant, key.namespace, scope, fingerprint)
+
+
+@lru_cache(maxsize=1024)
+def _scope_id(tenant: str, namespace: str, scope: bytes, fingerprint: str) -> str:
+    return entry_id(pb.EntryKey(tenant=tenant, namespace=namespace, digest=scope + fingerprint.encode()))
 
 
 @lru_cache(maxsize=4096)

@@ -91,6 +91,7 @@ class Mirror:
         self._is_urgent = asyncio.Event()
         self._is_closing = asyncio.Event()
         self._removed = asyncio.Event()
+        metrics.QUEUE_LENGTH.set_function(lambda: len(self._backlog))
 
     async def __aenter__(self) -> "Mirror":
         self._task = asyncio.create_task(self._keep_up())
@@ -141,7 +142,6 @@ class Mirror:
 
     def _note_change(self) -> None:
         backlog = self._backlog
-        metrics.QUEUE_LENGTH.set(len(backlog))
         if backlog.dropped_count:
             self._counts.fault(backlog.dropped_count)
             backlog.dropped_count = 0
@@ -186,8 +186,6 @@ class Mirror:
                 # Callers went on meanwhile: what they stored or removed since is the truth.
                 if not self._backlog.supersedes(kept):
                     self._index.restore(kept, now_us)
-            metrics.ENTRIES.set(len(self._index))
-            metrics.SIZE_BYTES.set(self._index.size_bytes)
             if len(self._backlog) >= self._pace.batch_rows or self._backlog.has_removals:
                 await self._apply()
             if self._is_closing.is_set():
@@ -219,7 +217,6 @@ class Mirror:
             raise
         finally:
             removed.set()
-            metrics.QUEUE_LENGTH.set(len(self._backlog))
 
     async def _do(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a blocking operation in the thread."""

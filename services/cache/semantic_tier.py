@@ -70,9 +70,12 @@ class SemanticTier:
     async def kept_wording(self, key: pb.EntryKey, wording: pb.Wording) -> KeptWording | None:
         """What an entry is found by. None when its words cannot be embedded: it serves the same request only."""
         vector = await self._queue.vector(wording.text)
-        if vector is None or not vector.any():
+        if vector is None:
             return None
-        return KeptWording.of(scope_id(key, wording.scope, self._fingerprint), wording.text, vector.astype("<f4").tobytes())
+        data = vector.astype("<f4", copy=False).tobytes()
+        if data == bytes(len(data)):
+            return None
+        return KeptWording.of(scope_id(key, wording.scope, self._fingerprint), wording.text, data)
 
     async def find(self, key: pb.EntryKey, wording: pb.Wording, now: Callable[[], int], max_age_us: int | None, bounds: Bounds) -> Finding:
         """The nearest entry that may serve these words, with its cosine, which is at least the floor. `now` is read once."""

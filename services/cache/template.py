@@ -5,6 +5,7 @@ two hashes for each kept text say which those are. That two texts share a hash b
 Pure.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,8 @@ class Filling(NamedTuple):
     has_numbers: bool
 
 
+# A miss is looked up, and kept when its answer is there.
+@lru_cache(maxsize=256)
 def filling(text: str) -> Filling:
     found = numerals(text)
     rest, runs = tuple(found.rest), tuple(found.runs)
