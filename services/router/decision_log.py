@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any, Final, TextIO
@@ -127,6 +128,7 @@ class RecordedSelection(Selection):
         self._show_picture()
         now, seed = self._moment.take(), self._seeds.getrandbits(_SEED_BITS)
         complexity = self._scores.score(slate.asked.request)
+        slate = replace(slate, asked=replace(slate.asked, complexity=complexity))
         demand = slate.demand or slate.asked.new_demand()
         line = decision_record.decision_line(slate, self._catalogue, demand, complexity, self._lengths.means(), self._evidence, now)
         self._chances.seed(seed)

@@ -7,9 +7,10 @@ from typing import Final
 from joulegate.chat.v1 import chat_pb2
 from services.router import tokens
 
-# Counting takes 25 microseconds a kilobyte; of longer texts, the usual ratio is near enough to choose by.
+# A prompt that is so many times shorter or longer than the room for it surely fits or does not, however far off the estimate is.
+CLEAR: Final = 3.0
+# Counting takes 25 microseconds a kilobyte; of longer texts, the estimate is near enough.
 COUNTED_CHARACTERS: Final = 16_384
-CHARACTERS_PER_TOKEN: Final = 4.0
 # Of each message at most so much tells conversations apart.
 _TOLD: Final = 4096
 _OF_PART: Final = {"image_url": "vision", "input_audio": "audio"}
@@ -18,7 +19,17 @@ _OF_PART: Final = {"image_url": "vision", "input_audio": "audio"}
 class Demand:
     """One request, as far as choosing goes. What takes time to find out is found out when it is asked for."""
 
-    __slots__ = ("_characters", "_home", "_input_tokens", "_most_tokens", "_request", "max_output_tokens", "needs", "streamed")
+    __slots__ = (
+        "_characters",
+        "_home",
+        "_input_tokens",
+        "_is_counted",
+        "_most_tokens",
+        "_request",
+        "max_output_tokens",
+        "needs",
+        "streamed",
+    )
 
     def __init__(self, request: chat_pb2.ChatRequest, required: frozenset[str] = frozenset()) -> None:
         self._request = request
@@ -26,6 +37,8 @@ class Demand:
         # No text has more tokens than bytes, and few characters have four.
         self._most_tokens = self._characters * 4 + tokens.TOKENS_PER_MESSAGE * len(request.messages)
         self._input_tokens: int | None = None
+        # Or need not be.
+        self._is_counted = self._characters > COUNTED_CHARACTERS
         self._home: bytes | None = None
         bound = request.max_completion_tokens or request.max_tokens
         # The most that the answer may have; None: no bound.
@@ -39,6 +52,7 @@ class Demand:
         """One whose request nobody has any more, only what it came to."""
         demand = cls(chat_pb2.ChatRequest(stream=streamed), needs)
         demand._most_tokens = demand._input_tokens = input_tokens
+        demand._is_counted = True
         demand._home = home
         demand.max_output_tokens = max_output_tokens
         return demand
@@ -47,7 +61,7 @@ class Demand:
     def input_tokens(self) -> int:
         """Of the prompt, as near as choosing needs it."""
         if self._input_tokens is None:
-            self._input_tokens = self._counted()
+            self._input_tokens = tokens.about_prompt(self._request)
         return self._input_tokens
 
     @property
@@ -60,12 +74,11 @@ class Demand:
     def exceeds(self, context_tokens: int) -> bool:
         """Whether prompt and answer do not fit into so many tokens together."""
         room = context_tokens - (self.max_output_tokens or 0)
-        return self._most_tokens > room and self.input_tokens > room
-
-    def _counted(self) -> int:
-        if self._characters <= COUNTED_CHARACTERS:
-            return tokens.count_prompt(self._request)
-        return int(self._characters / CHARACTERS_PER_TOKEN) + tokens.TOKENS_PER_MESSAGE * len(self._request.messages)
+        if self._most_tokens <= room:
+            return False
+        if not self._is_counted and room < CLEAR * self.input_tokens < CLEAR * CLEAR * room:
+            self._input_tokens, self._is_counted = tokens.count_prompt(self._request), True
+        return self.input_tokens > room
 
 
 def _characters(request: chat_pb2.ChatRequest) -> int:

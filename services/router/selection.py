@@ -118,7 +118,7 @@ class Selection:
         is_weighed = weights is not None and len(slate.candidates) > 1
         if slate.demand is not None and (is_weighed or asked.wants_figures or slate.constraints.are_set):
             return self._figured(slate, slate.demand, strategy, weights)
-        complexity = None if virtual is None else self._scorer.score(asked.request)
+        complexity = None if virtual is None else self._scored(asked)
         return self._decision(slate, strategy, weights, _Outcome(self._ranked(slate, slate.candidates, strategy, None), complexity))
 
     def _figured(self, slate: Slate, demand: Demand, strategy: Strategy, weights: Weights | None) -> Decision:
@@ -182,13 +182,16 @@ class Selection:
         )
 
     def _complexity(self, slate: Slate, weights: Weights | None) -> Complexity | None:
-        """How hard the request is, where that matters: finding out takes some 150 microseconds."""
+        """How hard the request is, where that matters: finding out is what takes longest of a choice."""
         weighs_quality = weights is not None and (weights.quality > 0 or slate.policy.learning_of(slate.virtual) is Learning.ON)
         bounds = slate.constraints
         is_bounded = bounds.min_quality is not None or bounds.min_quality_of_best is not None
         if slate.virtual is None and not weighs_quality and not is_bounded and not slate.asked.wants_figures:
             return None
-        return self._scorer.score(slate.asked.request)
+        return self._scored(slate.asked)
+
+    def _scored(self, asked: Asked) -> Complexity:
+        return asked.complexity or self._scorer.score(asked.request)
 
     def _figures(self, slate: Slate, demand: Demand, quality_of: Quality) -> _Figured:
         """Raises GatewayError when nobody is left."""

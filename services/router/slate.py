@@ -8,6 +8,7 @@ from joulegate.chat.v1 import chat_pb2
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from joulegate.dispatch.v1 import dispatch_service_pb2 as dispatch_pb
 from services.router.catalogue import Candidate, Catalogue, ListedModel
+from services.router.complexity import Complexity
 from services.router.decision import Rejected
 from services.router.demand import Demand
 from services.router.families import Families, Traits
@@ -33,8 +34,9 @@ class Asked:
     caller: Caller
     wishes: Wishes = NO_WISHES
     wants_figures: bool = False
-    # Where it is known already.
+    # Where they are known already.
     demand: Demand | None = None
+    complexity: Complexity | None = None
     # Whether another one of those near the best may answer, to learn about it.
     may_explore: bool = False
 

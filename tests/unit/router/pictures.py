@@ -63,13 +63,15 @@ class Scene:
     served: Sequence[Served]
     policy: RoutingPolicy = field(default_factory=RoutingPolicy)
     now: float = NOW
+    # A router that has just started does not know them yet.
+    knows_rates: bool = True
 
     def __post_init__(self) -> None:
         self.lengths = OutputLengths()
         self.load = Load()
         self.load.tell(figures_of(self.served), NOW, is_whole=True)
         self.catalogue = Catalogue(providers_of(self.served), self.load)
-        rates = _Rates({(one.provider, one.model): rate(one) for one in self.served})
+        rates = _Rates({(one.provider, one.model): rate(one) for one in self.served} if self.knows_rates else {})
         declared = {(one.provider, one.model): Declared(one.tier) for one in self.served if one.tier}
         ranking = Ranking(lambda: self.now, Random(7).random)
         slates = Slates(self.policy, Families(declared), rates)
