@@ -48,6 +48,7 @@ class Outlook:
     slowest_s: float
     _columns: dict[Figure, Column] = field(default_factory=dict)
     _rates: Sequence[Rate | None] | None = None
+    _output_tokens: Sequence[float] | None = None
 
     def __len__(self) -> int:
         return len(self.candidates)
@@ -72,6 +73,7 @@ class Outlook:
             self.slowest_s,
             {name: [figures[place] for place in places] for name, figures in self._columns.items()},
             None if self._rates is None else [self._rates[place] for place in places],
+            None if self._output_tokens is None else [self._output_tokens[place] for place in places],
         )
 
     def prospect(self, place: int) -> Prospect:
@@ -94,11 +96,13 @@ class Outlook:
             self._rates = [known.get(candidate.target) or of(*candidate.target) for candidate in self.candidates]
         return self._rates
 
-    def output_tokens(self) -> list[float]:
+    def output_tokens(self) -> Sequence[float]:
         """How long each one's answer is expected to be."""
-        bound, expected = self.demand.max_output_tokens, self.lengths.expected
-        lengths = {model: expected(model, bound) for model in {candidate.model for candidate in self.candidates}}
-        return [lengths[candidate.model] for candidate in self.candidates]
+        if self._output_tokens is None:
+            bound, expected = self.demand.max_output_tokens, self.lengths.expected
+            lengths = {model: expected(model, bound) for model in {candidate.model for candidate in self.candidates}}
+            self._output_tokens = [lengths[candidate.model] for candidate in self.candidates]
+        return self._output_tokens
 
 
 class Forecast:

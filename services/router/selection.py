@@ -210,12 +210,11 @@ class Selection:
         outlook, policy = figured.outlook, figured.slate.policy
         floors = policy.floors
         values = hopes = logarithms(outlook, weights, floors)
-        share = weights.shares().get(Criterion.LATENCY, 0.0)
-        if share:
-            expected = terms_of(outlook, Criterion.LATENCY, floors)
+        # Mostly nobody may be faster than expected.
+        if weights.latency and (hopes_s := outlook.hopes_s()) != outlook.figures("latency_s"):
+            share, expected = weights.shares()[Criterion.LATENCY], terms_of(outlook, Criterion.LATENCY, floors)
             hopes = [
-                value + share * (log(hope_s + floors.latency) - term)
-                for value, hope_s, term in zip(values, outlook.hopes_s(), expected, strict=True)
+                value + share * (log(hope_s + floors.latency) - term) for value, hope_s, term in zip(values, hopes_s, expected, strict=True)
             ]
         kept = figured.kept
         if kept.proven and kept.doubtful:
