@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from joulegate.chat.v1 import chat_pb2
 from services.router.prompt_features import Lexicon, features
-from services.router.prompt_words import Floats, shortened, slots_of, words_of
+from services.router.prompt_words import Floats, constant, shortened, slots_of, words_of
 
 # The tiers that the weak and the strong model of the data stand for.
 WEAK_TIER: Final = 2
@@ -30,7 +30,9 @@ SHIPPED: Final = Path(__file__).parent / "data" / "complexity.npz"
 # A last message shorter than this ("and why?") is read after the one before it.
 _SHORT: Final = 64
 # How far from the middle a feature may be, in spreads.
-_FAR: Final = 3.0
+_LEAST: Final = constant(-3, np.float32)
+_MOST: Final = constant(3, np.float32)
+_ONE: Final = constant(1, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +66,20 @@ class Lift:
 
     def place(self, found: Floats) -> Floats:
         """Features centred and scaled; outliers are brought in."""
-        placed: Floats = np.minimum(np.maximum((found - self.middle) / self.spread, -_FAR), _FAR)
+        placed: Floats = np.minimum(np.maximum((found - self.middle) / self.spread, _LEAST), _MOST)
         return placed
 
     def likeness(self, placed: Floats) -> Floats:
         """The likeness with each landmark, of one row of placed features or of many."""
         own = (placed * placed).sum(axis=-1, keepdims=True)
         apart: Floats = own + self.squares
-        apart -= (2 * placed) @ self.landmarks.T
+        apart -= (placed + placed) @ self.landmarks.T
         apart /= np.float32(placed.shape[-1])
-        apart += 1
+        apart += _ONE
         # Rounding may bring what is the same below.
-        np.maximum(apart, 1, out=apart)
-        return np.divide(1, apart, out=apart)
+        np.maximum(apart, _ONE, out=apart)
+        likeness: Floats = np.divide(_ONE, apart, out=apart)
+        return likeness
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from services.router.prompt_words import (
     Hashes,
     Indices,
     Words,
+    constant,
     distinct,
 )
 
@@ -116,6 +117,12 @@ _RARITY_CLASSES: Final = np.array(
     np.float32,
 )
 
+# As arrays: the kinds of words, and which bits of a hash are not the leading ones.
+_LETTERS: Final = constant(LETTERS, np.uint8)
+_DIGITS: Final = constant(DIGITS, np.uint8)
+_BELOW_CLASS: Final = constant(64 - CLASS_BITS, np.uint64)
+_BELOW_RARITY: Final = constant(64 - RARITY_BITS, np.uint64)
+
 _OF_WORDS: Final = (
     *WORDS,
     "capitalised",
@@ -152,18 +159,18 @@ class Lexicon:
 
     def classes_of(self, words: Words) -> Bytes:
         """The class of each word."""
-        classes: Bytes = self.classes[(words.hashes >> np.uint64(64 - CLASS_BITS)).view(np.int64)]
+        classes: Bytes = self.classes[(words.hashes >> _BELOW_CLASS).view(np.int64)]
         return classes
 
     def rarity_of(self, hashes: Hashes) -> Bytes:
         """The rarity of each of these words."""
-        rarity: Bytes = self.rarity[(hashes >> np.uint64(64 - RARITY_BITS)).view(np.int64)]
+        rarity: Bytes = self.rarity[(hashes >> _BELOW_RARITY).view(np.int64)]
         return rarity
 
 
 def features(words: Words, classes: Bytes, lexicon: Lexicon) -> Floats:
     """The features of a text in the order of NAMES; `classes` are those of its words."""
-    rarity = np.bincount(lexicon.rarity_of(words.hashes[words.kind == LETTERS]), minlength=len(_RARITY_CLASSES))
+    rarity = np.bincount(lexicon.rarity_of(words.hashes[words.kind == _LETTERS]), minlength=len(_RARITY_CLASSES))
     shapes = np.bincount(words.shape, minlength=_SHAPE_CLASSES.shape[1])
     # Counts in single precision, for products of mixed kinds are slow.
     by_byte = _BYTE_CLASSES @ np.bincount(words.raw, minlength=256).astype(np.float32)
@@ -198,7 +205,7 @@ def _numbers(words: Words, shapes: Indices, digits: float) -> tuple[float, ...]:
     longest = _greatest(shapes) >> 1
     if not longest:
         return 0.0, 0.0, 0.0, 0.0
-    hashes = words.hashes[words.kind == DIGITS]
+    hashes = words.hashes[words.kind == _DIGITS]
     return log1p(len(hashes)), log1p(distinct(hashes)), float(longest), digits / (len(hashes) + 1)
 
 

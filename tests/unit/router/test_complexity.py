@@ -57,6 +57,29 @@ def test_a_proof_needs_more_than_small_talk(easy: str) -> None:
     assert simple.weak_suffices >= proof.weak_suffices
 
 
+SCORES = {
+    "": -0.189670,
+    "\n": -0.189967,
+    "?": -0.381054,
+    "Hi!": -0.390457,
+    "Bonjour, ça va ?": -0.307970,
+    "12 1999 2024 12": -0.123060,
+    "A shop sells 12 boxes of pencils at $3.50 each. How many boxes are left after 7 are sold, and how much is that in all?": -0.221803,
+    "Which of the following statements is not true?\n(A) It depends.\n B. It does not.\n\tC) None of them.\nD. All except one.\n": 0.098623,
+    "def f(x: int) -> dict[int, list[int]]:\n    return {x: [1, 2]}\n": 0.024683,
+    "Докажи, что простых чисел бесконечно много.": 0.026989,
+    "机器人 🤖 هل تستطيع؟": 0.021521,
+    "\x00\x01 tab\tfeed\x0c line\r\n\x0b end \ud800": -0.366922,
+    "Let x be 7. " * 1000: 0.044508,
+}
+
+
+@pytest.mark.parametrize(("text", "score"), SCORES.items(), ids=range(len(SCORES)))
+def test_a_prompt_scores_as_it_did_when_the_weights_were_trained(text: str, score: float) -> None:
+    # The last bits are the processor's.
+    assert SCORER.raw_score(text) == pytest.approx(score, abs=2e-5)
+
+
 def test_the_calibration_never_rises_with_the_score_and_the_strong_model_is_never_the_worse() -> None:
     table = np.array(SCORER.calibration)
     assert len(table) > 10
