@@ -142,5 +142,7 @@ def _count_message(message: chat_pb2.Message) -> int:
 
 
 def _spoken(message: chat_pb2.Message) -> str:
-    calls = "".join(call.function.name + call.function.arguments for call in message.tool_calls)
-    return message.reasoning_content + message.text + message.refusal + calls
+    said = message.reasoning_content + message.text + message.refusal
+    if not message.tool_calls:
+        return said
+    return said + "".join(call.function.name + call.function.arguments for call in message.tool_calls)
