@@ -77,11 +77,12 @@ class Server:
             self._process.wait(PATIENCE_S)
             self._process = None
 
-    def new_database(self) -> sa.URL:
-        """The address of an empty database."""
+    def new_database(self, like: sa.URL | None = None) -> sa.URL:
+        """The address of a new database: an empty one, or a copy of one that nobody is connected to."""
         name = f"test_{next(self._numbers)}"
+        template = "" if like is None else f" TEMPLATE {like.database}"
         with psycopg.connect(host=str(self._folder), user=_USER, dbname="postgres", autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
+            connection.execute(f"CREATE DATABASE {name}{template}".encode())
         return sa.URL.create("postgresql+psycopg", _USER, database=name, query={"host": str(self._folder)})
 
     def program(self, name: str) -> Path:
@@ -125,7 +126,8 @@ def running() -> Iterator[Server]:
         yield server
     finally:
         if server is not None:
-            server.stop()
+            # What it has not written yet is not wanted any more.
+            server.stop(signal.SIGQUIT)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -307,8 +307,3 @@ def test_operators_verify_with_an_exit_code(operator: Any, engine: sa.Engine, ca
     change(engine, "UPDATE alembic_version SET version_num = '0005'")
     assert operator("ledger", "verify") == 2
     assert "the books are at revision 0005, and this program reads" in capsys.readouterr().err
-
-
-def test_books_that_are_not_there_are_not_made_by_looking(operator: Any, place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    assert operator("ledger", "verify") == 2
-    assert not isinstance(place, Path) or not place.exists()

@@ -36,6 +36,12 @@ OLD = {"0001": "books_in_microseconds.sql", "0002": "books_in_nanoseconds.sql"}
 
 
 @pytest.fixture
+def place(bare_place: Place) -> Place:
+    """Books are made here by what is tested."""
+    return bare_place
+
+
+@pytest.fixture
 def engine(place: Place) -> Iterator[sa.Engine]:
     engine = open_engine(place, "full")
     yield engine
@@ -319,6 +325,11 @@ def test_printed_sql_adopts_files_of_earlier_programs(tmp_path: Path, age: str) 
     assert revision(engine) == migration.HEAD
     assert [row.created_ns for _, row in Reader(engine).entries(10)] == [BEGAN.ToNanoseconds()] * 3
     engine.dispose()
+
+
+def test_books_that_are_not_there_are_not_made_by_looking(operator: Any, place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    assert operator("ledger", "verify") == 2
+    assert not isinstance(place, Path) or not place.exists()
 
 
 def run_script(place: Place, sql: str) -> None:
