@@ -14,6 +14,7 @@ from services.cache.gate.language import grammar_of
 from services.cache.gate.mention import speaks_of_wording
 from services.cache.gate.scanning import Kind, clean, scan
 from services.cache.gate.structure import TOPIC, Segment, segments
+from services.cache.gate.voice import Voice, voice
 from services.cache.gate.wording import Word, normalise
 
 # A longer text is compared as it stands: its analysis would cost more than it could save.
@@ -22,6 +23,7 @@ _LONGEST_INSTRUCTION = 800
 # Of more sentences or words than a question has only equal order passes.
 _LONGEST_QUESTION = 14
 _LONGEST_CONCEPT = 3
+_ORDERS = frozenset(("compose", "recommend"))
 _LEAVES = {"okay": "okay", "possible": "possible", "fine": "okay"}
 
 
@@ -52,6 +54,9 @@ class Analysis:
     # Those in -ing behind an article, and those before one: to stop a running job is not to stop running a job.
     attributes: frozenset[str] = frozenset()
     actions: frozenset[str] = frozenset()
+    voices: tuple[Voice, ...] = ()
+    # Whether one is to be made, or several, of the first sentence that orders any: "a name", "names".
+    amount: str = ""
     # Nouns with what their articles show of case and gender.
     agreement: tuple[tuple[str, frozenset[str]], ...] = ()
     # A noun alone, so that to explain it and to say what it is are one.
@@ -121,7 +126,8 @@ def _of_prose(plain: str, about: str, found: list[Clause], grammar: Grammar) -> 
     parts: list[Segment] = []
     described: list[Item] = []
     literals: list[str] = []
-    tense = ""
+    voices: list[Voice] = []
+    tense = amount = ""
     is_concept = False
     for clause in found:
         converted = conversion(clause)
@@ -135,6 +141,10 @@ def _of_prose(plain: str, about: str, found: list[Clause], grammar: Grammar) -> 
         # The verb that is asked about may take any form.
         described += items[1:] if question in ADVICE else items
         tense = tense or _tense(clause, question, grammar)
+        if grammar.code == "en":
+            voices.append(voice(clause, items, question))
+        if question in _ORDERS:
+            amount = amount or _amount(clause, grammar)
         front = content(clause, clause.front, grammar) if clause.front else []
         literals += [item.form for item in (*items, *front) if item.kind is Kind.LITERAL]
         own = segments(items, question, grammar)
@@ -171,10 +181,23 @@ def _of_prose(plain: str, about: str, found: list[Clause], grammar: Grammar) -> 
         actions=frozenset(
             item.form for item, following in pairwise(described) if item.is_gerund and not item.starts_noun and following.starts_noun
         ),
+        voices=tuple(voices),
+        amount=amount,
         agreement=_agreement(found, grammar),
         is_concept=is_concept,
         is_long=len(found) > 2 or len(forms) > _LONGEST_QUESTION,
     )
+
+
+def _amount(clause: Clause, grammar: Grammar) -> str:
+    if clause.words and clause.words[0].form in ("a", "an"):
+        return "one"
+    for word in clause.words:
+        if word.form in grammar.links:
+            break
+        if word.form.endswith("s") and grammar.base(word.form) != word.form:
+            return "several"
+    return ""
 
 
 def _agreement(found: list[Clause], grammar: Grammar) -> tuple[tuple[str, frozenset[str]], ...]:

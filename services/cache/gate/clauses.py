@@ -111,7 +111,11 @@ def _clause(words: list[Word], grammar: Grammar) -> Clause:
             if inner[0] != STATEMENT or (is_bare and len(words) < _SHORT):
                 front, is_topic = before, is_bare
                 question, head, rest = inner
-    return Clause(question, head, rest, front, is_topic, not grammar.anyone.isdisjoint(head.split()))
+    is_generic = not grammar.anyone.isdisjoint(head.split())
+    if is_generic and "you" in head.split() and any(word.form in grammar.first_person for word in rest):
+        # Who speaks of their own asks of another's: "how do you use my data".
+        return Clause(f"{question}:you", head, rest, front, is_topic, False)
+    return Clause(question, head, rest, front, is_topic, is_generic)
 
 
 def _front(words: list[Word], grammar: Grammar) -> tuple[list[Word], list[Word], bool] | None:

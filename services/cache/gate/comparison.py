@@ -55,6 +55,10 @@ def compare(asked: Analysis, kept: Analysis) -> Rule | None:
         return Rule.TENSE
     if not (asked.attributes.isdisjoint(kept.actions) and asked.actions.isdisjoint(kept.attributes)):
         return Rule.ORDER
+    if not all(one.agrees(other) for one, other in zip(asked.voices, kept.voices, strict=False)):
+        return Rule.ORDER
+    if asked.amount != kept.amount and asked.amount and kept.amount:
+        return Rule.NUMBER
     if asked.persons != kept.persons:
         return Rule.PERSON
     if asked.agreement and not _agree(dict(asked.agreement), kept.agreement):

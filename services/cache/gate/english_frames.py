@@ -5,7 +5,8 @@ from services.cache.gate.grammar import Frame, ending, pattern
 _ME = r"(?: me| us)?"
 _I = (
     r"(?:i|we|one|someone|somebody|anyone"
-    r"|you(?! (?:feel|work|know|think|help|learn|differ|compare|see|sleep|live|look|function|operate|like|handle)(?: |\Z)))"
+    r"|you(?! (?:feel|work|know|think|help|learn|differ|compare|see|sleep|live|look|function|operate|like|handle|ship|process|protect"
+    r"|deliver|charge|bill|verify|collect|share|refund|recruit|hire|guarantee|price|source)(?: |\Z)))"
 )
 _TELL = (
     rf"(?:tell{_ME}|explain(?: to me| to us)?|show{_ME}|teach{_ME}|let me know|describe(?: to me)?|clarify(?: for me)?|say|remind{_ME}"

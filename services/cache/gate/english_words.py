@@ -193,7 +193,7 @@ NOT_PLURAL = words(
     "windows aws ios canvas atlas alias bias christmas texas kubernetes jenkins pandas keras redis rails headquarters sas css"
     " dns https tls",
     "pos gps sms nas das los las chaos ethics athletics basics graphics statistics logistics forms spices premises teams"
-    " stakes odds regards",
+    " stakes odds regards securities futures blues shorts brains spirits tights briefs grounds humanities provisions authorities",
     "adams williams roberts peters edwards stevens richards daniels phillips rogers matthews andrews michaels evans owens stephens",
     "walters sanders thomas lucas nicholas douglas carlos marcos jesus hughes jenkins collins simmons",
     "os postgres kansas paris james charles jones williams times sales sports savings earnings minutes reading works heads lyrics logos",

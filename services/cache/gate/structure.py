@@ -27,7 +27,7 @@ _CONTAINERS = words(
 # What stands behind these is another clause, and another verb.
 _SUBORDINATING = words("if when unless while because although before after since until so where why how what who once then")
 # Means rather than agents behind "by".
-_MEANS = words(
+MEANS = words(
     "default hand email mail phone law january february march april may june july august september october november december"
     " monday tuesday",
     "wednesday thursday friday saturday sunday car train bus boat foot",
@@ -109,7 +109,7 @@ def _active(found: list[tuple[str, list[Item]]], question: str, grammar: Grammar
     if at is None or not is_passive or at + 1 < len(core) or len(found) < 2:
         return found
     link, agent = found[1]
-    if link != "by" or not agent or agent[0].kind is not Kind.WORD or agent[0].form in _MEANS:
+    if link != "by" or not agent or agent[0].kind is not Kind.WORD or agent[0].form in MEANS:
         return found
     return [("", [*agent, core[at], *core[:at]]), *found[2:]]
 
