@@ -20,7 +20,6 @@ class Demand:
     """One request, as far as choosing goes. What takes time to find out is found out when it is asked for."""
 
     __slots__ = (
-        "_characters",
         "_home",
         "_input_tokens",
         "_is_counted",
@@ -33,12 +32,10 @@ class Demand:
 
     def __init__(self, request: chat_pb2.ChatRequest, required: frozenset[str] = frozenset()) -> None:
         self._request = request
-        self._characters = _characters(request)
-        # No text has more tokens than bytes, and few characters have four.
-        self._most_tokens = self._characters * 4 + tokens.TOKENS_PER_MESSAGE * len(request.messages)
+        self._most_tokens: int | None = None
         self._input_tokens: int | None = None
-        # Or need not be.
-        self._is_counted = self._characters > COUNTED_CHARACTERS
+        # Whether these are as near as they are ever going to be.
+        self._is_counted = False
         self._home: bytes | None = None
         bound = request.max_completion_tokens or request.max_tokens
         # The most that the answer may have; None: no bound.
@@ -74,6 +71,11 @@ class Demand:
     def exceeds(self, context_tokens: int) -> bool:
         """Whether prompt and answer do not fit into so many tokens together."""
         room = context_tokens - (self.max_output_tokens or 0)
+        if self._most_tokens is None:
+            characters = _characters(self._request)
+            # No text has more tokens than bytes, and few characters have four.
+            self._most_tokens = characters * 4 + tokens.TOKENS_PER_MESSAGE * len(self._request.messages)
+            self._is_counted = characters > COUNTED_CHARACTERS
         if self._most_tokens <= room:
             return False
         if not self._is_counted and room < CLEAR * self.input_tokens < CLEAR * CLEAR * room:
@@ -82,9 +84,11 @@ class Demand:
 
 
 def _characters(request: chat_pb2.ChatRequest) -> int:
-    characters = sum(len(tool.function.parameters_json) for tool in request.tools)
+    characters = sum(len(tool.function.parameters_json) for tool in request.tools) if request.tools else 0
     for message in request.messages:
-        characters += len(message.text) + sum(len(part.text) for part in message.parts.parts)
+        characters += len(message.text)
+        if message.HasField("parts"):
+            characters += sum(len(part.text) for part in message.parts.parts)
     return characters
 
 
@@ -97,9 +101,8 @@ def _needs(request: chat_pb2.ChatRequest) -> Iterator[str]:
         elif b'"json_object"' in request.response_format_json:
             yield "json_mode"
     for message in request.messages:
-        for part in message.parts.parts:
-            if part.type in _OF_PART:
-                yield _OF_PART[part.type]
+        if message.HasField("parts"):
+            yield from (_OF_PART[part.type] for part in message.parts.parts if part.type in _OF_PART)
 
 
 def _home(request: chat_pb2.ChatRequest) -> bytes:

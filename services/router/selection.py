@@ -5,9 +5,8 @@ them in order by what is known at that moment, and waits for nothing.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from math import log
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from joulegate.chat.v1 import chat_pb2
 from services.router.catalogue import Candidate, Catalogue
@@ -28,8 +27,7 @@ FAR_OFF: Final = 1000.0
 _BROKEN: Final = {criterion: f"constraint:{criterion}" for criterion in Criterion}
 
 
-@dataclass(frozen=True, slots=True)
-class _Figured:
+class _Figured(NamedTuple):
     """Those of a slate who keep its bounds, in the configured order, which decides among equals, and what is expected of each."""
 
     slate: Slate
@@ -53,8 +51,7 @@ class _Figured:
         return [self.slate.candidates[place] for place in kept.doubtful] if kept.proven else ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
+class _Outcome(NamedTuple):
     """What choosing came to."""
 
     ranked: Sequence[Candidate]

@@ -29,7 +29,7 @@ MOST_PER_IMAGE = 16_384
 # Of a longer prompt, this many bytes of its head and as many of its tail say how many tokens it has.
 _SAMPLED_HALF: Final = 8192
 # Thousandths of a token that bytes take, by the first and the last of each range; what continues a character takes nothing. Fitted to o200k
-# over English, source code and 35 other languages, where nine of ten estimates are within a fifth (bench/results/2026-11-22-routing.md).
+# over English, source code and 32 other languages, where nine of ten estimates are within a fifth (bench/results/2026-11-22-routing.md).
 _THOUSANDTHS: Final = (
     (0x00, 0x1F, 100),
     (0x20, 0x20, 200),
@@ -102,7 +102,7 @@ def about(data: bytes) -> int:
 def about_prompt(request: chat_pb2.ChatRequest) -> int:
     """What count_prompt counts, as near as bytes tell."""
     said = [_spoken(message) for message in request.messages]
-    said += [part.text for message in request.messages for part in message.parts.parts]
+    said += [part.text for message in request.messages if message.HasField("parts") for part in message.parts.parts]
     tools = [tool.function.parameters_json for tool in request.tools]
     data = b"".join(("".join(said).encode("utf-8", "replace"), *tools))
     return about(data) + TOKENS_PER_MESSAGE * len(request.messages)
