@@ -78,9 +78,10 @@ def _hashed_shapes() -> Hashes:
     length = shapes >> np.uint64(1) & np.uint64(15)
     by_fours = shapes & ~np.uint64(6)
     by_digits = np.uint64(DIGITS << 5) | np.minimum(length, np.uint64(5)) << np.uint64(1)
-    mixed = (np.where(shapes >> np.uint64(5) == np.uint64(DIGITS), by_digits, by_fours) + np.uint64(1)) * _MIX_3
+    mixed: Hashes = (np.where(shapes >> np.uint64(5) == np.uint64(DIGITS), by_digits, by_fours) + np.uint64(1)) * _MIX_3
     mixed ^= mixed >> np.uint64(32)
-    return mixed * _MIX_1
+    mixed *= _MIX_1
+    return mixed
 
 
 _SHAPES: Final = _hashed_shapes()
