@@ -33,6 +33,7 @@ _SHORT: Final = 64
 _LEAST: Final = constant(-3, np.float32)
 _MOST: Final = constant(3, np.float32)
 _ONE: Final = constant(1, np.float32)
+_NO_CLASS: Final = constant(0, np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Lift:
 
     def likeness(self, placed: Floats) -> Floats:
         """The likeness with each landmark, of one row of placed features or of many."""
-        own = (placed * placed).sum(axis=-1, keepdims=True)
+        own = np.add.reduce(placed * placed, axis=-1, keepdims=True)
         apart: Floats = own + self.squares
         apart -= (placed + placed) @ self.landmarks.T
         apart /= np.float32(placed.shape[-1])
@@ -116,8 +117,8 @@ class Scorer:
         words = words_of(shortened(text))
         classes = self.lexicon.classes_of(words)
         form = self.lift.likeness(self.lift.place(features(words, classes, self.lexicon))) @ self.form_weights
-        slots = slots_of(words, classes > 0, len(self.topic_weights))
-        return float(form) + float(self.topic_weights.take(slots).sum()) / math.sqrt(len(slots) + 1)
+        slots = slots_of(words, classes > _NO_CLASS, len(self.topic_weights))
+        return float(form) + float(np.add.reduce(self.topic_weights.take(slots))) / math.sqrt(len(slots) + 1)
 
     def calibrated(self, score: float) -> Complexity:
         """The probabilities that belong to a score."""

@@ -154,7 +154,8 @@ def slots_of(words: Words, known: Flags, count: int) -> NDArray[np.uint32]:
 
 def distinct(values: NDArray[Any]) -> int:
     """How many different values there are."""
-    ordered = np.sort(values)
+    ordered = values.copy()
+    ordered.sort()
     return min(len(ordered), 1) + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
 
 

@@ -1,19 +1,30 @@
 """Who is chosen for what: the strategies, virtual models, bounds and wishes, over one picture of providers."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
+from random import Random
 
 import pytest
 
 from joulegate.chat.v1 import chat_pb2
+from services.router.complexity import Complexity, Scorer
+from services.router.families import Declared, Families
+from services.router.forecast import Forecast
+from services.router.learning import Explorer, Posteriors
 from services.router.load import Place
+from services.router.output_lengths import OutputLengths
 from services.router.policy import RoutingPolicy, VirtualModel, parse
 from services.router.prospect import Constraints
+from services.router.ranking import Ranking
+from services.router.rates import Rate
+from services.router.selection import Selection
+from services.router.slate import Asked, Slates
 from services.router.strategies import Criterion, Strategy
 from services.router.wishes import Wishes
 from services.runtime.errors import GatewayError
-from services.runtime.identity import Caller, ModelScope
-from tests.unit.router.pictures import Scene, Served
+from services.runtime.identity import ANONYMOUS, Caller, ModelScope
+from tests.unit.router.pictures import NOW, Scene, Served, rate
 
 SMALL = Served("cheap", "small", usd=0.1, joules_per_token=0.05, grams_per_kwh=500, tier=1, seconds=0.8)
 MIDDLE = Served("quick", "middle", usd=1.0, joules_per_token=0.3, grams_per_kwh=300, tier=3, seconds=0.2)
@@ -296,3 +307,39 @@ def test_what_is_known_of_the_prompt_decides_how_strong_a_model_auto_takes() -> 
     for model, good in quality.items():
         assert (good >= 0.85 * best) == (model in kept)
     assert {rejected.reason for rejected in told.rejected} <= {"constraint:quality"}
+
+
+def test_how_hard_a_prompt_is_is_not_found_out_again_where_it_is_known() -> None:
+    scene, known = Scene(FLEET), Complexity(score=9.0, weak_suffices=0.1, weak_quality=0.1, strong_quality=0.9)
+    asked = Asked(chat_pb2.ChatRequest(model="auto", messages=[asks(EASY)]), "auto", ANONYMOUS, complexity=known)
+    decision = scene.selection.choose(scene.selection.gather(scene.catalogue, asked))
+    assert decision.complexity is known
+    assert decision.ranked[0].model == "large" != scene.decide("auto", messages=[asks(EASY)]).ranked[0].model
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [("fast", ("input_nano_usd", "input_joules")), ("cheap", ("input_joules", "grams_per_kwh")), ("auto", ("grams_per_kwh",))],
+)
+def test_only_the_figures_that_are_weighed_are_found_out(name: str, missing: tuple[str, ...]) -> None:
+    class Rates:
+        """Those of the scene, less what nobody is to read."""
+
+        @property
+        def known(self) -> Mapping[tuple[str, str], Rate]:
+            found = {(one.provider, one.model): rate(one) for one in FLEET}
+            for one in found.values():
+                for field in missing:
+                    object.__delattr__(one, field)
+            return found
+
+        def of(self, provider: str, model: str) -> Rate | None:
+            return self.known[provider, model]
+
+    scene, rates = Scene(FLEET), Rates()
+    slates = Slates(scene.policy, Families({(one.provider, one.model): Declared(one.tier) for one in FLEET}), rates)
+    ranking, learner = Ranking(lambda: NOW, Random(7).random), Explorer(Posteriors(), Random(11))
+    chooser = Selection(slates, ranking, Forecast(rates, OutputLengths()), Scorer.load(), learner, lambda: NOW)
+    asked = Asked(chat_pb2.ChatRequest(model=name, messages=[asks(EASY)], stream=True), name, ANONYMOUS)
+    first = chooser.choose(chooser.gather(scene.catalogue, asked)).ranked[0]
+    assert "/".join(first.target) == scene.first(name, messages=[asks(EASY)], stream=True)
