@@ -103,11 +103,14 @@ class Slab:
             self._blocks.append(Block(np.empty((self._block_rows, self._dimension), np.float32), basis, sketches))
 
     def _new_basis(self) -> Vectors | None:
-        """The basis of a new block: that of the one before, but for when the slab has doubled since one was made."""
+        """The basis of a new block: that of the one before, but for when the slab has grown fourfold since one was made.
+
+        Each costs a search another sketch.
+        """
         count = len(self._blocks)
         if self._dimension < _LEAST_SKETCHED_DIMENSION:
             return None
-        if count & (count - 1):
+        if count & (count - 1) or count.bit_length() % 2 == 0:
             return self._blocks[-1].basis
         rows = np.linspace(0, len(self._ids) - 1, BASIS_VECTORS).astype(np.intp).tolist()
         return basis_of(np.array([self._vector(row) for row in rows]))

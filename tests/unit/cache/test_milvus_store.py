@@ -4,17 +4,20 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from services.cache.backlog import Backlog
+from services.cache.columns import upsert_request
 from services.cache.entry_filter import EntryFilter
 from services.cache.kept_entry import KeptEntry, mark
-from services.cache.lite_server import StoreInUseError, check_unowned
+from services.cache.lite_server import StoreInUseError, StoreRefusalError, check_unowned
 from services.cache.milvus_store import MilvusStore
-from services.cache.rows import PIECE_BYTES
+from services.cache.rows import PIECE_BYTES, rows_of
 from tests.unit.cache.samples import SECOND_US, kept, wording
 
 TTL_US = 1000 * SECOND_US
+PATIENCE_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +59,13 @@ def test_entry_of_any_size_comes_back(store: MilvusStore, size: int) -> None:
     entry = kept(size=size, ttl_us=TTL_US)
     tell(store, entry)
     assert contents(store) == {entry}
+
+
+def test_what_is_refused_is_a_fault_and_not_forgotten(store: MilvusStore) -> None:
+    assert store._lite is not None
+    request = upsert_request("nowhere", rows_of(kept()), np.zeros(3, np.float32))
+    with pytest.raises(StoreRefusalError, match="nowhere"):
+        store._lite.upsert(request, PATIENCE_S)
 
 
 def test_newest_version_replaces_a_longer_one(store: MilvusStore) -> None:
