@@ -39,6 +39,24 @@ def test_quiet_stream_lets_few_messages_go_at_once() -> None:
     assert waits[BURST] > 0
 
 
+def test_message_that_did_not_wait_delays_the_next_by_one_spacing_at_most() -> None:
+    spacing = Spacing(0.012)
+    waits = [spacing.wait_s(50.0, 64) for _ in range(100)]
+    assert max(waits) == pytest.approx(0.012)
+
+
+async def test_company_that_is_enough_leaves_at_once() -> None:
+    outbox: Outbox[int] = Outbox(lambda: 64, Spacing(most_s=3600, each_s=3600), enough=3)
+    for number in range(BURST):
+        outbox.put(number)
+        assert await outbox.batch() == [number]
+    taking = asyncio.create_task(outbox.batch())
+    for number in range(3):
+        assert not (await asyncio.wait([taking], timeout=0))[0]
+        outbox.put_within(3600, number)
+    assert await asyncio.wait_for(taking, 30) == [0, 1, 2]
+
+
 async def test_what_is_said_in_the_same_breath_is_one_message() -> None:
     outbox: Outbox[str] = Outbox(lambda: 1)
     taking = asyncio.create_task(outbox.batch())
