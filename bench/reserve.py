@@ -1,10 +1,11 @@
 """Reserve and settle as a router does, as fast as asked: how long it is until a request may go to its provider, and until it is booked.
 
-    python bench/reserve.py [--rate 1000] [--seconds 10]
+    python bench/reserve.py [--rate 1000] [--seconds 10] [--answer-ms 0]
 
 Starts a ledger of its own on a new SQLite file, makes a budget for everybody and a limit on requests, and offers requests at an even rate, whatever the
 answers do. They go through the router's own books and reservations: `asked` has the ledger asked for each of them, with `leased` it is asked as a router asks,
-for an allowance now and then. A provider that takes no time stands between the two ends, so what is said of a request is that of a fast one.
+for an allowance now and then. Between the two ends stands a provider that takes `--answer-ms`: the longer it takes, the more requests are under
+way at once, and the longer each message waits for their company.
 """
 
 import argparse
@@ -84,10 +85,15 @@ async def leased(reservations: Reservations, request_id: str) -> tuple[Question,
     return each, admitted.create_time
 
 
-async def request(books: Books, let_in: Callable[[str], Awaitable[tuple[Question, Timestamp]]], request_id: str, times: Times) -> None:
+LetIn = Callable[[str], Awaitable[tuple[Question, Timestamp]]]
+
+
+async def request(books: Books, let_in: LetIn, request_id: str, answer_s: float, times: Times) -> None:
     began = time.perf_counter()
     each, create_time = await let_in(request_id)
     times.admitted.append(time.perf_counter() - began)
+    if answer_s:
+        await asyncio.sleep(answer_s)
     tokens = entry_pb2.TokenCounts(input_tokens=100, output_tokens=40)
     attempt = pb.Attempt(attempt=1, provider="openai", model="gpt-4o", outcome=entry_pb2.OUTCOME_FINISHED, tokens=tokens)
     began = time.perf_counter()
@@ -95,14 +101,12 @@ async def request(books: Books, let_in: Callable[[str], Awaitable[tuple[Question
     times.settled.append(time.perf_counter() - began)
 
 
-async def offer(
-    name: str, books: Books, let_in: Callable[[str], Awaitable[tuple[Question, Timestamp]]], rate: float, seconds: float
-) -> Times:
+async def offer(name: str, books: Books, let_in: LetIn, rate: float, seconds: float, answer_s: float = 0.0) -> Times:
     times, running, began = Times(), set(), time.perf_counter()
     for number in range(int(rate * seconds)):
         if (wait := began + number / rate - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
-        task = asyncio.create_task(request(books, let_in, f"{name}{number}", times))
+        task = asyncio.create_task(request(books, let_in, f"{name}{number}", answer_s, times))
         running.add(task)
         task.add_done_callback(running.discard)
     if running:
@@ -125,12 +129,12 @@ def spread(seconds: list[float]) -> str:
     return f"p50 {p50:.2f} ms, p99 {p99:.2f} ms"
 
 
-async def measure(pid: int, books: Books, reservations: Reservations, rate: float, seconds: float) -> None:
+async def measure(pid: int, books: Books, reservations: Reservations, rate: float, seconds: float, answer_s: float) -> None:
     await books.ready()
     await offer("warm", books, lambda name: asked(books, name), rate / 4, 1)
     for name, let_in in (("asked", lambda name: asked(books, name)), ("leased", lambda name: leased(reservations, name))):
         ledger, router, by_lease = cpu_s(pid), time.process_time(), let_in_by_lease()
-        times = await offer(name, books, let_in, rate, seconds)
+        times = await offer(name, books, let_in, rate, seconds, answer_s)
         count = max(1, len(times.settled))
         ledger_us, router_us = ((after - before) / count * 1e6 for after, before in ((cpu_s(pid), ledger), (time.process_time(), router)))
         print(
@@ -140,7 +144,7 @@ async def measure(pid: int, books: Books, reservations: Reservations, rate: floa
         )
 
 
-async def main(rate: float, seconds: float) -> None:
+async def main(rate: float, seconds: float, answer_s: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         address = f"unix:{folder}/ledger.sock"
         environment = {
@@ -170,7 +174,7 @@ async def main(rate: float, seconds: float) -> None:
                     open_books(ledger_service_pb2_grpc.LedgerServiceStub(channel), "bench", 10, accounts.revoke) as books,
                     open_reservations(books, accounts, SystemClock()) as reservations,
                 ):
-                    await measure(ledger.pid, books, reservations, rate, seconds)
+                    await measure(ledger.pid, books, reservations, rate, seconds, answer_s)
         finally:
             ledger.send_signal(signal.SIGTERM)
             await ledger.wait()
@@ -180,5 +184,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rate", type=float, default=1000)
     parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--answer-ms", type=float, default=0)
     given = parser.parse_args()
-    uvloop.run(main(given.rate, given.seconds))
+    uvloop.run(main(given.rate, given.seconds, given.answer_ms / 1000))
