@@ -37,7 +37,7 @@ class Amounts(NamedTuple):
         return Amounts(self[0] - other[0], self[1] - other[1], self[2] - other[2], self[3] - other[3])
 
     def at_most(self, other: "Amounts") -> "Amounts":
-        return Amounts(*(min(mine, theirs) for mine, theirs in zip(self, other, strict=True)))
+        return Amounts(*map(min, self, other))
 
 
 NOTHING: Final = Amounts()

@@ -40,7 +40,7 @@ class Funds:
         """Lets in what a router has let in under a lease. What that lacks is held all the same: the provider is being called."""
         self.use_lease(lease_id, intent.key_id, wanted)
         self.sheet.hold(intent.key_id, intent.created_ns, wanted)
-        return intent.holding(wanted, rate_tick=self.count(intent.key_id, wanted.tokens))
+        return intent.under_lease(wanted, self.count(intent.key_id, wanted.tokens))
 
     def use_lease(self, lease_id: str, key_id: str, wanted: Amounts) -> None:
         """Takes one request out of a lease."""

@@ -42,8 +42,10 @@ class Lease(NamedTuple):
         return Amounts(self.nano_usd, self.tokens, self.microjoules, self.micrograms)
 
     def without(self, taken: Amounts, requests: int, rate_tokens: int) -> "Lease":
-        left = self.left.minus(taken)
-        return self._replace(**left._asdict(), requests=self.requests - requests, rate_tokens=self.rate_tokens - rate_tokens)
+        return Lease._make((*self[:_LEFT], *self.left.minus(taken), self.requests - requests, self.rate_tokens - rate_tokens))
+
+
+_LEFT: Final = Lease._fields.index("nano_usd")
 
 
 class KeptLeases:

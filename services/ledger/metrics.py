@@ -1,6 +1,5 @@
 """What the ledger measures of itself and of what it books."""
 
-from collections import Counter as Counts
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
@@ -47,9 +46,8 @@ def budget_used(budget_id: str, ratio: float) -> None:
 
 def rows_booked(rows: Sequence[Row]) -> None:
     """Counts the rows of a commit."""
-    for outcome, count in Counts(row.outcome for row in rows).items():
-        _entries(outcome).inc(count)
     for row in rows:
+        _entries(row.outcome).inc()
         ENERGY_JOULES.observe(row.energy_microjoules / 1e6)
 
 

@@ -37,6 +37,7 @@ _FAILED: Final = Outcome.OUTCOME_FAILED
 _LOST: Final = Outcome.OUTCOME_LOST
 _CACHE_HIT: Final = Outcome.OUTCOME_CACHE_HIT
 _UNKNOWN: Final = CostBasis.COST_BASIS_UNKNOWN
+_COUNTS: Final = tuple(field.name for field in entry_pb2.TokenCounts.DESCRIPTOR.fields if field.type == field.TYPE_INT64)
 _MAX_SECONDS: Final = 9_223_372_035  # in the year 2262: nanoseconds up to it fit 64 bits
 
 
@@ -138,13 +139,15 @@ class OpenIntent(NamedTuple):
 
     def holding(self, amounts: Amounts, **others: Any) -> "OpenIntent":
         """With these amounts held, and other fields as given."""
-        return self._replace(
-            **others,
-            held_nano_usd=amounts.nano_usd,
-            held_tokens=amounts.tokens,
-            held_microjoules=amounts.microjoules,
-            held_micrograms=amounts.micrograms,
-        )
+        nano_usd, tokens, microjoules, micrograms = amounts
+        return self._replace(**others, held_nano_usd=nano_usd, held_tokens=tokens, held_microjoules=microjoules, held_micrograms=micrograms)
+
+    def under_lease(self, amounts: Amounts, rate_tick: int) -> "OpenIntent":
+        """As its router let it in: with these amounts held, until its router is gone. Each request under a lease comes by here."""
+        return OpenIntent._make((*self[:_HELD], *amounts, rate_tick, self.expires_ns))
+
+
+_HELD: Final = OpenIntent._fields.index("held_nano_usd")
 
 
 class Asked(NamedTuple):
@@ -231,18 +234,11 @@ def _attempt_problems(attempt: pb.Attempt) -> Iterator[str]:
         yield "outcome: missing, or one that only the ledger gives"
     if attempt.outcome == _CACHE_HIT and attempt.attempt != 0:
         yield f"attempt: {attempt.attempt} for a cache hit, which is 0"
-    for name, count in (
-        ("input_tokens", tokens.input_tokens),
-        ("cached_input_tokens", tokens.cached_input_tokens),
-        ("output_tokens", tokens.output_tokens),
-        ("reasoning_tokens", tokens.reasoning_tokens),
-        ("cache_write_tokens", tokens.cache_write_tokens),
-        ("cache_write_1h_tokens", tokens.cache_write_1h_tokens),
-        ("input_audio_tokens", tokens.input_audio_tokens),
-        ("output_audio_tokens", tokens.output_audio_tokens),
-    ):
-        if not 0 <= count <= MAX_TOKENS:
-            yield f"tokens.{name}: {count} is not a count"
+    counts = _usage(tokens)
+    if min(counts) < 0 or max(counts) > MAX_TOKENS:
+        for name in _COUNTS:
+            if not 0 <= getattr(tokens, name) <= MAX_TOKENS:
+                yield f"tokens.{name}: {getattr(tokens, name)} is not a count"
     if not (0 <= attempt.saved_cost_nano_usd <= MAX_NANO_USD and 0 <= attempt.saved_energy_microjoules <= MAX_MICROJOULES):
         yield "saved_cost_nano_usd, saved_energy_microjoules: not amounts"
     if not 0 <= attempt.reported_cost_nano_usd <= MAX_NANO_USD:
@@ -297,7 +293,9 @@ def settled_rows(settlement: pb.Settlement, request_id: str, figurer: Figurer) -
     """The rows of a checked settlement, by attempt, under the id that the request has in the books."""
     created_ns = settlement.create_time.ToNanoseconds()
     key_id, requested_model = text_of(settlement.key_id), text_of(settlement.requested_model)
-    rows = [
+    attempts = sorted(settlement.attempts, key=lambda attempt: attempt.attempt)
+    own = figurer.gateway_microjoules(settlement.gateway_cpu_nanos)
+    return [
         _row(
             (request_id, attempt.attempt, created_ns, key_id),
             (text_of(attempt.provider), requested_model, text_of(attempt.model), text_of(attempt.served_model)),
@@ -306,11 +304,10 @@ def settled_rows(settlement: pb.Settlement, request_id: str, figurer: Figurer) -
             attempt.tokens.estimated,
             _figures(attempt, figurer, created_ns / 1e9),
             _saved(attempt, figurer, created_ns / 1e9),
+            own if attempt is attempts[-1] else 0,
         )
-        for attempt in sorted(settlement.attempts, key=lambda attempt: attempt.attempt)
+        for attempt in attempts
     ]
-    rows[-1] = rows[-1]._replace(gateway_energy_microjoules=figurer.gateway_microjoules(settlement.gateway_cpu_nanos))
-    return rows
 
 
 def lost_row(intent: OpenIntent, figurer: Figurer) -> Row:
@@ -387,6 +384,7 @@ def _row(
     tokens_estimated: bool,
     figures: Figures,
     saved: Saved,
+    own_microjoules: int = 0,
 ) -> Row:
     """Puts the parts in the order of the columns."""
     request_id, attempt, created_ns, key_id = identity
@@ -422,6 +420,7 @@ def _row(
         figures.signal,
         figures.factors_version,
         saved.micrograms,
+        own_microjoules,
     )
 
 
@@ -440,20 +439,24 @@ def _usage(tokens: entry_pb2.TokenCounts) -> Usage:
 
 def acknowledgement(request_id: str, rows: Sequence[Row]) -> pb.SettlementAck:
     """The answer to a settlement of that id, which is booked as these rows. They are in the order of their attempts."""
-    last = rows[-1]
-    is_unknown = any(row.cost_basis == _UNKNOWN for row in rows)
+    cost = low = point = high = own = 0
+    basis = rows[-1].cost_basis
+    for row in rows:
+        cost += row.cost_nano_usd
+        low += row.energy_low_microjoules
+        point += row.energy_microjoules
+        high += row.energy_high_microjoules
+        own += row.gateway_energy_microjoules
+        if row.cost_basis == _UNKNOWN:
+            # A sum is as uncertain as its worst part.
+            basis = _UNKNOWN
+    energy_basis = EnergyBasis.ValueType(rows[-1].energy_basis)
     return pb.SettlementAck(
         request_id=request_id,
-        cost_nano_usd=sum(row.cost_nano_usd for row in rows),
-        # A sum is as uncertain as its worst part.
-        cost_basis=_UNKNOWN if is_unknown else CostBasis.ValueType(last.cost_basis),
-        energy=receipt_pb2.Energy(
-            low_microjoules=sum(row.energy_low_microjoules for row in rows),
-            microjoules=sum(row.energy_microjoules for row in rows),
-            high_microjoules=sum(row.energy_high_microjoules for row in rows),
-            basis=EnergyBasis.ValueType(last.energy_basis),
-        ),
-        gateway_energy_microjoules=sum(row.gateway_energy_microjoules for row in rows),
+        cost_nano_usd=cost,
+        cost_basis=CostBasis.ValueType(basis),
+        energy=receipt_pb2.Energy(low_microjoules=low, microjoules=point, high_microjoules=high, basis=energy_basis),
+        gateway_energy_microjoules=own,
     )
 
 
