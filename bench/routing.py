@@ -148,7 +148,7 @@ def main() -> None:
 
     figures = {
         "virtual model, 50 candidates, 6 criteria, 3 bounds": microseconds(decide(request)),
-        "of which: tokens and digest of the prompt": microseconds(lambda: Demand(request).input_tokens),
+        "of which: about how many tokens the prompt has": microseconds(lambda: Demand(request).input_tokens),
         "of which: complexity of the prompt": microseconds(lambda: chooser._scorer.score(request)),
         "one model at 5 providers, `balanced`": microseconds(decide(named, Wishes(strategy=Strategy.BALANCED))),
         "one model at 5 providers, `latency`": microseconds(decide(named, Wishes(strategy=Strategy.LATENCY))),
