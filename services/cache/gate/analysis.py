@@ -141,11 +141,11 @@ def _of_prose(plain: str, about: str, found: list[Clause], grammar: Grammar) -> 
         # The verb that is asked about may take any form.
         described += items[1:] if question in ADVICE else items
         tense = tense or _tense(clause, question, grammar)
-        if grammar.code == "en":
-            voices.append(voice(clause, items, question))
         if question in _ORDERS:
             amount = amount or _amount(clause, grammar)
         front = content(clause, clause.front, grammar) if clause.front else []
+        if grammar.code == "en":
+            voices.append(voice(clause, [*items, *front], question))
         literals += [item.form for item in (*items, *front) if item.kind is Kind.LITERAL]
         own = segments(items, question, grammar)
         is_concept = len(found) == 1 and not front and _is_concept(clause, items, own)

@@ -1,4 +1,4 @@
-"""Which verbs of a clause are done to its subject, and which its subject does: "can I be sued" is not "can I sue".
+"""Which verbs of a clause are done to its subject: "can I be sued" is not "can I sue".
 
 The forms of "be" carry nothing elsewhere and are left out of the content, so this is told before they are forgotten.
 """
@@ -8,7 +8,6 @@ from typing import NamedTuple
 from services.cache.gate.clauses import Clause
 from services.cache.gate.content import ADVICE, Item
 from services.cache.gate.english_words import IRREGULAR, UNMARKED_PAST, VERBS
-from services.cache.gate.scanning import Kind
 from services.cache.gate.structure import MEANS
 from services.cache.gate.tables import words
 
@@ -20,31 +19,39 @@ _NEAR = 4
 
 
 class Voice(NamedTuple):
+    """Of a clause's participles those that are passive, and those that may be either: they describe, or who does it is told as well."""
+
     passive: frozenset[str] = frozenset()
-    active: frozenset[str] = frozenset()
+    open: frozenset[str] = frozenset()
 
     def agrees(self, other: "Voice") -> bool:
-        """Whether no verb is passive on one side and active on the other."""
-        return self.passive.isdisjoint(other.active) and other.passive.isdisjoint(self.active)
+        """Whether none of the same words is passive on one side and active on the other."""
+        return self == other or (self.passive <= other.passive | other.open and other.passive <= self.passive | self.open)
+
+
+_NO_VOICE = Voice()
 
 
 def voice(clause: Clause, items: list[Item], question: str) -> Voice:
-    """The voice of each word that may be a verb. What the structure turns round, a passive with its agent, is in neither."""
-    has_be = not _BE.isdisjoint(clause.head.split()) or any(word.form in _BE for word in clause.words)
+    """The voice of a clause with these items. One that the structure turns round, a passive with its agent, is open."""
+    found = [(index, item) for index, item in enumerate(items) if item.is_participle or item.form in UNMARKED_PAST]
+    if not found:
+        return _NO_VOICE
+    has_be = not _BE.isdisjoint(clause.head.split()) or any(word.form in _BE for word in (*clause.words, *clause.front))
     passive: set[str] = set()
-    active: set[str] = set()
-    for index, item in enumerate(items):
-        if item.kind is not Kind.WORD:
-            continue
+    may_be_either: set[str] = set()
+    for index, item in found:
         if not ((item.is_participle and item.form not in _OTHER_FORMS) or _may_be_participle(items, index)):
-            active.add(item.form)
-        elif not has_be:
+            continue
+        if not has_be:
             # A fragment's participle describes: "foods recommended for athletes".
-            if question != "fragment":
-                active.add(item.form)
+            if question == "fragment":
+                may_be_either.add(item.form)
         elif (item.follows_be or index) and not item.starts_noun and not _is_turned(clause, items, index, question):
             passive.add(item.form)
-    return Voice(frozenset(passive), frozenset(active))
+        else:
+            may_be_either.add(item.form)
+    return Voice(frozenset(passive), frozenset(may_be_either))
 
 
 def _may_be_participle(items: list[Item], index: int) -> bool:
