@@ -294,6 +294,8 @@ def _tense(clause: Clause, question: str, grammar: Grammar) -> str:
     if question == "who" and clause.words and not MAKERS.isdisjoint(word.form for word in clause.words[:4]):
         return "past"
     said = clause.head.split()
+    if said[:1] in (["has"], ["have"]):
+        return "perfect"
     said += [word.form for word in clause.words]
     if not grammar.future.isdisjoint(said):
         return "future"

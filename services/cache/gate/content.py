@@ -47,12 +47,18 @@ _PRONOUNS = words("je on nous i we you he she it they one")
 # Quantifiers that say nothing in these questions.
 # Questions about words, where any word may be the one.
 _OF_WORDS = frozenset(("meaning", "translate"))
+_EXISTENCE = words("there")
 _IDLE = {"howto": words("any"), "whether": words("any"), "how-many": words("any")}
 # Beside these a function word is spoken of, not used: "the difference between is and are".
 _COORDINATORS = words("and or vs between und oder zwischen et ou entre y e o tra fra en of tussen")
 # Of a measure, what I need to do is what I do; but how long I have to do it is how long I may wait.
+_ANYONE = words("i we you one")
 _NEEDING = ["i", "need", "to"]
-_QUANTITIES = words("few little")
+# Of these any article tells, whatever follows: "few", "a few"; "plus cher", "le plus cher".
+_QUANTITIES = words(
+    "few little más menos mejor peor mayor menor mais melhor pior maior più meno migliore peggiore maggiore minore plus moins meilleur"
+    " meilleure pire mieux"
+)
 # Nouns for who does it, that ask for the same as the verb.
 AGENTS = {
     "author": "write", "writer": "write", "inventor": "invent", "founder": "found", "director": "direct", "composer": "compose",
@@ -113,7 +119,7 @@ def content(clause: Clause, source: list[Word], grammar: Grammar, has_payload: b
             continue
         if has_payload and (form in _POINTERS or (form == "follow" and item.is_gerund and starts_noun)):
             continue
-        if form in idle:
+        if form in idle and (clause.question != "whether" or found[0].form in _EXISTENCE or clause.head.endswith(" there")):
             continue
         meaning = grammar.synonyms.get(form, form)
         if starts_noun and form in grammar.counted and _ends_noun(found, index, grammar):
@@ -182,7 +188,8 @@ def _uninverted(items: list[Item], question: str) -> list[Item]:
     """The order of an embedded question: "I should wear" for "should I wear". Of a measure, what I should do is what I do."""
     for index, item in enumerate(items[:-1]):
         if item.form in _MODALS and items[index + 1].form in _PRONOUNS:
-            is_idle = item.form == "should" and question.startswith("how-")
+            # Of others what they should do and what they do are two things.
+            is_idle = item.form == "should" and question.startswith("how-") and items[index + 1].form in _ANYONE
             subject = items[index + 1]
             subject = subject._replace(form="i") if subject.form == "one" else subject
             return [*items[:index], subject, *([] if is_idle else [item]), *items[index + 2 :]]

@@ -114,6 +114,7 @@ FRENCH = Grammar(
                 r"|définition) (?:de|du)|définis(?:sez)?"
             ),
         ),
+        Frame("what:subject", pattern(r"que est ce qui(?! est| sont)")),
         Frame(
             "what",
             pattern(
@@ -146,6 +147,7 @@ FRENCH = Grammar(
     wishes=pattern(r"(?:je (?:voudrais|veux|souhaite|souhaiterais|aimerais|dois|cherche à)|nous (?:voulons|voudrions)|je aimerais|pour)"),
     back_references=pattern(rf"comment(?: {_DO_IT})?\Z"),
     articles=words("le la les un une"),
+    counted=words("plus moins meilleur meilleure pire mieux"),
     agreement=readings("m: le un du au les des aux", "f: la une les des aux"),
     empty=words("est sont ce que c' il y a t s'il"),
     links=pairs(

@@ -32,7 +32,7 @@ class Grammar:
     # A second sentence that asks for nothing but the first: "How do I do that?"
     back_references: re.Pattern[str]
     articles: frozenset[str]
-    # Nouns that are another thing with an article than without: "a chicken", "chicken", and "a few", "few".
+    # Words that are another thing with an article than without: "a chicken", "a few", "le plus".
     counted: frozenset[str] = frozenset()
     # The cases or genders that articles show, as letters: the same noun with articles that have none in common does another thing
     # ("der Hund", "den Hund") or is another ("el capital", "la capital").

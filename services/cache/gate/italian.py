@@ -103,12 +103,13 @@ ITALIAN = Grammar(
     wishes=pattern(r"(?:voglio|vorrei|devo|desidero|mi piacerebbe|ho bisogno di|per)"),
     back_references=pattern(rf"come(?: {_DO_IT})?\Z"),
     articles=words("il lo la i gli le un uno una"),
+    counted=words("più meno migliore peggiore maggiore minore"),
     agreement=readings(
         "m: il lo i gli un uno del dello dei degli al allo ai agli dal dallo dai dagli nel nello nei negli sul sullo sui sugli",
         "f: la le una della delle alla alle dalla dalle nella nelle sulla sulle",
     ),
     polite=words("Lei Suo Sua Suoi Sue"),
-    empty=words("è sono che si c' ci"),
+    empty=words("è sono che c' ci"),
     links=pairs(
         "di=di del=di della=di dei=di delle=di degli=di dello=di a=a al=a alla=a ai=a alle=a agli=a allo=a da=da dal=da"
         " dalla=da dai=da in=in nel=in",

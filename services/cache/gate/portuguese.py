@@ -84,7 +84,8 @@ PORTUGUESE = Grammar(
                 r"qual|quais|o que|que",
             ),
         ),
-        Frame("whether", pattern(r"(?:é|são|está|há|era|foi)(?= )|se(?= )")),
+        Frame("whether:state", pattern(r"(?:está|estão|estava)(?= )")),
+        Frame("whether", pattern(r"(?:é|são|há|era|foi)(?= )|se(?= )")),
         Frame("explain", pattern(r"(?:explique|explica|descreva|descreve)(?: me)?|fale(?: me)? sobre|me fale sobre")),
         Frame("translate", pattern(r"traduz(?:a|ir)?|como se diz")),
         Frame("summarize", pattern(r"resum(?:a|e|ir)|faça um resumo(?: de)?")),
@@ -97,8 +98,9 @@ PORTUGUESE = Grammar(
     wishes=pattern(r"(?:eu )?(?:quero|queria|gostaria de|preciso|desejo|tenho que|para)"),
     back_references=pattern(rf"como(?: {_DO_IT})?\Z"),
     articles=words("o a os as um uma uns umas"),
+    counted=words("mais menos melhor pior maior menor"),
     agreement=readings("m: o os um uns do dos no nos ao aos pelo pelos num", "f: a as uma umas da das na nas à às pela pelas numa"),
-    empty=words("é são que se há"),
+    empty=words("é são que há"),
     links=pairs(
         "de=de do=de da=de dos=de das=de em=em no=em na=em nos=em nas=em num=em numa=em ao=a à=a aos=a às=a por=por pelo=por"
         " pela=por para=para",

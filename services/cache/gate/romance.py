@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+_NO_PLURALS = frozenset(("plus", "moins", "mais", "menos", "dans", "sans", "sous", "vous", "nous", "depuis", "après", "jamais"))
+
 
 def stem_of(endings: tuple[str, ...]) -> Callable[[str], str]:
     """A function that gives the stem of a verb by cutting off the first ending that fits."""
@@ -29,6 +31,8 @@ def elided(heads: dict[str, str]) -> Callable[[str], list[str]]:
 
 def singular(word: str) -> str:
     """The singular of a plural in -s; the gender stays."""
+    if word in _NO_PLURALS:
+        return word
     if word.endswith(("ciones", "siones")):
         return word[:-5] + "ión"
     if len(word) > 4 and word.endswith("es") and word[-3] in "lnrdzj":

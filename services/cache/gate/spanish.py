@@ -104,7 +104,8 @@ SPANISH = Grammar(
                 r"qu[eé]|cu[aá]l(?:es)?",
             ),
         ),
-        Frame("whether", pattern(r"(?:es|son|está|están|hay|era|fue)(?= )|si(?= )")),
+        Frame("whether:state", pattern(r"(?:está|están|estaba|estaban)(?= )")),
+        Frame("whether", pattern(r"(?:es|son|hay|era|fue)(?= )|si(?= )")),
         Frame("explain", pattern(r"(?:expl[ií]ca|expl[ií]que|describe)(?:me|nos)?|explicar(?:me)?|h[aá]blame (?:de|sobre)")),
         Frame("translate", pattern(r"traduc(?:e|ir|eme)|traduzca|tradúceme|c[oó]mo se dice")),
         Frame("summarize", pattern(r"resum(?:e|ir|a)|haz(?:me)? un resumen(?: de)?")),
@@ -120,8 +121,9 @@ SPANISH = Grammar(
     wishes=pattern(r"(?:quiero|quisiera|necesito|me gustaría|querría|deseo|tengo que|para)"),
     back_references=pattern(rf"c[oó]mo(?: {_DO_IT})?\Z"),
     articles=words("el la los las un una unos unas lo"),
+    counted=words("más menos mejor peor mayor menor"),
     agreement=readings("m: el los un unos del al", "f: la las una unas"),
-    empty=words("es son que se hay"),
+    empty=words("es son que hay"),
     links=pairs(
         "de=de del=de a=a al=a en=en sobre=sobre bajo=bajo para=para por=por con=con sin=sin entre=entre hacia=hacia"
         " hasta=hasta desde=desde",
