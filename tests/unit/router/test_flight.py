@@ -147,7 +147,8 @@ def test_every_reader_gets_every_word_once_whatever_happens_when(steps: list[tup
     while not scene.flight.is_over:
         scene.step(0, 4)
     for reader in scene.readers:
-        assert reader.is_woken
+        # Nobody is left asleep but who has read it all.
+        assert reader.is_woken or reader.text == "".join(WORDS)
         reader.read()
         assert (reader.text, reader.error) == ("".join(WORDS), None)
 
