@@ -155,7 +155,9 @@ def _framed(words: list[Word], grammar: Grammar) -> tuple[str, str, list[Word]]:
         return STATEMENT, "", words
     question, head = framed
     rest = words[_word_count(head) :]
-    if question in _FOR_ME and len(rest) > 2 and rest[-1].form in ("me", "us") and rest[-2].form in ("to", "for"):
+    # A letter to me is no letter for me.
+    is_idle = len(rest) > 2 and rest[-1].form in ("me", "us") and rest[-2].form in (("for",) if question == "compose" else ("to", "for"))
+    if question in _FOR_ME and is_idle:
         rest = rest[:-2]
     return question, head, rest
 

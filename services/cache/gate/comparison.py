@@ -17,6 +17,8 @@ _SAME_ANSWER = frozenset(
 )  # fmt: skip
 _YEAR = frozenset(("when", "when:year"))
 _TIME = frozenset(("when", "when:time"))
+# In a longer text a last word apart is hardly a name.
+_LONGEST_CALL = 10
 _RECKONED = frozenset(("what", "calculate"))
 _TIMED = frozenset(("open", "close", "start", "end", "arrive", "depart", "leave", "serve"))
 # Ways to ask what something is, when it is no more than a name.
@@ -116,7 +118,11 @@ def _structure(asked: Analysis, kept: Analysis) -> Rule | None:
 
 
 def _flat(parts: tuple[Segment, ...]) -> list[str]:
-    return [form for link, forms in parts for form in ((link, *forms) if link not in ("", ",") else forms)]
+    flat = [form for link, forms in parts for form in ((link, *forms) if link not in ("", ",") else forms)]
+    if len(parts) > 1 and len(flat) < _LONGEST_CALL and parts[-1][0] == "," and len(parts[-1][1]) == 1:
+        # Whom one speaks to, and not of: "how do I cook, Tom".
+        flat.insert(-1, ",")
+    return flat
 
 
 def _unmatched(one: tuple[Segment, ...], other: tuple[Segment, ...]) -> tuple[list[Segment], list[Segment]]:

@@ -3,6 +3,8 @@
 import re
 from typing import NamedTuple
 
+from services.cache.gate.english_words import VERBS
+
 _SPACES = re.compile(r"(?<=\S)[ \t\f\v]+")
 # Where no sentence pauses a mark is spoken of: "the difference between , and ;".
 _SPACE_BEFORE_MARK = re.compile(
@@ -36,8 +38,7 @@ _POINTER = re.compile(
 _ASKS = re.compile(
     r"(?:(?:can|could|would|will) you |please )?"
     r"(?:what|which|who|whose|where|when|why|how|is|are|was|were|does|do|did|has|have|can|could|should|would"
-    r"|add|answer|calculate|check|choose|compare|compute|convert|count|decide|define|describe|detect|draft|evaluate|find|give|guess|identify"
-    r"|judge|label|list|make|mark|name|parse|pick|plan|rank|rate|read|round|score|sort|tag|turn|use|validate|write)\b",
+    r"|(?P<verb>[a-z]+))\b",
     re.IGNORECASE,
 )
 # Of an error, whose message follows: "why do I get ValueError: ...".
@@ -82,9 +83,14 @@ def split(text: str) -> Request:
     before, after = text[: match.start()], text[match.end() :].strip()
     if not after or text.count('"', 0, match.start()) % 2:
         return Request(text, "")
-    if not _POINTER.search(before) and (not _ASKS.match(before) or _QUESTION.match(after) or _NAME.search(before)):
+    if not _POINTER.search(before) and (not _asks(before) or _QUESTION.match(after) or _NAME.search(before)):
         return Request(text, "")
     return Request(before, after)
+
+
+def _asks(text: str) -> bool:
+    match = _ASKS.match(text)
+    return match is not None and (match["verb"] is None or match["verb"].lower() in VERBS)
 
 
 def _split_request(text: str) -> Request:

@@ -11,6 +11,8 @@ from services.cache.gate.scanning import REMEMBERED_WORDS, Kind, Token
 # Stands in patterns for what no pattern may look into.
 OPAQUE = "\ufffc"
 _CURRENCIES = {"$": "dollar", "€": "euro", "£": "£", "¥": "¥", "₹": "₹"}
+# Whose capitals make another measure.
+_CASED_UNITS = frozenset(unit for unit in UNITS if len(unit) > 1 and UNITS.get(unit.lower(), UNITS[unit]) != UNITS[unit])
 _ROMAN = {
     "II": "2",
     "III": "3",
@@ -93,6 +95,8 @@ def normalise(tokens: list[Token], grammar: Grammar) -> list[Word]:
 def _word(token: Token, grammar: Grammar, styled: bool, is_first: bool, is_numbered: bool) -> Sequence[Word]:
     form, raw = token.form, token.raw
     if form != raw and not styled:
+        if raw in _CASED_UNITS:
+            return [Word(raw, raw, Kind.WORD)]
         if raw in _ROMAN or is_numbered:
             return [Word(_ROMAN.get(raw, "1"), raw, Kind.NUMBER)]
         if len(raw) == 1 and not is_first and raw != "I":
