@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log, log1p, sqrt
+from operator import mul
 from typing import Any, Final, Self
 
 import numpy as np
@@ -218,9 +219,9 @@ def _greatest(counts: Indices) -> int:
 def _lines(text: str) -> tuple[float, ...]:
     if "\n" not in text:
         return 0.0, log1p(len(text)), 0.0, 0.0
-    lengths = [len(line) for line in text.split("\n")]
+    lengths = list(map(len, text.split("\n")))
     inner = lengths[1:-1] or [0]
-    mean, spread = _moments(len(inner), sum(inner), sum(length * length for length in inner))
+    mean, spread = _moments(len(inner), sum(inner), sum(map(mul, inner, inner)))
     return log1p(len(_OPTION.findall(text))), log1p(max(lengths)), log1p(mean), log1p(spread)
 
 
