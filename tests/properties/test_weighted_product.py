@@ -138,4 +138,6 @@ def test_who_is_proven_keeps_every_bound_that_was_not_given_up(prospects: list[P
             assert prospect.p95_s is not None and prospect.p95_s <= constraints.max_latency_s + 1e-9
         if constraints.min_quality_of_best is not None and Criterion.QUALITY not in kept.relaxed:
             quality = prospect.quality or 0.0
-            assert quality >= constraints.min_quality_of_best * best or isclose(quality, constraints.min_quality_of_best * best)
+            assert quality >= constraints.min_quality_of_best * best or isclose(
+                quality, constraints.min_quality_of_best * best, abs_tol=1e-9
+            )
