@@ -44,7 +44,7 @@ class OneCache:
         hit = await self.cache.look_up(Question(key(number), wording_of(text)))
         return hit.tier if isinstance(hit, Hit) else None
 
-    async def until_tier(self, number: int, text: str, tier: "pb.Tier.ValueType") -> None:
+    async def until_tier(self, number: int, text: str, tier: "pb.Tier.ValueType | None") -> None:
         """A cluster shows what was written a moment later, and is connected to at the first lookup."""
         async with asyncio.timeout(PATIENCE_S):
             while await self.tier(number, text) != tier:
