@@ -1,5 +1,4 @@
 import json
-import sys
 from typing import Any
 
 import pytest
@@ -163,8 +162,8 @@ def test_null_is_no_fault_in_an_optional_field() -> None:
     assert parse(openai.encode_request(openai.decode_request(body))) == parse(body)
 
 
-@pytest.mark.parametrize("depth", [sys.getrecursionlimit(), 100_000])
-@pytest.mark.parametrize("opening", ["[", '{"a":'])
+@pytest.mark.parametrize("depth", [256, 1000, 100_000])
+@pytest.mark.parametrize("opening", ["[", '{"a":', '{"]\\"]":'])
 def test_a_nesting_bomb_is_an_invalid_document(opening: str, depth: int) -> None:
     bomb = opening * depth + "1" + ("]" if opening == "[" else "}") * depth
     with pytest.raises(InvalidRequest):
@@ -177,15 +176,10 @@ def test_what_is_accepted_can_be_read_again_deeper_in_the_stack() -> None:
     def read_again(request: chat_pb2.ChatRequest, frames: int) -> bytes:
         return read_again(request, frames - 1) if frames else exact_digest(request)
 
-    accepted = 0
-    for depth in range(1, sys.getrecursionlimit(), 50):
-        try:
-            request = openai.decode_request(with_field(f'"x":{"[" * depth}{"]" * depth}').encode())
-        except InvalidRequest:
-            break
+    for brackets in ("[]", ('{"a":', "}")):
+        opening, closing = brackets
+        request = openai.decode_request(with_field(f'"x":{opening * 255}1{closing * 255}').encode())
         assert len(read_again(request, frames=200)) == 32
-        accepted = depth
-    assert accepted > 100
 
 
 def test_many_brackets_side_by_side_are_no_bomb() -> None:
