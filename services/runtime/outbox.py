@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 Frame = TypeVar("Frame")
 
 # Between the messages of one who is alone, and how much longer for each other caller, up to a most.
-ALONE_S: Final = 0.001
+ALONE_S: Final = 0.0002
 EACH_S: Final = 0.0005
 SPACING_S: Final = 0.006
 BURST: Final = 2
