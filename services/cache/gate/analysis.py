@@ -149,17 +149,8 @@ def _of_prose(plain: str, about: str, found: list[Clause], grammar: Grammar) -> 
         literals += [item.form for item in (*items, *front) if item.kind is Kind.LITERAL]
         own = segments(items, question, grammar)
         is_concept = len(found) == 1 and not front and _is_concept(clause, items, own)
-        if front:
-            moved = segments(front, question, grammar)
-            own += [(TOPIC if clause.is_topic and link == "" else link, forms) for link, forms in moved]
-            own = [
-                (("@" if link == TOPIC and len(forms) == 1 and forms[0] in grammar.technologies else link), forms) for link, forms in own
-            ]
-        parts += own
-    forms = [form for _, part in parts for form in part]
-    if len(forms) == 1 and any(word.form == "the" for word in found[0].words):
-        # A certain one, of a noun that says what the rest is: "what is the matter", "what is matter".
-        forms.append("the")
+        parts += _with_front(own, segments(front, question, grammar), clause, grammar) if front else own
+    forms = _forms(parts, found)
     if not forms and not about:
         # All of it was a way to ask: then the way to ask is what it is about.
         return Analysis(bare(plain))
@@ -187,6 +178,20 @@ def _of_prose(plain: str, about: str, found: list[Clause], grammar: Grammar) -> 
         is_concept=is_concept,
         is_long=len(found) > 2 or len(forms) > _LONGEST_QUESTION,
     )
+
+
+def _with_front(own: list[Segment], moved: list[Segment], clause: Clause, grammar: Grammar) -> list[Segment]:
+    """A clause's segments with those of what stands in front of it."""
+    together = own + [(TOPIC if clause.is_topic and link == "" else link, forms) for link, forms in moved]
+    return [("@" if link == TOPIC and len(forms) == 1 and forms[0] in grammar.technologies else link, forms) for link, forms in together]
+
+
+def _forms(parts: list[Segment], found: list[Clause]) -> list[str]:
+    forms = [form for _, part in parts for form in part]
+    if len(forms) == 1 and any(word.form == "the" for word in found[0].words):
+        # A certain one, of a noun that says what the rest is: "what is the matter", "what is matter".
+        forms.append("the")
+    return forms
 
 
 def _amount(clause: Clause, grammar: Grammar) -> str:
