@@ -28,7 +28,7 @@ NULL = Raw(b"null")
 
 # More than any document of these APIs has, and so few that whoever reads a part of it again may stand deep in the stack. Counted, since how
 # deep an interpreter goes by itself is another number in each version.
-_MOST_LEVELS = 256
+MOST_LEVELS = 256
 _LEVELS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _NEITHER_BRACKETS_NOR_QUOTES = bytes(set(range(256)) - _LEVELS.keys() - set(b'"'))
 
@@ -126,12 +126,12 @@ class Shape:
 
 
 def parse_object(document: bytes) -> dict[str, Raw]:
-    """The members of a JSON object in UTF-8. ValueError if it is none, or nests deeper than 256 levels.
+    """The members of a JSON object in UTF-8. ValueError if it is none, or nests deeper than MOST_LEVELS.
 
     msgspec checks what it skips down to number syntax and surrogate pairs, but not the UTF-8 inside skipped strings.
     """
     document.decode()
-    if document.count(b"[") + document.count(b"{") > _MOST_LEVELS and _levels(document) > _MOST_LEVELS:
+    if document.count(b"[") + document.count(b"{") > MOST_LEVELS and _levels(document) > MOST_LEVELS:
         raise ValueError("nested too deeply")
     return decode_members(document)
 

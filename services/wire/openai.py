@@ -13,6 +13,7 @@ from msgspec import DecodeError, Raw
 from joulegate.chat.v1 import chat_pb2
 from services.wire.errors import InvalidAnswer, InvalidRequest
 from services.wire.fields import (
+    MOST_LEVELS,
     Field,
     Shape,
     Unfit,
@@ -86,7 +87,9 @@ def decode_request(body: bytes) -> chat_pb2.ChatRequest:
     try:
         members = parse_object(body)
     except ValueError:
-        raise InvalidRequest("We could not parse the JSON body of your request: a JSON object in UTF-8 is expected.") from None
+        raise InvalidRequest(
+            f"We could not parse the JSON body of your request: a JSON object in UTF-8 is expected, of {MOST_LEVELS} levels at most."
+        ) from None
     try:
         values = _REQUEST.read(members, strict=True)
     except Unfit as unfit:
