@@ -2,28 +2,29 @@
 
 from functools import partial
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Gauge
 
 from services.dispatch.keys import KeyRing
 from services.runtime.clock import Clock
+from services.runtime.metrics import counters, histograms
 
-CALLS = Counter("joulegate_provider_calls", "Calls to providers that ended, by how.", ["provider", "outcome"])
-FIRST_EVENT_SECONDS = Histogram(
+CALLS = counters("joulegate_provider_calls", "Calls to providers that ended, by how.", ["provider", "outcome"])
+FIRST_EVENT_SECONDS = histograms(
     "joulegate_provider_first_event_seconds",
     "From a call to the first event of its answer.",
     ["provider"],
-    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+    (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
 )
-HEDGES = Counter("joulegate_hedges", "Second calls because a first event was late, by how they ended.", ["provider", "outcome"])
-BREAKER_TRANSITIONS = Counter(
+HEDGES = counters("joulegate_hedges", "Second calls because a first event was late, by how they ended.", ["provider", "outcome"])
+BREAKER_TRANSITIONS = counters(
     "joulegate_circuit_breaker_transitions", "Changes of the circuit breakers' states, by the new state.", ["provider", "state"]
 )
-MEASURED_JOULES = Counter(
+MEASURED_JOULES = counters(
     "joulegate_dispatch_measured_joules",
     "What the machine's counters counted: for requests of its models, and while there were none.",
     ["account"],
 )
-LISTING_FAILURES = Counter("joulegate_provider_listing_failures", "Attempts to list a provider's models that failed.", ["provider"])
+LISTING_FAILURES = counters("joulegate_provider_listing_failures", "Attempts to list a provider's models that failed.", ["provider"])
 KEY_USABLE = Gauge(
     "joulegate_provider_key_usable",
     "1 while calls may show a key, 0 while it is set aside as bad or empty. `key` is its place in the configuration.",
