@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ from services.ledger import carbon, figuring, live_grids, metrics, migration
 from services.ledger.admin import AdminServicer
 from services.ledger.alerts import Alerts
 from services.ledger.books import Books
-from services.ledger.budget_changes import open_budgets
+from services.ledger.budget_changes import Presume, open_budgets
 from services.ledger.budget_keeper import BudgetKeeper
 from services.ledger.carbon_sources import CarbonSource, ElectricityMaps, NationalGrid, WattTime
 from services.ledger.engines import Place
@@ -40,6 +41,7 @@ from services.ledger.policy_store import open_policies
 from services.ledger.rate_servicer import RateServicer
 from services.ledger.reads import Exports, Reads, Reports
 from services.ledger.report_store import open_reports
+from services.ledger.reserving import presumed
 from services.ledger.retention import Retention
 from services.ledger.servicer import LedgerServicer
 from services.ledger.settings import LedgerSettings
@@ -63,6 +65,7 @@ async def build(settings: LedgerSettings, mesh: Mesh) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         live = await _live(settings, stack)
         figurer, factors = figuring.figurer_of(settings, live or carbon.Always())
+        presume = partial(presumed, figurer=figurer, unbounded_output_tokens=settings.unbounded_output_tokens)
         figurer.own_cpu = mesh.own_cpu("ledger")
         place = place_of(settings)
         if isinstance(place, Path):
@@ -81,7 +84,7 @@ async def build(settings: LedgerSettings, mesh: Mesh) -> AsyncIterator[None]:
         ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerServicer(books, reads), mesh.registry)
         rates = RateServicer(figurer, _thread("ledger-rates", stack), SystemClock())
         rates_service_pb2_grpc.add_RatesServiceServicer_to_server(rates, mesh.registry)
-        keys, revision = _keys(place, settings, books.revoke_leases, stack)
+        keys, revision = _keys(place, settings, presume, books.revoke_leases, stack)
         key_service_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(keys), mesh.registry)
         policies = Policies(
             stack.enter_context(open_policies(place, settings.synchronous)), _thread("ledger-policies", stack), SystemClock()
@@ -90,7 +93,7 @@ async def build(settings: LedgerSettings, mesh: Mesh) -> AsyncIterator[None]:
         policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(PolicyServicer(policies), mesh.registry)
         reports = Reports(stack.enter_context(open_reports(place, settings.synchronous)), _thread("ledger-reports", stack))
         exports = Exports(stack.enter_context(open_export(place, settings.synchronous)), _thread("ledger-exports", stack))
-        budgets = _budgets(place, settings, books.revoke_leases, stack)
+        budgets = _budgets(place, settings, presume, books.revoke_leases, stack)
         keys_are_demanded = settings.auth_required or settings.gateway_api_key is not None
         rederiving = figurer if live is None else figuring.figurer_of(settings, carbon.Always())[0]
         admin = AdminServicer(reads, reports, exports, keys, budgets, rederiving, settings.admin_api_key, SystemClock(), keys_are_demanded)
@@ -122,16 +125,20 @@ async def _alerts(settings: LedgerSettings, stack: AsyncExitStack) -> Alerts:
     return alerts
 
 
-def _budgets(place: Place, settings: LedgerSettings, changed: Callable[[], Awaitable[None]], stack: AsyncExitStack) -> BudgetKeeper:
+def _budgets(
+    place: Place, settings: LedgerSettings, presume: Presume, changed: Callable[[], Awaitable[None]], stack: AsyncExitStack
+) -> BudgetKeeper:
     """The budgets of books that are open. Keys from before there were budgets get theirs."""
-    writer, reader = stack.enter_context(open_budgets(place, settings.synchronous))
+    writer, reader = stack.enter_context(open_budgets(place, settings.synchronous, presume))
     writer.adopt_keys(int(SystemClock().now() * 1e9))
     return BudgetKeeper(writer, reader, _thread("ledger-budgets", stack), SystemClock(), changed)
 
 
-def _keys(place: Place, settings: LedgerSettings, changed: Callable[[], Awaitable[None]], stack: AsyncExitStack) -> tuple[Keys, int]:
+def _keys(
+    place: Place, settings: LedgerSettings, presume: Presume, changed: Callable[[], Awaitable[None]], stack: AsyncExitStack
+) -> tuple[Keys, int]:
     """The keys of books that are open, and the number of their newest change. Raises SettingsError where nobody could ever present one."""
-    writer, viewer, finder = stack.enter_context(open_keys(place, settings.synchronous))
+    writer, viewer, finder = stack.enter_context(open_keys(place, settings.synchronous, presume))
     if settings.auth_required and settings.gateway_api_key is None and settings.admin_api_key is None and not viewer.count():
         raise SettingsError(
             ["AUTH_REQUIRED=true: there is no key that could be presented; set ADMIN_API_KEY to make some, or GATEWAY_API_KEY for just one"]

@@ -23,7 +23,7 @@ from services.ledger.records import (
     text_of,
 )
 from services.ledger.request_key import RequestKey, key_of
-from services.ledger.reserving import Granted, grant_of, reserve
+from services.ledger.reserving import Granted, grant_of, presumed, reserve
 
 
 class LetIn(NamedTuple):
@@ -155,7 +155,7 @@ class Changes(NamedTuple):
 def decide(batch: Batch, known: Known, figurer: Figurer) -> Changes:
     """Books each request once: the first settlement counts, a repeated one is answered with what was booked, a LOST row gives way."""
     funds = known.funds
-    opened = _let_in(batch, known)
+    opened = _let_in(batch, known, figurer)
     rows: list[Row] = []
     acknowledgements: dict[RequestKey, pb.SettlementAck] = {}
     corrected: list[str] = []
@@ -206,14 +206,18 @@ def decide(batch: Batch, known: Known, figurer: Figurer) -> Changes:
     return Changes(rows, list(opened.values()), closed, corrected, totals, acknowledgements, answers, extended, funds, funds.alerts())
 
 
-def _let_in(batch: Batch, known: Known) -> dict[str, OpenIntent]:
+def _let_in(batch: Batch, known: Known, figurer: Figurer) -> dict[str, OpenIntent]:
     """The intents that open a request. One that is repeated after its request was booked must not open it again."""
+    funds = known.funds
     opened: dict[str, OpenIntent] = {}
     for intent, lease_id, wanted in batch.intents:
         request_id = known.ids[intent.key]
         if not (request_id in opened or request_id in known.rows or request_id in known.open):
             under_id = intent if intent.request_id == request_id else intent._replace(request_id=request_id)
-            opened[request_id] = known.funds.take_up(under_id, lease_id, wanted)
+            if not any(wanted) and funds.has_budgets(intent.key_id):
+                # Its router had not heard of them yet.
+                wanted = presumed(intent, figurer, funds.unbounded_output_tokens)
+            opened[request_id] = funds.take_up(under_id, lease_id, wanted)
     return opened
 
 

@@ -14,7 +14,7 @@ from services.ledger.api_key import Key, KeyTerms
 from services.ledger.budget_store import DEFINITIONS_LOCK
 from services.ledger.budgets import Amounts, Balance, Budget, Sheet, is_counted
 from services.ledger.engines import Place, open_engine
-from services.ledger.records import OpenIntent
+from services.ledger.records import HELD, OpenIntent
 from services.ledger.schema import api_keys, budget_balances, budget_revision, budgets, checkpoints, entries, intents, leases
 from services.ledger.windows import DAY, months
 
@@ -23,6 +23,8 @@ OWN: Final = {
     "monthly_token_budget": (".monthly-tokens", BudgetMeasure.BUDGET_MEASURE_TOKENS),
     "monthly_cost_budget_nano_usd": (".monthly-usd", BudgetMeasure.BUDGET_MEASURE_USD),
 }
+# What a request holds that was let in when nothing bounded its caller.
+Presume = Callable[[OpenIntent], Amounts]
 # What commits go by of a key.
 _TERMS: Final = ("team", "organisation", "tier", "requests_per_minute", "tokens_per_minute", *OWN)
 _SCOPES: Final = ((BudgetScope.BUDGET_SCOPE_TEAM, "team"), (BudgetScope.BUDGET_SCOPE_ORGANISATION, "organisation"))
@@ -52,15 +54,16 @@ class View(NamedTuple):
 class BudgetWriter:
     """Changes budgets. For one thread."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, presume: Presume) -> None:
         self._engine = engine
+        self._presume = presume
 
     def insert(self, budget: Budget, now_ns: int) -> bool:
         """Adds a budget with what is booked in its window; False when it is for a key that there is not."""
         with self._engine.begin() as connection, changed(connection):
             if budget.scope == BudgetScope.BUDGET_SCOPE_KEY and not _is_caller(connection, budget.scope_id):
                 return False
-            _insert(connection, budget, now_ns)
+            _insert(connection, budget, now_ns, self._presume)
         return True
 
     def change(self, budget_id: str, change: Callable[[Budget], Budget]) -> Budget | None:
@@ -84,7 +87,7 @@ class BudgetWriter:
         has_none = ~sa.exists().where(budgets.c.scope == BudgetScope.BUDGET_SCOPE_KEY, budgets.c.scope_id == api_keys.c.key_id)
         with self._engine.begin() as connection, changed(connection):
             for row in connection.execute(sa.select(api_keys).where(has_field, has_none)).all():
-                _own_budgets(connection, row.key_id, dict.fromkeys(OWN), row._asdict(), now_ns)
+                _own_budgets(connection, row.key_id, dict.fromkeys(OWN), row._asdict(), now_ns, self._presume)
 
 
 class BudgetReader:
@@ -129,21 +132,21 @@ def changed(connection: sa.Connection) -> Iterator[None]:
     connection.execute(_next_revision)
 
 
-def follow_key(connection: sa.Connection, before: Key | None, after: Key, now_ns: int) -> None:
+def follow_key(connection: sa.Connection, before: Key | None, after: Key, now_ns: int, presume: Presume) -> None:
     """Brings budgets to what a key says now. Within the transaction that changes the key, after its row was written."""
     old = {name: None if before is None else getattr(before.terms, name) for name in KeyTerms._fields}
     new = after.terms._asdict()
     if all(old[name] == new[name] for name in _TERMS):
         return
     with changed(connection):
-        _own_budgets(connection, after.key_id, old, new, now_ns)
+        _own_budgets(connection, after.key_id, old, new, now_ns, presume)
         if before is None:
             return
         moved = [(scope, each[name]) for scope, name in _SCOPES if old[name] != new[name] for each in (old, new) if each[name]]
         for scope, scope_id in moved:
             found = connection.execute(sa.select(*_budget_columns).where(budgets.c.scope == scope, budgets.c.scope_id == scope_id)).all()
             for fields in found:
-                _rebuild(connection, Budget(*fields), now_ns)
+                _rebuild(connection, Budget(*fields), now_ns, presume)
 
 
 def discrepancies(connection: sa.Connection, now_ns: int) -> Iterator[str]:
@@ -161,7 +164,9 @@ def discrepancies(connection: sa.Connection, now_ns: int) -> Iterator[str]:
                     yield f"budget {budget.budget_id!r}, window from {bucket}: {name} is {mine}, and the books come to {theirs}"
 
 
-def _own_budgets(connection: sa.Connection, key_id: str, old: Mapping[str, Any], new: Mapping[str, Any], now_ns: int) -> None:
+def _own_budgets(
+    connection: sa.Connection, key_id: str, old: Mapping[str, Any], new: Mapping[str, Any], now_ns: int, presume: Presume
+) -> None:
     for name, (ending, measure) in OWN.items():
         budget_id = key_id + ending
         if new[name] is None:
@@ -169,15 +174,16 @@ def _own_budgets(connection: sa.Connection, key_id: str, old: Mapping[str, Any],
         elif old[name] is None:
             scope, month = BudgetScope.BUDGET_SCOPE_KEY, BudgetWindow.BUDGET_WINDOW_MONTH
             refuse = OnExhausted.ON_EXHAUSTED_REFUSE
-            _insert(connection, Budget(budget_id, "", scope, key_id, measure, month, 0, new[name], refuse, "", True, now_ns, 0), now_ns)
+            budget = Budget(budget_id, "", scope, key_id, measure, month, 0, new[name], refuse, "", True, now_ns, 0)
+            _insert(connection, budget, now_ns, presume)
         elif old[name] != new[name]:
             connection.execute(sa.update(budgets).where(budgets.c.budget_id == budget_id).values(bound=new[name]))
 
 
-def _insert(connection: sa.Connection, budget: Budget, now_ns: int) -> None:
+def _insert(connection: sa.Connection, budget: Budget, now_ns: int, presume: Presume) -> None:
     budget = budget._replace(counted_from_ns=budget.window.oldest(now_ns))
     connection.execute(sa.insert(budgets).values(**budget._asdict()))
-    _rebuild(connection, budget, now_ns)
+    _rebuild(connection, budget, now_ns, presume)
 
 
 def _delete(connection: sa.Connection, budget_id: str) -> bool:
@@ -185,8 +191,9 @@ def _delete(connection: sa.Connection, budget_id: str) -> bool:
     return bool(connection.execute(sa.delete(budgets).where(budgets.c.budget_id == budget_id)).rowcount)
 
 
-def _rebuild(connection: sa.Connection, budget: Budget, now_ns: int) -> None:
+def _rebuild(connection: sa.Connection, budget: Budget, now_ns: int, presume: Presume) -> None:
     """Makes the balances of a budget anew; which alerts were given stays."""
+    _hold_open(connection, budget, presume)
     kept = _kept(connection, budget)
     connection.execute(sa.delete(budget_balances).where(budget_balances.c.budget_id == budget.budget_id))
     rows = [
@@ -195,6 +202,15 @@ def _rebuild(connection: sa.Connection, budget: Budget, now_ns: int) -> None:
     ]
     if rows:
         connection.execute(sa.insert(budget_balances), rows)
+
+
+def _hold_open(connection: sa.Connection, budget: Budget, presume: Presume) -> None:
+    """Has the open requests of a budget's callers hold something that were let in when nothing bounded them: others must not take it."""
+    query = sa.select(*_intent_columns).where(*(intents.c[name] == 0 for name in HELD), _is_in(budget, intents.c.key_id))
+    for fields in connection.execute(query).all():
+        intent = OpenIntent(*fields)
+        held = dict(zip(HELD, presume(intent), strict=True))
+        connection.execute(sa.update(intents).where(intents.c.request_id == intent.request_id).values(**held))
 
 
 def _kept(connection: sa.Connection, budget: Budget) -> dict[int, Balance]:
@@ -273,11 +289,11 @@ def _whole(value: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
 
 
 @contextmanager
-def open_budgets(place: Place, synchronous: str) -> Iterator[tuple[BudgetWriter, BudgetReader]]:
+def open_budgets(place: Place, synchronous: str, presume: Presume) -> Iterator[tuple[BudgetWriter, BudgetReader]]:
     """A connection that changes budgets and one that reads them, to books that are up to date."""
     writing, reading = open_engine(place, synchronous), open_engine(place, synchronous, read_only=True)
     try:
-        yield BudgetWriter(writing), BudgetReader(reading)
+        yield BudgetWriter(writing, presume), BudgetReader(reading)
     finally:
         writing.dispose()
         reading.dispose()

@@ -185,12 +185,16 @@ class FundsStore:
         if self._is_shared:
             _share_definitions.run(connection, definitions=DEFINITIONS_LOCK)
 
-    def funds(self, connection: sa.Connection, batch: Batch, opened: Iterable[OpenIntent], rows: Iterable[Row]) -> Funds:
-        """What a batch needs, after the requests that it is about are locked: also of those who have these open requests and rows."""
-        opened, rows = list(opened), list(rows)
+    def refresh(self, connection: sa.Connection) -> bool:
+        """Forgets what was said of budgets and keys if that has changed; whether it has. After `share_definitions`."""
         self.revokes_leases = self._definitions.refresh(connection)
         if self.revokes_leases and self._kept_balances is not None:
             self._kept_balances.forget()
+        return self.revokes_leases
+
+    def funds(self, connection: sa.Connection, batch: Batch, opened: Iterable[OpenIntent], rows: Iterable[Row]) -> Funds:
+        """What a batch needs, after the requests that it is about are locked: also of those who have these open requests and rows."""
+        opened, rows = list(opened), list(rows)
         found = self._named(connection, batch)
         seen: list[OpenIntent | Row | Lease] = [*opened, *rows, *found.values()]
         callers = batch.callers() | {each.key_id for each in seen}

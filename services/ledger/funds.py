@@ -42,6 +42,10 @@ class Funds:
         self.sheet.hold(intent.key_id, intent.created_ns, wanted)
         return intent.under_lease(wanted, self.count(intent.key_id, wanted.tokens))
 
+    def has_budgets(self, key_id: str) -> bool:
+        """Whether anything counts what a caller takes."""
+        return bool(self.sheet.chain(key_id))
+
     def use_lease(self, lease_id: str, key_id: str, wanted: Amounts) -> None:
         """Takes one request out of a lease."""
         lease = self.leases.get(lease_id)

@@ -11,7 +11,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from services.ledger.api_key import Key, KeyView, Usage, columns_of, key_of_row
-from services.ledger.budget_changes import follow_key
+from services.ledger.budget_changes import Presume, follow_key
 from services.ledger.engines import Place, open_engine
 from services.ledger.schema import api_keys, entries, salts
 
@@ -43,8 +43,9 @@ _count_keys = sa.select(sa.func.count()).select_from(api_keys).where(api_keys.c.
 class KeyWriter:
     """Changes keys. For one thread."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, presume: Presume) -> None:
         self._engine = engine
+        self._presume = presume
         # Whether other ledgers may change keys of the same books.
         self.is_shared = engine.dialect.name == "postgresql"
 
@@ -53,7 +54,7 @@ class KeyWriter:
         with self._engine.begin() as connection:
             revision = self._begin(connection)
             connection.execute(sa.insert(api_keys).values(revision=revision, **columns_of(key)))
-            follow_key(connection, None, key, key.created_ns)
+            follow_key(connection, None, key, key.created_ns, self._presume)
 
     def change(self, key_id: str, change: Callable[[Key], Key], now_ns: int) -> tuple[Key, Key] | None:
         """Replaces a key by what `change` makes of it. Gives it as it was and as it is; None when there is none."""
@@ -74,7 +75,7 @@ class KeyWriter:
             if after != before:
                 changed = sa.update(api_keys).where(api_keys.c.sequence == row.sequence)
                 connection.execute(changed.values(revision=revision, **columns_of(after)))
-                follow_key(connection, before, after, now_ns)
+                follow_key(connection, before, after, now_ns, self._presume)
             return before, after
 
     def salt(self, fresh: bytes) -> bytes:
@@ -138,13 +139,13 @@ class KeyReader:
 
 
 @contextmanager
-def open_keys(place: Place, synchronous: str) -> Iterator[tuple[KeyWriter, KeyReader, KeyReader]]:
+def open_keys(place: Place, synchronous: str, presume: Presume) -> Iterator[tuple[KeyWriter, KeyReader, KeyReader]]:
     """A connection that writes keys and two that read them, to books that are up to date."""
     with ExitStack() as stack:
         writing, *reading = (open_engine(place, synchronous, read_only=read_only) for read_only in (False, True, True))
         for engine in (writing, *reading):
             stack.callback(engine.dispose)
-        yield KeyWriter(writing), KeyReader(reading[0]), KeyReader(reading[1])
+        yield KeyWriter(writing, presume), KeyReader(reading[0]), KeyReader(reading[1])
 
 
 def _storable(key_id: str) -> str:

@@ -148,6 +148,8 @@ class OpenIntent(NamedTuple):
 
 
 _HELD: Final = OpenIntent._fields.index("held_nano_usd")
+# The fields of what a request holds, in the order of amounts.
+HELD: Final = OpenIntent._fields[_HELD : _HELD + len(Amounts._fields)]
 
 
 class Asked(NamedTuple):

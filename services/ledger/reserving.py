@@ -99,6 +99,13 @@ def reserve(asked: Asked, funds: Funds, figurer: Figurer) -> Granted | pb.Grant 
     return Granted(opened, answer)
 
 
+def presumed(intent: OpenIntent, figurer: Figurer, unbounded_output_tokens: int) -> Amounts:
+    """What a request holds that was let in while nothing bounded its caller, now that something does: what its first call may take."""
+    rates = figurer.rates(intent.provider, intent.model, intent.created_ns / 1e9)
+    size = Size(intent.estimated_input_tokens, intent.answer_count)
+    return worst_case.amounts([rates], size, intent.call_count, intent.max_output_tokens or unbounded_output_tokens)
+
+
 def unpriced_of(targets: Sequence[tuple[str, str]], rates: Sequence[Rates]) -> tuple[str, str] | None:
     """The first target that nobody knows a price of."""
     return next((target for target, rate in zip(targets, rates, strict=True) if rate.cost_basis == CostBasis.COST_BASIS_UNKNOWN), None)

@@ -107,6 +107,9 @@ class Transaction:
         keys = batch.keys()
         if batch.changes_balances:
             self._funds.share_definitions(self._connection)
+        if self._funds.refresh(self._connection) and self._kept is not None:
+            # What open requests hold may have changed, too.
+            self._kept.forget()
         if self._is_shared and (slots := _slots(batch)):
             _lock_slots.run(self._connection, space=_LOCK_SPACE, slots=slots)
         rows, opened = self._requests({key.request_id for key in keys})

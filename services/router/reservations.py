@@ -162,6 +162,8 @@ class Reservations:
             return None
         intent = ask.intent(lease.lease_id)
         intent.estimated_input_tokens = tokens.quick_prompt_estimate(ask.question.request)
+        # What it may take is held if a budget is made while it runs, or booked if this router is lost.
+        intent.max_output_tokens *= admission.answers_of(ask.question.request)
         self._took(ask.question, account, 0, now)
         return ask.admitted(0, 0, self._books.intend(intent))
 

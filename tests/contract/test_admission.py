@@ -144,6 +144,22 @@ async def test_under_a_lease_nobody_is_asked_and_what_is_held_is_said(kind: str)
         await third.task
 
 
+async def test_under_a_lease_for_everything_the_books_are_told_what_all_answers_may_take(kind: str) -> None:
+    async with serving_unknown(kind) as router:
+        router.dispatch.script = [whole()]
+        first = Call(router)
+        await router.ledger.grant(max_output_tokens=0, call_count=2, lease=Lease(lease_id="unlimited", lifetime=LIVED))
+        await settled(router)
+        await first.task
+        second = Call(router, n=3, max_tokens=50)
+        request = await router.ledger.heard()
+        [intent] = request.intents
+        assert (intent.lease_id, intent.HasField("held"), intent.max_output_tokens) == ("unlimited", False, 150)
+        router.ledger.acknowledge(request)
+        await settled(router)
+        await second.task
+
+
 async def test_revocation_is_heeded_and_said(kind: str) -> None:
     async with serving(kind) as router:
         router.ledger.responses.put_nowait(ledger_pb.BookResponse(leases_revoked=True, revocation=7))

@@ -83,6 +83,12 @@ async def denied(router: Router, request: pb.Intent) -> reservation_pb.Denial:
     return denial
 
 
+async def caught_up(router: Router) -> None:
+    """Waits for the commit of all that was queued so far."""
+    await router.send(releases=[reservation_pb.Release(request_id="nobody's", create_time=BEGAN)])
+    assert (await router.receive()).release_acks
+
+
 def faults(ledger: Ledger) -> list[str]:
     """Balances that differ from what the books come to."""
     with ledger.writer_engine.connect() as connection:
@@ -245,7 +251,7 @@ async def test_lost_request_is_booked_with_all_that_it_held_until_the_truth_come
         ledger.clock.time += 10
         await ledger.books.sweep()
         async with Listener(ledger, "other") as other:
-            await other.book(intent("next"))
+            await caught_up(other)
         assert await used(ledger, budget) == (240, 0)
         assert await used(ledger, usd) == (held[1], 0)
         async with Listener(ledger, "dead") as late:
@@ -260,10 +266,10 @@ async def test_hold_outlives_an_hour_only_if_it_is_extended(place: Place) -> Non
         await router.book(asking("forgotten"), asking("long"))
         ledger.clock.time += 3000
         await router.send(extensions=[reservation_pb.Extension(request_id="long", create_time=BEGAN)])
-        await router.book(intent("between"))
+        await caught_up(router)
         ledger.clock.time += 1000
         await ledger.books.expire()
-        await router.book(intent("after"))
+        await caught_up(router)
         assert [row.request_id for row in await ledger.entries()] == ["forgotten"]
         assert await used(ledger, budget) == (140, 140)
         await router.book(settlement("forgotten"), settlement("long"))

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from joulegate.ledger.v1 import admin_service_pb2 as admin_pb
+from joulegate.ledger.v1 import budget_pb2, key_pb2
 from joulegate.ledger.v1 import reservation_pb2 as reservation_pb
 from joulegate.ledger.v1.entry_pb2 import TokenCounts
 from services.ledger import stream
@@ -14,7 +16,20 @@ from services.ledger.engines import Place
 from services.ledger.limits import Limits
 from services.ledger.rate_windows import RateLimits
 from services.ledger.schema import intents as intents_table
-from tests.contract.test_budgets import INPUT_NANO_USD, Listener, asking, faults, granted, new_budget, used
+from tests.contract.test_budgets import (
+    ADMIN,
+    INPUT_NANO_USD,
+    OUTPUT_NANO_USD,
+    USD,
+    Listener,
+    asking,
+    caught_up,
+    denied,
+    faults,
+    granted,
+    new_budget,
+    used,
+)
 from tests.contract.test_ledger import PATIENCE_S, Ledger, Router, started
 from tests.unit.ledger.samples import attempt, intent, settlement
 
@@ -46,6 +61,44 @@ async def test_new_budget_is_answered_when_nobody_is_let_in_any_more_under_older
                 await router.book(intent(f"counted-{number}"))
                 if making.done():
                     break
+
+
+async def test_new_budget_holds_what_runs_already_under_a_lease_for_everything(place: Place) -> None:
+    async with started(place, "local") as ledger, Listener(ledger) as router:
+        free = (await granted(router, asking("free", wants_lease=True))).lease.lease_id
+        await router.book(
+            intent("bounded", key_id="k1", lease_id=free, max_output_tokens=60),
+            intent("unbounded", key_id="k1", lease_id=free),
+            intent("somebody's", key_id="k2", lease_id=free, max_output_tokens=60),
+        )
+        own = await new_budget(ledger, 10_000, scope=budget_pb2.BUDGET_SCOPE_KEY, scope_id="k1")
+        assert await used(ledger, own) == (0, 140 + 160 + 4196)
+        everybody, usd = await new_budget(ledger, 4196 + 160 + 160 + 140), await new_budget(ledger, 10**9, USD)
+        assert await used(ledger, everybody) == (0, 140 + 160 + 4196 + 160)
+        assert await used(ledger, usd) == (0, 100 * 4 * INPUT_NANO_USD + (40 + 60 + 4096 + 60) * OUTPUT_NANO_USD)
+        # What they may take is nobody else's.
+        assert (await denied(router, asking("late"))).budget.budget_id == everybody
+        # A router that had not heard of it yet let this one in, too.
+        await router.book(intent("late", key_id="k1", lease_id=free, max_output_tokens=10))
+        assert await used(ledger, own) == (0, 140 + 160 + 4196 + 110)
+        assert faults(ledger) == []
+        await router.book(*(settlement(request_id, key_id="k1") for request_id in ("free", "bounded", "unbounded", "late")))
+        assert (await used(ledger, own), await used(ledger, everybody)) == ((4 * 140, 0), (4 * 140, 160))
+        assert faults(ledger) == []
+
+
+async def test_key_that_joins_a_team_takes_along_what_runs_already(place: Place) -> None:
+    async with started(place, "local") as ledger, Listener(ledger) as router:
+        created = await ledger.admin.CreateKey(admin_pb.CreateKeyRequest(key=key_pb2.ApiKey(name="n")), metadata=ADMIN)
+        key_id = created.key.key_id
+        team = await new_budget(ledger, 1000, scope=budget_pb2.BUDGET_SCOPE_TEAM, scope_id="a")
+        await router.book(intent("r", key_id=key_id, max_output_tokens=40))
+        assert await used(ledger, team) == (0, 0)
+        await ledger.admin.UpdateKey(admin_pb.UpdateKeyRequest(key=key_pb2.ApiKey(key_id=key_id, team="a")), metadata=ADMIN)
+        assert await used(ledger, team) == (0, 140)
+        await router.book(settlement("r", key_id=key_id))
+        assert await used(ledger, team) == (140, 0)
+        assert faults(ledger) == []
 
 
 async def test_router_that_heeds_nothing_is_waited_for_until_its_leases_are_over(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +142,7 @@ async def test_lease_is_held_taken_over_by_intents_and_given_back(place: Place) 
         assert await used(ledger, budget) == (spent + 110, held - 140)
         assert faults(ledger) == []
         await router.send(returned_lease_ids=[lease.lease_id])
-        await router.book(intent("after"))
+        await caught_up(router)
         assert await used(ledger, budget) == (spent + 110, 0)
         assert faults(ledger) == []
 
@@ -104,18 +157,18 @@ async def test_lease_of_a_router_that_is_gone_and_one_that_is_old_are_freed(plac
         await ledger.books.expire()
         ledger.clock.time += 10
         await ledger.books.sweep()
-        await other.book(intent("swept"))
+        await caught_up(other)
         assert (await used(ledger, budget))[1] == 0
         lease = await lease_of(other)
         assert (await used(ledger, budget))[1] == lease.tokens
         await ledger.books.expire()
         ledger.clock.time += 14
         await ledger.books.expire()
-        await other.book(intent("kept"))
+        await caught_up(other)
         assert (await used(ledger, budget))[1] == lease.tokens
         ledger.clock.time += 2
         await ledger.books.expire()
-        await other.book(intent("freed"))
+        await caught_up(other)
         assert (await used(ledger, budget))[1] == 0
 
 

@@ -22,6 +22,7 @@ from joulegate.ledger.v1 import admin_service_pb2 as pb
 from joulegate.ledger.v1 import admin_service_pb2_grpc, key_service_pb2, key_service_pb2_grpc, ledger_service_pb2, ledger_service_pb2_grpc
 from joulegate.ledger.v1.key_pb2 import ApiKey, KeyEnvironment
 from services.ledger.__main__ import build
+from services.ledger.budgets import NOTHING
 from services.ledger.engines import Place, open_engine
 from services.ledger.key_store import open_keys
 from services.ledger.keys import Keys, KeyThreads
@@ -283,7 +284,7 @@ async def test_ledgers_that_share_the_books_tell_each_others_changes(place: Plac
     if isinstance(place, Path):
         pytest.skip("a file has one ledger")
     async with started(place) as ledger:
-        with open_keys(place, "full") as stores, ThreadPoolExecutor(3) as threads:
+        with open_keys(place, "full", lambda _: NOTHING) as stores, ThreadPoolExecutor(3) as threads:
             other = Keys(*stores, KeyThreads(threads, threads, threads), HeldClock())
             following = asyncio.create_task(other.follow(stores[1].revision()))
             changes = aiter(other.changes())

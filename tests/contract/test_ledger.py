@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from services.ledger.keys import Keys, KeyThreads
 from services.ledger.limits import Limits
 from services.ledger.reads import Exports, Reads, Reports
 from services.ledger.report_store import ReportReader
+from services.ledger.reserving import presumed
 from services.ledger.servicer import LedgerServicer
 from services.ledger.settings import LedgerSettings
 from services.ledger.store import Reader, Terms, Writer
@@ -70,13 +72,14 @@ async def started(place: Place, kind: str, admin_key: str | None = "key", limits
     writing, reading = open_engine(place, "full"), open_engine(place, "full", read_only=True)
     writer = Writer(writing, Terms(limits or Limits(), clock))
     writer.create()
+    figurer = new_figurer()
+    presume = partial(presumed, figurer=figurer, unbounded_output_tokens=Terms().unbounded_output_tokens)
     with (
-        open_keys(place, "full") as key_stores,
-        open_budgets(place, "full") as budget_stores,
+        open_keys(place, "full", presume) as key_stores,
+        open_budgets(place, "full", presume) as budget_stores,
         ThreadPoolExecutor(1) as writer_thread,
         ThreadPoolExecutor(1) as reader_thread,
     ):
-        figurer = new_figurer()
         books = Books(writer, figurer, writer_thread, clock, orphan_grace_s=10)
         books.expect(writer.waiting_routers())
         reads = Reads(Reader(reading), reader_thread)

@@ -14,7 +14,7 @@ from services.ledger import prune_store
 from services.ledger.audit import anchor
 from services.ledger.booking import Totals
 from services.ledger.budget_changes import open_budgets
-from services.ledger.budgets import Budget
+from services.ledger.budgets import NOTHING, Budget
 from services.ledger.engines import Place, open_engine
 from services.ledger.retention import Retention
 from services.ledger.schema import checkpoints, entries, superseded
@@ -201,7 +201,7 @@ async def test_what_a_rolling_window_needs_stays_and_budgets_that_are_made_anew_
     now_ns = on_day(42).ToNanoseconds()
     everybody, rolling = BudgetScope.BUDGET_SCOPE_GLOBAL, BudgetWindow.BUDGET_WINDOW_ROLLING
     budget = Budget("first", "", everybody, "", TOKENS, rolling, 36 * DAY, 10**9, OnExhausted.ON_EXHAUSTED_REFUSE, "", True, now_ns, 0)
-    with open_budgets(place, "full") as (budgets, viewer):
+    with open_budgets(place, "full", lambda _: NOTHING) as (budgets, viewer):
         assert budgets.insert(budget, now_ns)
         assert await look(writer, Clock(day=42), days=32) == 0
         # A second one is made of the same rows.

@@ -135,7 +135,7 @@ class Intent(_message.Message):
     estimated_input_tokens: _builtins.int
     """What the prompt is estimated to take."""
     max_output_tokens: _builtins.int
-    """Bound on the answer; 0 when there is none."""
+    """Bound on the answer, or without wishes on all answers of a call together; 0 when there is none."""
     lease_id: _builtins.str
     """Without wishes: the lease under which the router let the request in."""
     @_builtins.property
