@@ -14,6 +14,7 @@ from services.cache import gate, settings
 from services.cache.answer_cache import AnswerCache
 from services.cache.brake import Brake
 from services.cache.counts import Counts
+from services.cache.embedded_store import EmbeddedStore, StoreInUseError, check_unowned
 from services.cache.embedders.base import Embedder, EmbeddingError
 from services.cache.embedders.endpoint import EndpointEmbedder
 from services.cache.embedders.fastembed import FastembedEmbedder
@@ -24,9 +25,8 @@ from services.cache.flight_exchange import FlightExchange
 from services.cache.flight_servicer import FlightServicer
 from services.cache.hot_index import HotIndex
 from services.cache.lessons import Lessons
-from services.cache.lite_server import StoreInUseError, check_unowned
 from services.cache.milvus_store import MilvusStore
-from services.cache.mirror import Mirror
+from services.cache.mirror import Mirror, Store
 from services.cache.removal_watch import RemovalWatch
 from services.cache.semantic_tier import SemanticTier
 from services.cache.servicer import CacheServicer
@@ -63,7 +63,7 @@ async def build(own: CacheSettings, mesh: Mesh) -> AsyncIterator[None]:
             semantic = SemanticTier(queue, embedder.fingerprint, index, refusing_rule, lessons, floor, own.top_k, counts)
         shared = None
         if own.milvus_uri is not None and own.is_enabled:
-            shared = SharedReads(_store(own, embedder, origin), own.top_k, counts, clock)
+            shared = SharedReads(_cluster(own.milvus_uri, own, embedder, origin), own.top_k, counts, clock)
             stack.push_async_callback(shared.close)
         cache = AnswerCache(own, index, mirror, counts, clock, random.random, semantic, shared)
         if shared is not None:
@@ -74,10 +74,15 @@ async def build(own: CacheSettings, mesh: Mesh) -> AsyncIterator[None]:
         yield
 
 
-def _store(own: CacheSettings, embedder: Embedder | None, origin: str) -> MilvusStore:
-    if embedder is None:
-        return MilvusStore(own.store_path, own.milvus_uri, own.milvus_token, origin=origin)
-    return MilvusStore(own.store_path, own.milvus_uri, own.milvus_token, embedder.fingerprint, embedder.dimension, origin)
+def _store(own: CacheSettings, embedder: Embedder | None, origin: str) -> Store:
+    if own.milvus_uri is not None:
+        return _cluster(own.milvus_uri, own, embedder, origin)
+    return EmbeddedStore(own.store_path) if embedder is None else EmbeddedStore(own.store_path, embedder.fingerprint)
+
+
+def _cluster(uri: str, own: CacheSettings, embedder: Embedder | None, origin: str) -> MilvusStore:
+    space = ("none", 0) if embedder is None else (embedder.fingerprint, embedder.dimension)
+    return MilvusStore(uri, own.milvus_token, *space, origin)
 
 
 def refusing_rule(asked: str, kept: str) -> str | None:

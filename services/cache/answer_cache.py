@@ -12,8 +12,8 @@ from services.cache.counts import Counts
 from services.cache.entry_filter import EntryFilter
 from services.cache.hot_index import HotIndex
 from services.cache.kept_entry import DIGEST_BYTES, KeptEntry, KeptWording, mark
-from services.cache.milvus_store import MAX_TAGS
 from services.cache.mirror import Mirror
+from services.cache.rows import MAX_TAGS
 from services.cache.semantic_tier import Bounds, SemanticTier
 from services.cache.settings import LONGEST_TTL_S, CacheSettings
 from services.cache.shared_reads import SharedReads

@@ -1,76 +1,55 @@
-"""The durable store: a Milvus collection, embedded (Milvus Lite) or in a cluster. Everything here blocks."""
+"""The durable store that several caches share: a collection of a Milvus cluster. Everything here blocks."""
 
 import logging
 import uuid
 from collections.abc import Iterable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from services.cache.backlog import Batch
-from services.cache.columns import upsert_request
 from services.cache.entry_filter import EntryFilter
 from services.cache.kept_entry import KeptEntry, KeptWording, mark
-from services.cache.lite_server import LiteServer
 from services.cache.removal_watch import KEPT_US, Removal
-from services.cache.rows import Row, entries_of, row_id_of, rows_of
+from services.cache.rows import MAX_TAGS, Row, entries_of, expression, row_id_of, rows_of
 
 # A change of the schema, or of what a row means, is a new name, as is another embedder: old rows are never misread, vectors never mixed.
 _FAMILY = "entries_v2_"
 # What caches on one cluster tell each other: one collection for all embedders.
 _REMOVALS = "cache_removals_v1"
-# What the first version kept, when there was one collection.
-_FORMER = "exact_entries_v1"
 # Milvus demands a vector per row, and at least two dimensions.
 _LEAST_DIMENSION = 2
 _MARK_LENGTH = 64
-MAX_TAGS = 8
 # Bounds each call, retries included, and so how long a stopping process can be held up.
 _CALL_S = 10.0
 _HEADS_PAGE = 10_000
-# Milvus Lite logs every row before it answers, which outlives the process; flushing turns the log into a segment and keeps restarts fast.
-# Flushing after every batch cost more than the writes did, and only vector searches, which memory answers here, need it sooner.
-# A cluster decides for itself, and limits those who ask.
-_ROWS_PER_FLUSH = 20_000
 
 
 class MilvusStore:
-    """Holds `path` while open, or talks to `uri`. One collection for each space of vectors, which `fingerprint` names."""
+    """Talks to `uri`. One collection for each space of vectors, which `fingerprint` names."""
 
-    def __init__(
-        self, path: Path, uri: str | None, token: str | None, fingerprint: str = "none", dimension: int = 0, origin: str = ""
-    ) -> None:
-        self._path = path
+    def __init__(self, uri: str, token: str | None, fingerprint: str = "none", dimension: int = 0, origin: str = "") -> None:
         self._uri = uri
         self._token = token or ""
         self._collection = _FAMILY + mark(fingerprint)[:16]
-        self._no_vector = np.zeros(max(dimension, _LEAST_DIMENSION), np.float32)
+        self._no_vector = [0.0] * max(dimension, _LEAST_DIMENSION)
         # Whose removals are those of one's own.
         self._origin = origin
-        self._lite: LiteServer | None = None
         self._client: Any = None
-        self._unflushed_rows = 0
 
     def open(self) -> None:
         # Imported here, in the store's thread: it takes half a second.
         from pymilvus import MilvusClient
 
-        # They log, with tracebacks, what they also raise; we log it once.
-        for name in ("pymilvus", "milvus_lite"):
-            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-        if self._uri is None:
-            self._lite = LiteServer(self._path)
-        uri = self._lite.uri if self._lite is not None else self._uri
+        # It logs, with tracebacks, what it also raises; we log it once.
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)
         # A connection that is not dedicated stays in pymilvus' pool for ever.
-        self._client = MilvusClient(uri=uri, token=self._token, timeout=_CALL_S, dedicated=True)
-        self._drop_others()
+        self._client = MilvusClient(uri=self._uri, token=self._token, timeout=_CALL_S, dedicated=True)
         if not self._client.has_collection(self._collection, timeout=_CALL_S):
             self._create_collection()
         self._client.load_collection(self._collection, timeout=_CALL_S)
-        if self._uri is not None:
-            self._open_removals()
+        self._open_removals()
 
     def heads(self, now_us: int) -> list[tuple[str, int]]:
         """Row ids and creation times of what has not expired."""
@@ -115,23 +94,21 @@ class MilvusStore:
         """Does a batch's work, in its order."""
         client = self._client
         for chosen in batch.removals:
-            client.delete(self._collection, filter=_expression(chosen), timeout=_CALL_S)
-        if batch.removals and self._uri is not None:
+            client.delete(self._collection, filter=expression(chosen), timeout=_CALL_S)
+        if batch.removals:
             self._tell(batch.removals, now_us)
         if deleted := batch.row_ids_to_delete:
             client.delete(self._collection, ids=deleted, timeout=_CALL_S)
         rows = [row for kept in batch.entries_to_write for row in rows_of(kept)]
         if rows:
-            self._upsert(rows)
-        self._unflushed_rows += len(rows) + len(deleted)
-        if self._unflushed_rows >= _ROWS_PER_FLUSH:
-            self._flush()
+            # Plain numbers: the client would take an array apart one by one.
+            plain = [{**row, "vector": self._no_vector if row["vector"] is None else row["vector"].tolist()} for row in rows]
+            client.upsert(self._collection, plain, timeout=_CALL_S)
 
     def sweep(self, now_us: int) -> None:
         """Deletes what has expired."""
         self._client.delete(self._collection, filter=f"expires_us <= {now_us}", timeout=_CALL_S)
-        if self._uri is not None:
-            self._client.delete(_REMOVALS, filter=f"at_us <= {now_us - KEPT_US}", timeout=_CALL_S)
+        self._client.delete(_REMOVALS, filter=f"at_us <= {now_us - KEPT_US}", timeout=_CALL_S)
 
     def removals(self, since_us: int) -> list[Removal]:
         """What other origins have removed since then. May be called by several threads."""
@@ -147,33 +124,9 @@ class MilvusStore:
 
     def close(self) -> None:
         """Lets go of everything. May be called at any time, also when `open` failed."""
-        client, lite = self._client, self._lite
-        self._client = self._lite = None
+        client, self._client = self._client, None
         if client is not None:
             client.close()
-        if lite is not None:
-            lite.close()
-
-    def _upsert(self, rows: list[Row]) -> None:
-        if self._lite is not None:
-            self._lite.upsert(upsert_request(self._collection, rows, self._no_vector), _CALL_S)
-            return
-        # Plain numbers: the client would take an array apart one by one.
-        plain = [{**row, "vector": (self._no_vector if row["vector"] is None else row["vector"]).tolist()} for row in rows]
-        self._client.upsert(self._collection, plain, timeout=_CALL_S)
-
-    def _flush(self) -> None:
-        if self._lite is not None:
-            self._client.flush(self._collection, timeout=_CALL_S)
-        self._unflushed_rows = 0
-
-    def _drop_others(self) -> None:
-        """An embedded store is ours alone: what an earlier version or another embedder left there would lie there for ever."""
-        if self._lite is None:
-            return
-        for name in self._client.list_collections(timeout=_CALL_S):
-            if name == _FORMER or (name.startswith(_FAMILY) and name != self._collection):
-                self._client.drop_collection(name, timeout=_CALL_S)
 
     def _tell(self, removals: Iterable[EntryFilter], now_us: int) -> None:
         rows = [
@@ -222,19 +175,5 @@ class MilvusStore:
         # All vectors have length 1, or none: the inner product is the cosine.
         index.add_index("vector", index_type="FLAT", metric_type="IP")
         self._client.create_collection(name, schema=schema, consistency_level="Bounded", timeout=_CALL_S)
-        # Waiting for an index over nothing would take half a second, and a time stamp that Milvus Lite does not have.
+        # Waiting for an index over nothing would take half a second.
         self._client.create_index(name, index, sync=False, timeout=_CALL_S)
-
-
-def _expression(chosen: EntryFilter) -> str:
-    """The filter in Milvus' language. All values are hexadecimal digests, so nothing in them needs escaping."""
-    if chosen.is_everything:
-        return "expires_us >= 0"
-    terms = [f'{name} == "{value}"' for name in ("tenant", "namespace", "model") if (value := getattr(chosen, name)) is not None]
-    if chosen.tag is not None:
-        terms.append(f'array_contains(tags, "{chosen.tag}")')
-    if chosen.created_until_us is not None:
-        terms.append(f"created_us <= {chosen.created_until_us}")
-    if chosen.entry_id is not None:
-        terms.append(f'row_id like "{chosen.entry_id}-%"')
-    return " and ".join(terms)

@@ -1,6 +1,6 @@
-"""How entries lie in the store: one row per piece of their data, since a value holds at most 65,536 bytes.
+"""How entries lie in a store: one row per piece of their data, since a value holds at most 65,536 bytes.
 
-The data is text inside JSON: pymilvus checks a VARCHAR of a row character by character, which cost more than all the rest.
+The data is text inside JSON: for a cluster pymilvus checks a VARCHAR of a row character by character, which cost more than all the rest.
 
 An entry's rows share its creation time. A reader takes an entry only when all pieces of one creation are there, so that rows left over
 from a longer predecessor, or from a write that was cut, are never joined into an answer; they are swept when they expire. The first piece
@@ -17,8 +17,10 @@ from google.protobuf.message import DecodeError
 
 from joulegate.cache.v1 import cache_service_pb2 as pb
 from services.cache.embedders.base import Vectors
+from services.cache.entry_filter import EntryFilter
 from services.cache.kept_entry import KeptEntry, KeptWording
 
+MAX_TAGS = 8
 _VALUE_MAX_BYTES = 65_536
 _NAME = "base64"
 _TEXT = "text"
@@ -121,6 +123,20 @@ def _wording(row: Row) -> KeptWording | None:
     if not row["scope"]:
         return None
     return KeptWording.of(row["scope"], row["words"][_TEXT], np.asarray(row["vector"], "<f4").tobytes())
+
+
+def expression(chosen: EntryFilter) -> str:
+    """The filter in Milvus' language. All values are hexadecimal digests, so nothing in them needs escaping."""
+    if chosen.is_everything:
+        return "expires_us >= 0"
+    terms = [f'{name} == "{value}"' for name in ("tenant", "namespace", "model") if (value := getattr(chosen, name)) is not None]
+    if chosen.tag is not None:
+        terms.append(f'array_contains(tags, "{chosen.tag}")')
+    if chosen.created_until_us is not None:
+        terms.append(f"created_us <= {chosen.created_until_us}")
+    if chosen.entry_id is not None:
+        terms.append(f'row_id like "{chosen.entry_id}-%"')
+    return " and ".join(terms)
 
 
 def reading_plan(heads: Iterable[tuple[str, int]], max_rows: int) -> list[list[str]]:

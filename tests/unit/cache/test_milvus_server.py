@@ -8,7 +8,6 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -41,7 +40,7 @@ def space() -> Iterator[str]:
 
 
 def store_of(space: str, dimension: int = HashEmbedder.dimension, origin: str = "") -> MilvusStore:
-    return MilvusStore(Path("/nonexistent"), URI, None, space, dimension, origin)
+    return MilvusStore(str(URI), None, space, dimension, origin)
 
 
 def contents(store: MilvusStore) -> set[KeptEntry]:
