@@ -58,6 +58,10 @@ class Answer(Protocol):
         """The final chunk with usage, for a client that asked for it when the provider sent none."""
         ...
 
+    def leave(self, error: BaseException | None) -> None:
+        """Its reader is gone, for that reason if there is one. Whatever is still under way for it ends."""
+        ...
+
 
 class CachedAnswer:
     """A stored answer, in the shape that is asked for."""
@@ -87,6 +91,9 @@ class CachedAnswer:
         if self.source.similarity is not None:
             receipt.cache_similarity = self.source.similarity
         return receipt
+
+    def leave(self, error: BaseException | None) -> None:
+        """Nothing is under way."""
 
 
 def free_receipt(request_id: str, source: Source) -> receipt_pb2.Receipt:

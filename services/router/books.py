@@ -5,9 +5,8 @@ A break loses nothing: whatever was not acknowledged is sent again on the next s
 
 import asyncio
 import secrets
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -18,6 +17,7 @@ from joulegate.ledger.v1 import ledger_service_pb2 as pb
 from joulegate.ledger.v1 import ledger_service_pb2_grpc as pb_grpc
 from joulegate.ledger.v1.reservation_pb2 import Denial, Extension, Grant, Release
 from services.router import metrics
+from services.router.holds import Holds
 from services.runtime import logs
 from services.runtime.errors import GatewayError
 from services.runtime.outbox import Outbox, Spacing
@@ -67,8 +67,8 @@ class Books:
         # Requests that run: their intents, and when to say so.
         self._open: dict[str, tuple[pb.Intent, float]] = {}
         self._settlements: dict[str, tuple[pb.Settlement, asyncio.Future[pb.SettlementAck | None]]] = {}
-        # How many hold each id: a request and, maybe for longer, the call that is made in its name.
-        self._running: Counter[str] = Counter()
+        # Ids in use, each by a request and, maybe for longer, by the call that is made in its name.
+        self.running: Holds[str] = Holds()
         self._outbox: Outbox[Record] | None = None
         self._connected = asyncio.Event()
         self._emptied = asyncio.Event()
@@ -81,24 +81,13 @@ class Books:
     def is_connected(self) -> bool:
         return self._connected.is_set()
 
-    @contextmanager
-    def claimed(self, request_id: str) -> Iterator[str]:
-        """Holds an id for a running request. Clients may send one id many times; the books need a different one for each."""
-        if request_id in self._running or request_id in self._settlements or request_id in self._releases:
+    def claim(self, request_id: str) -> str:
+        """An id for a running request, to be dropped from `running` at its end. Clients may send one id many times; the books need a
+        different one for each."""
+        if request_id in self.running or request_id in self._settlements or request_id in self._releases:
             request_id = f"{request_id}~{secrets.token_hex(4)}"
-        with self.held(request_id):
-            yield request_id
-
-    @contextmanager
-    def held(self, request_id: str) -> Iterator[None]:
-        """Holds a claimed id beyond the request that claimed it."""
-        self._running[request_id] += 1
-        try:
-            yield
-        finally:
-            self._running[request_id] -= 1
-            if not self._running[request_id]:
-                del self._running[request_id]
+        self.running.take(request_id)
+        return request_id
 
     async def ready(self) -> None:
         """Waits until records can be written. Raises LEDGER_UNAVAILABLE when that takes too long, so that nothing unbooked is begun."""

@@ -71,6 +71,12 @@ class Listener:
         self.has_followed = False
 
     @property
+    def is_served(self) -> bool:
+        """Whether there is something for its client: the beginning of an answer or, where that is read as a whole, its end."""
+        flight = self._flight
+        return flight.answer is not None if self.reads_on else flight.is_over
+
+    @property
     def has_passed_on(self) -> bool:
         """Whether its client may have a part of an answer."""
         return self.reads_on and (self._next > 0 or bool(self._said))
@@ -93,7 +99,7 @@ class Listener:
         if self.error is not None:
             raise self.error
         batches = flight.batches
-        if self._next < len(batches) and (self.reads_on or flight.is_finished):
+        if self._next < len(batches) and (self.reads_on or (flight.is_finished and flight.is_over)):
             new, self._next = batches[self._next :], len(batches)
             events: Events = new[0] if len(new) == 1 else [*chain.from_iterable(new)]
             if self._continuation is not None:
@@ -154,6 +160,11 @@ class Flight:
     def is_over(self) -> bool:
         return self.receipt is not None or self.error is not None
 
+    @property
+    def is_awaited_whole(self) -> bool:
+        """Whether a listener takes all of it at once."""
+        return not all(listener.reads_on for listener in self._listeners)
+
     def usage_chunk(self) -> chat_pb2.ChatCompletionChunk:
         """The answer's last chunk, with its usage. To be asked for once all events have come."""
         assert self.answer is not None
@@ -193,22 +204,21 @@ class Flight:
         """The answer has begun."""
         self.answer, self.has_begun = answer, True
         self._curtailed_for = answer.source.curtailed_for
-        for listener in self._listeners:
+        for listener in list(self._listeners):
             listener.has_followed |= listener is not self.leader
             if listener.question is not None and not self.is_for(listener.question):
-                listener.error = listener.error or LookAgainError()
-        self._wake_all()
+                listener.fail(LookAgainError())
+            elif listener.reads_on:
+                listener.wake()
 
     def add(self, events: Events) -> None:
         self.batches.append(events)
-        for listener in self._listeners:
-            if listener.reads_on:
-                listener.wake()
+        self._wake_readers()
 
     def finish(self) -> None:
         """All events have come."""
         self.is_finished = True
-        self._wake_all()
+        self._wake_readers()
 
     def land(self, receipt: receipt_pb2.Receipt) -> None:
         """The answer is booked."""
@@ -241,6 +251,11 @@ class Flight:
         for listener in self._listeners:
             listener.begin_anew(batches)
         self._wake_all()
+
+    def _wake_readers(self) -> None:
+        for listener in self._listeners:
+            if listener.reads_on:
+                listener.wake()
 
     def _wake_all(self) -> None:
         # A copy: who is woken may leave.

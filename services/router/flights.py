@@ -2,9 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable
 
 from joulegate.cache.v1 import flight_service_pb2
 from joulegate.cache.v1 import flight_service_pb2_grpc as flight_grpc
@@ -14,6 +12,7 @@ from services.router import metrics
 from services.router.answer import Answer
 from services.router.books import Books
 from services.router.flight import Flight, LookAgainError
+from services.router.holds import Holds
 from services.router.question import Question
 from services.router.relayed_answer import LeaderLost, RelayedAnswer, Restarted
 from services.router.shared_answer import SharedAnswer
@@ -22,8 +21,8 @@ from services.runtime.errors import GatewayError
 
 log = logs.get(__name__)
 
-# Makes the call that answers a question, in its name.
-Ask = Callable[[Question], AbstractAsyncContextManager[Answer]]
+# Makes the call that answers a question, in its name, for the flight of that id. The answer has begun, and is to be left.
+Ask = Callable[[Question, bytes], Awaitable[Answer]]
 
 
 class OpenFlight:
@@ -55,7 +54,7 @@ class Flights:
         self._open: dict[bytes, OpenFlight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         # What may still become a flight, or has been one and is being stored.
-        self._held: Counter[bytes] = Counter()
+        self._held: Holds[bytes] = Holds()
         self._departures: dict[bytes, asyncio.Event] = {}
         self._router_id = ""
         self._exchange: flight_grpc.FlightServiceStub | None = None
@@ -71,25 +70,22 @@ class Flights:
             if flown.relayed is not None:
                 flown.relayed.lose()
 
-    def boarding(self, flight_id: bytes) -> Boarding:
-        """What a look-up says of this router; nothing while flights are not shared with others."""
-        return Boarding() if self._exchange is None else Boarding(router_id=self._router_id, flight_id=flight_id)
+    def board(self, flight_id: bytes, boarding: Boarding) -> None:
+        """Fills in what a look-up says of this router; nothing while flights are not shared with others."""
+        if self._exchange is not None:
+            boarding.router_id, boarding.flight_id = self._router_id, flight_id
 
     def is_open(self, flight_id: bytes) -> bool:
         flown = self._open.get(flight_id)
         return flown is not None and not flown.flight.is_over
 
-    @contextmanager
-    def held(self, flight_id: bytes) -> Iterator[None]:
-        """While entered, a router that wants this flight waits: there may be one, or its answer may be stored in a moment."""
-        self._held[flight_id] += 1
-        try:
-            yield
-        finally:
-            self._held[flight_id] -= 1
-            if not self._held[flight_id]:
-                del self._held[flight_id]
-                self._tell_departure(flight_id)
+    def hold(self, flight_id: bytes) -> None:
+        """Until it is let go, a router that wants this flight waits: there may be one, or its answer may be stored in a moment."""
+        self._held.take(flight_id)
+
+    def let_go(self, flight_id: bytes) -> None:
+        if self._held.drop(flight_id):
+            self._tell_departure(flight_id)
 
     async def departure(self, flight_id: bytes) -> OpenFlight | None:
         """The open flight, once it is decided whether there is one."""
@@ -108,17 +104,15 @@ class Flights:
             return self._launch(flight_id, follows=may_follow and is_led_elsewhere)
         return flown
 
-    @asynccontextmanager
-    async def share(self, flown: OpenFlight, question: Question) -> AsyncIterator[Answer]:
+    async def share(self, flown: OpenFlight, question: Question) -> Answer:
         """The answer to a question, begun. Raises GatewayError when none begins: LookAgainError when there was nothing to follow."""
         shared = SharedAnswer(flown.flight, question, self._books, flown.receipt_wanted.set)
         try:
             await shared.begun()
-            yield shared
         except BaseException as error:
             shared.leave(error)
             raise
-        shared.leave(None)
+        return shared
 
     def _launch(self, flight_id: bytes, follows: bool) -> OpenFlight:
         flown = self._open[flight_id] = OpenFlight(flight_id, self._forget)
@@ -173,7 +167,7 @@ class Flights:
         except GatewayError as error:
             flight.fail(error)
         finally:
-            relayed.close()
+            relayed.leave(None)
         return False
 
     async def _lead(self, flown: OpenFlight, question: Question) -> bool:
@@ -181,20 +175,22 @@ class Flights:
         flight = flown.flight
         if question.timeout_s != self._longest_s:
             question = dataclasses.replace(question, timeout_s=self._longest_s)
+        # Longer than the request itself, whose client may leave before the others'.
+        self._books.running.take(question.request_id)
         try:
-            with self._books.held(question.request_id):
-                async with self._ask(question) as answer:
-                    flight.begin(answer)
-                    async for events in answer.batches():
-                        flight.add(events)
-                    flight.finish()
-                    # An answer that nobody has taken whole is not booked as delivered.
-                    await flown.receipt_wanted.wait()
-                    flight.land(await answer.receipt())
+            answer = await self._ask(question, flown.flight_id)
+            try:
+                await _carry(flown, answer)
+            except BaseException as error:
+                answer.leave(error)
+                raise
+            answer.leave(None)
         except GatewayError as error:
             if flight.fail_leader(error):
                 return True
             flight.fail(error)
+        finally:
+            self._books.running.drop(question.request_id)
         return False
 
     def _end(self, flown: OpenFlight, task: asyncio.Task[None]) -> None:
@@ -218,3 +214,16 @@ class Flights:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _carry(flown: OpenFlight, answer: Answer) -> None:
+    """Takes an answer from its first event to its booking."""
+    flight = flown.flight
+    flight.begin(answer)
+    async for events in answer.batches():
+        flight.add(events)
+    flight.finish()
+    # An answer that nobody has taken whole is not booked as delivered.
+    if not flight.is_awaited_whole:
+        await flown.receipt_wanted.wait()
+    flight.land(await answer.receipt())

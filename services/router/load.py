@@ -6,7 +6,6 @@ its own calls since. Pure: `now` is monotonic seconds.
 
 from collections.abc import Iterable, Sequence
 from math import exp
-from types import TracebackType
 from typing import Final, Protocol
 
 from google.protobuf.duration_pb2 import Duration
@@ -159,33 +158,27 @@ class Placed(Protocol):
     """A candidate, as far as its load goes."""
 
     @property
-    def provider(self) -> pb.Provider: ...
-
-    @property
-    def model(self) -> str: ...
+    def target(self) -> tuple[str, str]: ...
 
     @property
     def live(self) -> Live: ...
 
 
 class Place:
-    """Where one request is counted: at the candidate that is tried first, then at the one that answers."""
+    """Where one request is counted until it leaves: at the candidate that is tried first, then at the one that answers."""
 
     def __init__(self, ranked: Sequence["Placed"]) -> None:
-        self._by_target = {(candidate.provider.name, candidate.model): candidate.live for candidate in ranked}
+        self._ranked = ranked
         self._live = ranked[0].live
-
-    def __enter__(self) -> "Place":
         self._live.began()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None) -> None:
-        self._live.ended()
 
     def move(self, provider: str, model: str) -> None:
         self._live.ended()
-        self._live = self._by_target[provider, model]
+        self._live = next(candidate.live for candidate in self._ranked if candidate.target == (provider, model))
         self._live.began()
+
+    def leave(self) -> None:
+        self._live.ended()
 
 
 def _by_kind(figures: pb.ModelFigures, whole_field: str, stream_field: str) -> tuple[float | None, float | None]:

@@ -3,12 +3,12 @@
 import asyncio
 import dataclasses
 import random
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import Any
 
 import grpc
-from google.protobuf import duration_pb2, timestamp_pb2
 
 from joulegate.cache.v1 import cache_service_pb2 as cache_pb
 from joulegate.cache.v1 import cache_service_pb2_grpc as cache_grpc
@@ -41,6 +41,8 @@ from services.runtime.errors import GatewayError
 from services.wire.fingerprint import entry_id
 
 STORE_TIMEOUT_S = 10.0
+# The id of none: of what is not shared with identical requests.
+NO_FLIGHT = b""
 # The near-cache bounds an entry's stay itself; the cache service decides how long the stored one lives.
 NEAR_LIFETIME_S = 3600
 
@@ -68,6 +70,39 @@ class _Kept:
     question: Question
     hit: CachedAnswer | None = None
     role: flight_pb2.FlightRole.ValueType = flight_pb2.FLIGHT_ROLE_UNSPECIFIED
+
+
+class _Answering:
+    """A question while it is being answered: entering begins the answer, leaving ends it."""
+
+    __slots__ = ("_answer", "_begin", "_books", "_question")
+
+    def __init__(self, question: Question, books: Books, begin: Callable[[Question], Awaitable[Answer]]) -> None:
+        self._question = question
+        self._books = books
+        self._begin = begin
+
+    async def __aenter__(self) -> Answer:
+        request_id = self._books.claim(self._question.request_id)
+        if request_id != self._question.request_id:
+            self._question = dataclasses.replace(self._question, request_id=request_id)
+        try:
+            self._answer = await self._begin(self._question)
+        except BaseException as error:
+            self._end(error)
+            raise
+        return self._answer
+
+    async def __aexit__(self, _type: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None) -> None:
+        try:
+            self._answer.leave(error)
+        finally:
+            self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        self._books.running.drop(self._question.request_id)
+        if isinstance(error, GatewayError) and self._question.ticket.rate_headers:
+            raise error.with_headers(self._question.ticket.rate_headers) from None
 
 
 class Pipeline:
@@ -110,54 +145,38 @@ class Pipeline:
         await self._verifier.close()
         await self.flights.close()
 
-    @asynccontextmanager
-    async def answer(self, question: Question) -> AsyncIterator[Answer]:
+    def answer(self, question: Question) -> AbstractAsyncContextManager[Answer]:
         """The answer, begun. Leaving ends the provider's call and books the end. Raises GatewayError before anything was begun or sent."""
-        with self._books.claimed(question.request_id) as request_id:
-            if request_id != question.request_id:
-                question = dataclasses.replace(question, request_id=request_id)
-            try:
-                async with self._answer(question) as answer:
-                    yield answer
-            except GatewayError as error:
-                if not question.ticket.rate_headers:
-                    raise
-                raise error.with_headers(question.ticket.rate_headers) from None
+        return _Answering(question, self._books, self._begun)
 
-    @asynccontextmanager
-    async def _answer(self, question: Question) -> AsyncIterator[Answer]:
+    async def _begun(self, question: Question) -> Answer:
         near = self._near(question) if question.controls.may_read else None
         if near is not None and await self._serves(question, near):
-            yield near
-            return
-        async with AsyncExitStack() as stack:
-            # Who wants to know why is answered by a call of its own.
-            if not question.controls.may_share or question.wishes.wants_explanation:
-                yield await self._alone(question, stack)
-                return
-            flight = flight_id(question.key, question.caller)
-            for may_follow in (True, False):
-                try:
-                    answer = await self._together(question, flight, stack, may_follow=may_follow)
-                    break
-                except LookAgainError:
-                    self._reservations.uncount(question)
-            else:
-                answer = await self._alone(question, stack)
-            yield answer
+            return near
+        flight = flight_id(question.key, question.caller) if question.controls.may_share else NO_FLIGHT
+        # Who wants to know why is answered by a call of its own.
+        if not flight or question.wishes.wants_explanation:
+            return await self._alone(question, flight)
+        for may_follow in (True, False):
+            try:
+                return await self._together(question, flight, may_follow=may_follow)
+            except LookAgainError:
+                self._reservations.uncount(question)
+        return await self._alone(question, flight)
 
-    async def _alone(self, question: Question, stack: AsyncExitStack) -> Answer:
-        """A kept answer, else one for this request only."""
-        kept = await self._kept(question, None)
+    async def _alone(self, question: Question, flight: bytes) -> Answer:
+        """A kept answer, else one for this request only, which may end that flight elsewhere."""
+        kept = await self._kept(question, NO_FLIGHT)
         if kept.hit is not None:
             return kept.hit
         if question.controls.only_if_cached:
             raise GatewayError(ErrorReason.ERROR_REASON_NOT_CACHED, "No cached answer satisfies `Cache-Control: only-if-cached`.")
-        return await stack.enter_async_context(self._asked(kept.question))
+        return await self._asked(kept.question, flight)
 
-    async def _together(self, question: Question, flight: bytes, stack: AsyncExitStack, *, may_follow: bool) -> Answer:
+    async def _together(self, question: Question, flight: bytes, *, may_follow: bool) -> Answer:
         """A kept answer, else one that identical requests share. Raises LookAgainError when it was on its way, and may be kept by now."""
-        with self.flights.held(flight):
+        self.flights.hold(flight)
+        try:
             kept = _Kept(question) if self.flights.is_open(flight) else await self._kept(question, flight)
             if kept.hit is not None:
                 return kept.hit
@@ -166,9 +185,11 @@ class Pipeline:
                 # Whoever is to lead after all is counted by what it reserves instead.
                 await self._reservations.count(question)
             flown = self.flights.open(flight, question, may_follow=may_follow, is_led_elsewhere=follows)
-        return await stack.enter_async_context(self.flights.share(flown, kept.question))
+        finally:
+            self.flights.let_go(flight)
+        return await self.flights.share(flown, kept.question)
 
-    async def _kept(self, question: Question, flight: bytes | None) -> _Kept:
+    async def _kept(self, question: Question, flight: bytes) -> _Kept:
         """What is kept for this caller; nothing was near a moment ago."""
         if not question.controls.may_read:
             return _Kept(question)
@@ -193,8 +214,7 @@ class Pipeline:
             self._verifier.served(question, source)
         return True
 
-    @asynccontextmanager
-    async def _asked(self, question: Question, downgrade: Downgrade | None = None) -> AsyncIterator[Answer]:
+    async def _asked(self, question: Question, flight: bytes, downgrade: Downgrade | None = None) -> Answer:
         """The answer that a provider gives, begun: of the model that is asked for, or of the one that a used up budget would rather have.
 
         Raises GatewayError when nobody gives one.
@@ -205,21 +225,20 @@ class Pipeline:
         decision = self._selection.choose(slate)
         self._lessons.decided(decision)
         targets = [dispatch_pb.Target(provider=candidate.provider.name, model=candidate.model) for candidate in decision.tried]
-        with Place(decision.ranked) as place:
+        place = Place(decision.ranked)
+        try:
             admitted = await self._reservations.admit(question, targets, downgrade)
-            if isinstance(admitted, Admitted):
-                # With nothing awaited until it is entered, for it is what settles.
-                async with self._dispatched(question, admitted, decision) as answer:
-                    target = answer.source.provider, answer.source.model
-                    place.move(*target)
-                    try:
-                        yield answer
-                    finally:
-                        if answer.is_cut:
-                            self._lessons.cut(decision, target)
-                return
-        async with self._asked(question, admitted) as answer:
-            yield answer
+        except BaseException:
+            place.leave()
+            raise
+        if not isinstance(admitted, Admitted):
+            place.leave()
+            return await self._asked(question, flight, admitted)
+        # With nothing awaited until it begins, for it is what settles.
+        answer = self._dispatched(question, flight, admitted, decision, place)
+        await answer.begin()
+        place.move(answer.source.provider, answer.source.model)
+        return answer
 
     async def _slate(self, question: Question, downgrade: Downgrade | None) -> Slate:
         catalogue = await self._watch.catalogue()
@@ -230,7 +249,7 @@ class Pipeline:
         except GatewayError:
             raise downgrade.refusal from None
 
-    def _dispatched(self, question: Question, admitted: Admitted, decision: Decision) -> ProviderAnswer:
+    def _dispatched(self, question: Question, flight: bytes, admitted: Admitted, decision: Decision, place: Place) -> ProviderAnswer:
         call = self._dispatch.Dispatch(
             dispatch_pb.DispatchRequest(
                 request_id=question.request_id,
@@ -250,9 +269,14 @@ class Pipeline:
             self._lessons.finished(question.request_id, question.caller.tenant, decision, target, completion)
             # Another model's answer is not the answer to what was asked.
             if question.controls.may_write and not admitted.downgraded_to and _is_complete(completion):
-                self._store(question, completion, source, ack or ledger_service_pb2.SettlementAck())
+                self._store(question, flight, completion, source, ack)
 
-        return ProviderAnswer(question, admitted, decision, status, call, self._books, keep)
+        def left(source: Source | None, *, is_cut: bool) -> None:
+            place.leave()
+            if source is not None and is_cut:
+                self._lessons.cut(decision, (source.provider, source.model))
+
+        return ProviderAnswer(question, admitted, decision, status, call, self._books, keep, left)
 
     def _near(self, question: Question) -> CachedAnswer | None:
         max_age_s, now = question.controls.max_age_s, self._clock.now()
@@ -262,16 +286,16 @@ class Pipeline:
         self._near_cache.count(question.model)
         return self._cached(question, near, receipt_pb2.CACHE_STATUS_HIT_EXACT, 1.0)
 
-    async def _look_up(self, question: Question, flight: bytes | None) -> _Kept:
+    async def _look_up(self, question: Question, flight: bytes) -> _Kept:
         """What the cache service says. The question of a miss has the entries whose answers the new one is to be compared with."""
         key, controls, wording = question.key, question.controls, question.wording()
         request = cache_pb.LookUpRequest(
             key=key, wording=wording, min_similarity=controls.min_similarity, max_error=controls.max_error, model=question.model
         )
-        if flight is not None:
-            request.boarding.MergeFrom(self.flights.boarding(flight))
+        if flight:
+            self.flights.board(flight, request.boarding)
         if controls.max_age_s is not None:
-            request.max_age.CopyFrom(duration_pb2.Duration(seconds=controls.max_age_s))
+            request.max_age.seconds = controls.max_age_s
         try:
             found = await self._cache.LookUp(request, timeout=self._lookup_s.exact if wording is None else self._lookup_s.reworded)
         except grpc.aio.AioRpcError:
@@ -315,42 +339,43 @@ class Pipeline:
         self._lessons.served(question.request_id, tenant, entry_id, _TIER_OF_STATUS[source.cache_status])
 
     def _store(
-        self, question: Question, completion: chat_pb2.ChatCompletion, source: Source, ack: ledger_service_pb2.SettlementAck
+        self,
+        question: Question,
+        flight: bytes,
+        completion: chat_pb2.ChatCompletion,
+        source: Source,
+        ack: ledger_service_pb2.SettlementAck | None,
     ) -> None:
-        ttl_s, now = question.controls.ttl_s, int(self._clock.now())
-        if ttl_s == 0:
+        controls, now = question.controls, int(self._clock.now())
+        if controls.ttl_s == 0:
             return
-        entry = cache_pb.Entry(
-            entry_id=entry_id(question.key),
-            completion=completion,
-            provider=source.provider,
-            model=source.model,
-            create_time=timestamp_pb2.Timestamp(seconds=now),
-            expire_time=timestamp_pb2.Timestamp(seconds=now + (ttl_s or NEAR_LIFETIME_S)),
-            cost_nano_usd=ack.cost_nano_usd,
-            energy_microjoules=ack.energy.microjoules,
-        )
-        self._near_cache.put(question.key, entry, self._clock.monotonic())
         request = cache_pb.StoreRequest(
-            key=question.key, entry=entry, wording=question.wording(), tags=question.controls.tags, neighbours=question.neighbours
+            key=question.key, wording=question.wording(), tags=controls.tags, neighbours=question.neighbours, flight_id=flight
         )
-        if ttl_s is not None:
-            request.ttl.CopyFrom(duration_pb2.Duration(seconds=ttl_s))
-        with ExitStack() as stack:
-            if question.controls.may_share:
-                request.flight_id = flight_id(question.key, question.caller)
-                # Whoever wants this flight is told to look again once the answer can be found.
-                stack.enter_context(self.flights.held(request.flight_id))
-            task = asyncio.create_task(self._send(request, stack.pop_all()))
+        if controls.ttl_s is not None:
+            request.ttl.seconds = controls.ttl_s
+        # Filled in where it is: assigning one message to another copies all that is in it.
+        entry = request.entry
+        entry.entry_id = entry_id(question.key)
+        entry.completion.CopyFrom(completion)
+        entry.provider, entry.model = source.provider, source.model
+        entry.create_time.seconds, entry.expire_time.seconds = now, now + (controls.ttl_s or NEAR_LIFETIME_S)
+        if ack is not None:
+            entry.cost_nano_usd, entry.energy_microjoules = ack.cost_nano_usd, ack.energy.microjoules
+        self._near_cache.put(question.key, entry, self._clock.monotonic())
+        # Whoever wants this flight is told to look again once the answer can be found.
+        self.flights.hold(flight)
+        task = asyncio.create_task(self._send(request))
         self._stores.add(task)
         task.add_done_callback(self._stores.discard)
 
-    async def _send(self, request: cache_pb.StoreRequest, held: ExitStack) -> None:
-        with held:
-            try:
-                await self._cache.Store(request, timeout=STORE_TIMEOUT_S)
-            except grpc.aio.AioRpcError:
-                metrics.CACHE_FAULTS.labels("Store").inc()
+    async def _send(self, request: cache_pb.StoreRequest) -> None:
+        try:
+            await self._cache.Store(request, timeout=STORE_TIMEOUT_S)
+        except grpc.aio.AioRpcError:
+            metrics.CACHE_FAULTS.labels("Store").inc()
+        finally:
+            self.flights.let_go(request.flight_id)
 
 
 def _is_complete(completion: chat_pb2.ChatCompletion) -> bool:

@@ -3,8 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from types import TracebackType
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import grpc
 from google.rpc import code_pb2
@@ -39,14 +38,28 @@ _OUTCOME_OF_CODE: Mapping[int, entry_pb2.Outcome.ValueType] = {
 Keep = Callable[[chat_pb2.ChatCompletion, Source, ledger_service_pb2.SettlementAck | None], None]
 
 
+class Left(Protocol):
+    """Told when an answer is left: where it came from, if it had begun, and whether it broke off."""
+
+    def __call__(self, source: Source | None, *, is_cut: bool) -> None: ...
+
+
 class ProviderAnswer:
-    """One request at the providers. Entered: on return its first events are at hand and its intent is durable.
+    """One request at the providers, from `begin` to `leave`.
 
     Left: the provider's call is over and the end is booked: as finished if `receipt` was called, else as what ended it.
     """
 
     def __init__(
-        self, question: Question, admitted: Admitted, decision: Decision, status: Any, call: Any, books: Books, keep: Keep
+        self,
+        question: Question,
+        admitted: Admitted,
+        decision: Decision,
+        status: Any,
+        call: Any,
+        books: Books,
+        keep: Keep,
+        left: Left,
     ) -> None:
         self._question = question
         self._targets = admitted.targets
@@ -61,6 +74,7 @@ class ProviderAnswer:
         self._call = call
         self._books = books
         self._keep = keep
+        self._left = left
         self._failed: list[dispatch_pb.FailedAttempt] = []
         # By attempt, until it has failed or is selected. The first goes without saying.
         self._running = {1: admitted.targets[0]}
@@ -82,12 +96,8 @@ class ProviderAnswer:
         assert self._source is not None
         return self._source
 
-    @property
-    def is_cut(self) -> bool:
-        """Whether it broke off after it had begun."""
-        return self._broken is not None and self._broken.reason == ErrorReason.ERROR_REASON_STREAM_CUT
-
-    async def __aenter__(self) -> "ProviderAnswer":
+    async def begin(self) -> None:
+        """On return its first events are at hand and its intent is durable. Raises GatewayError, having left, when there is no answer."""
         try:
             await self._await_selection()
             await self._books.durable(self._intended)
@@ -95,17 +105,21 @@ class ProviderAnswer:
             try:
                 await self._hear_last_news()
             finally:
-                self._end(error)
+                self.leave(error)
             raise
         elapsed = time.monotonic() - self._question.arrived_at
         metrics.first_event_seconds(self.source.provider).observe(elapsed)
-        return self
 
-    async def __aexit__(self, _type: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None) -> None:
-        self._end(error)
-
-    def _end(self, error: BaseException | None) -> None:
+    def leave(self, error: BaseException | None) -> None:
+        """Ends the provider's call, and books the end that this error is, unless it is booked."""
         self._call.cancel()
+        try:
+            self._settle_end(error)
+        finally:
+            broken = self._broken
+            self._left(self._source, is_cut=broken is not None and broken.reason == ErrorReason.ERROR_REASON_STREAM_CUT)
+
+    def _settle_end(self, error: BaseException | None) -> None:
         if not self._is_settled:
             # Left without a receipt and without any error: the reader walked away between two batches.
             end = self._broken or error or asyncio.CancelledError()

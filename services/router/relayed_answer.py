@@ -78,7 +78,7 @@ class RelayedAnswer:
     def usage_chunk(self) -> chat_pb2.ChatCompletionChunk:
         return self._landing.usage_chunk
 
-    def close(self) -> None:
+    def leave(self, error: BaseException | None) -> None:
         self._call.cancel()
 
     def lose(self) -> None:

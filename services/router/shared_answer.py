@@ -54,11 +54,15 @@ class SharedAnswer:
         return dataclasses.replace(source, cache_status=COALESCED, decision="shared with an identical request")
 
     async def begun(self) -> None:
-        """Waits until the answer has begun. Raises GatewayError when none will."""
-        self._listener.check()
-        while self._flight.answer is None:
+        """Waits until the answer has begun; until it is booked, where it is read as a whole. Raises GatewayError when none comes."""
+        listener = self._listener
+        listener.check()
+        while not listener.is_served:
+            if self._flight.is_finished:
+                # It came whole to others, who may never ask what it took.
+                self._want_receipt()
             await self._news()
-            self._listener.check()
+            listener.check()
         self._has_begun = True
 
     async def batches(self) -> AsyncIterator[Events]:

@@ -157,7 +157,6 @@ class Fleet:
         site, came = self._by_name[chosen.provider.name], self.now
         queue, figures = self._queues[site.name], self._providers[site.name].figures.of(MODEL)
         place = Place([chosen])
-        place.__enter__()
         figures.began()
         needs = USUAL_S * self.random.lognormvariate(0.0, 0.35)
 
@@ -170,7 +169,7 @@ class Fleet:
             figures.saw_first_event(self.now, took, is_whole=False)
             figures.succeeded(self.now, self.now)
             figures.ended()
-            place.__exit__(None, None, None)
+            place.leave()
             self.done.append(Request(site.name, came, took))
             queue.busy -= 1
             if queue.waiting and queue.busy < site.slots:

@@ -202,6 +202,22 @@ def test_reader_of_whole_answers_gets_nothing_of_one_that_is_cut() -> None:
     assert (reader.text, reader.error) == ("", CUT)
 
 
+def test_reader_of_whole_answers_sleeps_until_there_is_one() -> None:
+    scene = Scene()
+    reader = Reader(scene.flight, streamed=False)
+    scene.flight.appoint()
+    reader.read()
+    scene.flight.begin(ANSWER)
+    scene.flight.add([said("Energy")])
+    scene.flight.finish()
+    assert scene.flight.is_awaited_whole
+    assert (reader.is_woken, reader.listener.is_served) == (False, False)
+    scene.flight.land(receipt_pb2.Receipt())
+    assert (reader.is_woken, reader.listener.is_served) == (True, True)
+    reader.read()
+    assert reader.text == "Energy"
+
+
 def test_who_has_passed_nothing_on_leads_first_after_a_break() -> None:
     scene = Scene()
     first, second = Reader(scene.flight, streamed=True), Reader(scene.flight, streamed=True)

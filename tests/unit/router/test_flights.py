@@ -4,8 +4,7 @@ import asyncio
 import gc
 import time
 import weakref
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
@@ -19,11 +18,13 @@ from services.router.books import Books
 from services.router.controls import CacheControls
 from services.router.flight import Flight
 from services.router.flights import Flights
+from services.router.holds import Holds
 from services.router.question import Question
 from services.runtime.errors import GatewayError
 from services.runtime.identity import ANONYMOUS
 
 FLIGHT = b"flight"
+PATIENCE_S = 30
 
 
 class FakeAnswer:
@@ -42,14 +43,14 @@ class FakeAnswer:
     def usage_chunk(self) -> chat_pb2.ChatCompletionChunk:
         return chat_pb2.ChatCompletionChunk()
 
+    def leave(self, error: BaseException | None) -> None:
+        self._provider.left.append(error)
+
 
 class FakeBooks:
     def __init__(self) -> None:
         self.settled: list[ledger_service_pb2.Settlement] = []
-
-    @contextmanager
-    def held(self, request_id: str) -> Iterator[None]:
-        yield
+        self.running: Holds[str] = Holds()
 
     def settle_soon(self, settlement: ledger_service_pb2.Settlement) -> None:
         self.settled.append(settlement)
@@ -61,20 +62,20 @@ class Provider:
     def __init__(self) -> None:
         self.failures: list[BaseException] = []
         self.asked: list[str] = []
+        self.left: list[BaseException | None] = []
         self.receipts = 0
         self.gate: asyncio.Event | None = None
 
-    @asynccontextmanager
-    async def ask(self, question: Question) -> AsyncIterator[Answer]:
+    async def ask(self, question: Question, flight_id: bytes) -> Answer:
         self.asked.append(question.request_id)
         await (self.gate.wait() if self.gate else asyncio.sleep(0))
         if self.failures:
             raise self.failures.pop(0)
-        yield FakeAnswer(self)
+        return FakeAnswer(self)
 
 
-def asking(request_id: str, timeout_s: float) -> Question:
-    request = chat_pb2.ChatRequest(model="small", stream=True)
+def asking(request_id: str, timeout_s: float, *, streamed: bool = True) -> Question:
+    request = chat_pb2.ChatRequest(model="small", stream=streamed)
     return Question(request_id, request, "small", cache_pb.EntryKey(), ANONYMOUS, CacheControls(), (), (), time.monotonic(), timeout_s)
 
 
@@ -83,12 +84,14 @@ class Scene:
         self.provider, self.books = Provider(), FakeBooks()
         self.flights = Flights(self.provider.ask, cast(Books, self.books), longest_s=60)
 
-    async def asked(self, request_id: str, timeout_s: float = 60.0) -> receipt_pb2.Receipt:
-        question = asking(request_id, timeout_s)
-        async with self.flights.share(self.flights.open(FLIGHT, question), question) as answer:
-            async for _ in answer.batches():
-                pass
-            return await answer.receipt()
+    async def asked(self, request_id: str, timeout_s: float = 60.0, *, streamed: bool = True) -> receipt_pb2.Receipt:
+        question = asking(request_id, timeout_s, streamed=streamed)
+        answer = await self.flights.share(self.flights.open(FLIGHT, question), question)
+        async for _ in answer.batches():
+            pass
+        receipt = await answer.receipt()
+        answer.leave(None)
+        return receipt
 
 
 async def test_flight_that_is_over_leaves_nothing_for_the_garbage_collector() -> None:
@@ -122,14 +125,28 @@ async def test_each_has_its_own_receipt_and_all_one_call() -> None:
 async def test_answer_that_nobody_has_whole_is_not_booked_as_delivered() -> None:
     scene = Scene()
     question = asking("leader", 60)
-    async with scene.flights.share(scene.flights.open(FLIGHT, question), question) as answer:
-        async for _ in answer.batches():
-            pass
-        await asyncio.sleep(0)
+    answer = await scene.flights.share(scene.flights.open(FLIGHT, question), question)
+    async for _ in answer.batches():
+        pass
+    await asyncio.sleep(0)
+    answer.leave(None)
     await asyncio.sleep(0)
     assert (scene.provider.receipts, scene.flights.is_open(FLIGHT)) == (0, False)
+    assert [type(error) for error in scene.provider.left] == [asyncio.CancelledError]
     await scene.asked("another")
     assert scene.provider.receipts == 1
+
+
+async def test_reader_of_the_whole_has_it_booked_although_another_one_has_not_taken_it() -> None:
+    scene = Scene()
+    question = asking("slow", 60)
+    slow = await scene.flights.share(scene.flights.open(FLIGHT, question), question)
+    await asyncio.sleep(0)
+    assert scene.provider.receipts == 0
+    async with asyncio.timeout(PATIENCE_S):
+        receipt = await scene.asked("whole", streamed=False)
+    slow.leave(None)
+    assert (receipt.request_id, scene.provider.asked, scene.provider.receipts) == ("whole", ["slow"], 1)
 
 
 async def test_who_comes_after_the_end_makes_a_call_of_its_own() -> None:
@@ -183,14 +200,16 @@ async def test_deadline_of_the_leader_is_its_own() -> None:
 async def test_router_that_wants_a_flight_waits_until_it_is_decided() -> None:
     scene = Scene()
     assert await scene.flights.departure(FLIGHT) is None
-    with scene.flights.held(FLIGHT):
-        wanting = asyncio.create_task(scene.flights.departure(FLIGHT))
-        await asyncio.sleep(0)
-        assert not wanting.done()
+    scene.flights.hold(FLIGHT)
+    wanting = asyncio.create_task(scene.flights.departure(FLIGHT))
+    await asyncio.sleep(0)
+    assert not wanting.done()
+    scene.flights.let_go(FLIGHT)
     assert await wanting is None
-    with scene.flights.held(FLIGHT):
-        wanting = asyncio.create_task(scene.flights.departure(FLIGHT))
-        await asyncio.sleep(0)
-        asked = asyncio.create_task(scene.asked("leader"))
-        assert await wanting is not None
+    scene.flights.hold(FLIGHT)
+    wanting = asyncio.create_task(scene.flights.departure(FLIGHT))
+    await asyncio.sleep(0)
+    asked = asyncio.create_task(scene.asked("leader"))
+    assert await wanting is not None
+    scene.flights.let_go(FLIGHT)
     await asked

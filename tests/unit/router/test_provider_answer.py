@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import deque
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
 import grpc
@@ -74,7 +75,9 @@ def begun() -> dispatch_pb.DispatchResponse:
     )
 
 
-def answer(call: FakeCall, books: FakeBooks, most: int = 0, **members: Any) -> ProviderAnswer:
+@asynccontextmanager
+async def answer(call: FakeCall, books: FakeBooks, most: int = 0, **members: Any) -> AsyncIterator[ProviderAnswer]:
+    """An answer that has begun; it is left for what its reader raises."""
     request = chat_pb2.ChatRequest(model="small", stream=True, **members)
     key = cache_pb.EntryKey()
     question = Question("r", request, "small", key, ANONYMOUS, CacheControls(), (), (), asyncio.get_running_loop().time(), 10)
@@ -82,7 +85,28 @@ def answer(call: FakeCall, books: FakeBooks, most: int = 0, **members: Any) -> P
     intended: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
     intended.set_result(None)
     admitted = Admitted(request, [TARGET, SPARE], 0, most, Timestamp(seconds=1), intended, (), "")
-    return ProviderAnswer(question, admitted, DECISION, status, call, cast(Books, books), lambda completion, source, ack: None)
+    left: list[bool] = []
+    begun = ProviderAnswer(
+        question,
+        admitted,
+        DECISION,
+        status,
+        call,
+        cast(Books, books),
+        lambda completion, source, ack: None,
+        lambda source, *, is_cut: left.append(is_cut),
+    )
+    try:
+        await begun.begin()
+        try:
+            yield begun
+        except BaseException as error:
+            begun.leave(error)
+            raise
+        begun.leave(None)
+    finally:
+        # However it ends, it is left once.
+        assert len(left) == 1
 
 
 CUT = GatewayError(ErrorReason.ERROR_REASON_STREAM_CUT, "lab: the connection broke")

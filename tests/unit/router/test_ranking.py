@@ -148,7 +148,7 @@ def test_a_burst_between_two_messages_does_not_all_go_to_one() -> None:
     ranking = Ranking(lambda: NOW, iter([((step * 7919) % 1000) / 1000 for step in range(400)]).__next__)
     for _ in range(100):
         ranked = ranking.rank(candidates, Strategy.LATENCY, streamed=True)
-        Place(ranked).__enter__()
+        Place(ranked)
     counts = [one.live.in_flight_count for one in candidates]
     assert sum(counts) == 100
     assert max(counts) <= 32
@@ -156,8 +156,9 @@ def test_a_burst_between_two_messages_does_not_all_go_to_one() -> None:
 
 def test_a_request_counts_where_it_is_answered_until_it_ends() -> None:
     first, second = candidate("first"), candidate("second")
-    with Place([first, second]) as place:
-        assert (first.live.in_flight_count, second.live.in_flight_count) == (1, 0)
-        place.move("second", "m")
-        assert (first.live.in_flight_count, second.live.in_flight_count) == (0, 1)
+    place = Place([first, second])
+    assert (first.live.in_flight_count, second.live.in_flight_count) == (1, 0)
+    place.move("second", "m")
+    assert (first.live.in_flight_count, second.live.in_flight_count) == (0, 1)
+    place.leave()
     assert (first.live.in_flight_count, second.live.in_flight_count) == (0, 0)

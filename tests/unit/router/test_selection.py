@@ -139,7 +139,7 @@ def test_among_those_near_the_best_load_decides() -> None:
         message = asks(f"Question {turn}")
         decision = scene.decide("m", by(Strategy.COST), messages=[message])
         counts[decision.ranked[0].provider.name] += 1
-        Place(decision.ranked).__enter__()
+        Place(decision.ranked)
     assert min(counts.values()) > 15, counts
 
 

@@ -106,14 +106,13 @@ class Simulation:
         if name == "a" and SLOW_FROM_S <= self.now < SLOW_UNTIL_S:
             took *= SLOWDOWN
         request, place = Request(name, self.now, took), Place(ranked)
-        place.__enter__()
         figures.began()
 
         def end() -> None:
             figures.saw_first_event(self.now, took, is_whole=False)
             figures.succeeded(self.now, self.now)
             figures.ended()
-            place.__exit__(None, None, None)
+            place.leave()
             self.done.append(request)
 
         self._at(self.now + took, end)
