@@ -54,8 +54,8 @@ async def build(settings: DispatchSettings, mesh: Mesh) -> AsyncIterator[None]:
         for metering in {each for each in (counted, *meterings) if each is not None}:
             await stack.enter_async_context(_background(metering.run()))
         roster = Roster(_provider(spec, session, clock, metering) for spec, metering in zip(catalog.providers, meterings, strict=True))
-        attempts = Attempts(roster, catalog.retry, clock, random.random)
-        servicer = DispatchServicer(attempts, roster, mesh.draining, mesh.own_cpu("dispatch"), mesh.tracing.outgoing_headers)
+        attempts = Attempts(roster, catalog.retry, clock, random.random, own_cpu=mesh.own_cpu("dispatch"))
+        servicer = DispatchServicer(attempts, roster, mesh.draining, mesh.tracing.outgoing_headers)
         pb_grpc.add_DispatchServiceServicer_to_server(servicer, mesh.registry)
         identities = Identities(settings.gateway_api_key, settings.auth_required)
         ops = ProvidersServicer(roster, identities, AdminKey(settings.admin_api_key), clock)

@@ -1,7 +1,6 @@
 """One call of a provider, from its start to its end, with the provider's figures and its breaker kept."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
-from types import TracebackType
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 from joulegate.chat.v1 import chat_pb2
@@ -24,7 +23,7 @@ _SUPERSEDED = Failure(Kind.SUPERSEDED, "another provider answered first")
 
 
 class Attempt:
-    """Entered around the use of `responses`. Whoever begins it has asked whether a call may go out, with nothing awaited in between."""
+    """`begin`, `read` until it is over, `close`. Whoever begins it has asked whether a call may go out, with nothing awaited in between."""
 
     def __init__(
         self,
@@ -51,15 +50,18 @@ class Attempt:
         self._share: Share | None = None
         self._began = clock.monotonic()
         self._is_open = False
-        self._first_event_s = 0.0
+        # None before the first event.
+        self._first_event_s: float | None = None
         self._event_count = 0
         self._outcome: Literal["cancelled", "success", "failure", "rejected"] = "cancelled"
         # Why there was no first event.
         self.failure: Failure | None = None
+        # Whether `read` has given its last response.
+        self.is_over = False
 
     @property
     def is_won(self) -> bool:
-        """Whether it gave its events. Says so when `responses` has ended."""
+        """Whether it gave its events. Says so when it is over."""
         return self.failure is None
 
     @property
@@ -67,26 +69,19 @@ class Attempt:
         """The calls without an event: this one, if it has failed."""
         return () if self.failure is None else (self,)
 
-    async def responses(self) -> AsyncGenerator[pb.DispatchResponse, None]:
-        """The answer, or with `failure` set what is told of that. Raises GatewayError when it is cut."""
-        is_selected = False
-        is_last = False
-        while not is_last:
-            try:
-                batch = await self._answer.read()
-            except Failure as failure:
-                self._fail(failure)
-                if is_selected:
-                    raise retry.cut(self.target.provider, failure) from None
-                self.failure = failure
-                if failure.kind in CALLLESS:
-                    yield pb.DispatchResponse(begun_attempts=[pb.BegunAttempt(attempt=self._number)])
-                else:
-                    yield pb.DispatchResponse(failed_attempts=[self.report(failure)])
-                return
-            is_last = batch.is_last
-            yield self._response(batch, is_first=not is_selected)
-            is_selected = True
+    async def read(self) -> pb.DispatchResponse:
+        """The next of the answer or, with `failure` set, the only one: what is told of that. Raises GatewayError when the answer is cut."""
+        try:
+            batch = await self._answer.read()
+        except Failure as failure:
+            self._fail(failure)
+            if self._first_event_s is not None:
+                raise retry.cut(self.target.provider, failure) from None
+            self.failure, self.is_over = failure, True
+            if failure.kind in CALLLESS:
+                return pb.DispatchResponse(begun_attempts=[pb.BegunAttempt(attempt=self._number)])
+            return pb.DispatchResponse(failed_attempts=[self.report(failure)])
+        return self._response(batch)
 
     @property
     def begun(self) -> pb.BegunAttempt:
@@ -128,34 +123,34 @@ class Attempt:
         self._figures.ended()
         if self.failure is None or self.failure.kind not in CALLLESS:
             self._provider.calls[self._outcome].inc()
-        self._tell_breaker(self._breaker.abandoned)
-        await self._answer.close()
+        self._tell_breaker(self._breaker.abandoned, self._clock.monotonic())
+        self._answer.close()
 
-    async def __aenter__(self) -> "Attempt":
-        self.begin()
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None) -> None:
-        await self.close()
-
-    def _response(self, batch: Batch, *, is_first: bool) -> pb.DispatchResponse:
-        elapsed = self._clock.monotonic() - self._began
-        self._event_count += len(batch.events)
-        if self._share is not None and not any(event.HasField("completion") for event in batch.events):
+    def _response(self, batch: Batch) -> pb.DispatchResponse:
+        now, events = self._clock.monotonic(), batch.events
+        elapsed = now - self._began
+        self._event_count += len(events)
+        # A whole answer is one event.
+        is_whole = bool(events) and events[0].HasField("completion")
+        if self._share is not None and not is_whole:
             # The tokens of a whole answer were made before: it weighs as its prompt to its end.
-            self._share.produce(len(batch.events))
-        selected = finished = None
-        if is_first:
-            self._saw_first_event(elapsed, is_whole=any(event.HasField("completion") for event in batch.events))
-            selected = pb.SelectedTarget(
-                target=self.target, attempt=self._number, time_to_first_event=duration(elapsed), warnings=self._answer.warnings
-            )
+            self._share.produce(len(events))
+        response = pb.DispatchResponse(events=events)
+        if self._first_event_s is None:
+            self._saw_first_event(now, elapsed, is_whole=is_whole)
+            selected = response.selected
+            selected.target.CopyFrom(self.target)
+            selected.attempt = self._number
+            selected.time_to_first_event.CopyFrom(duration(elapsed))
+            selected.warnings.extend(self._answer.warnings)
         if batch.is_last:
-            finished = pb.Finished(elapsed=duration(elapsed))
+            self.is_over = True
+            finished = response.finished
+            finished.elapsed.CopyFrom(duration(elapsed))
             if (measured := self._measured()) is not None:
                 finished.measured_energy_microjoules, finished.measured_energy_boundary, finished.is_energy_declared = measured
-            self._succeed(elapsed)
-        return pb.DispatchResponse(selected=selected, events=batch.events, finished=finished)
+            self._succeed(now, elapsed)
+        return response
 
     def _measured(self) -> tuple[int, EnergyBoundary.ValueType, bool] | None:
         """Ends its share: what it took in microjoules, of what, and whether that is only stated. None when nobody counts, and once it has
@@ -167,43 +162,45 @@ class Attempt:
         microjoules = metering.end(share)
         return None if microjoules is None else (microjoules, metering.boundary, metering.is_declared)
 
-    def _saw_first_event(self, elapsed: float, *, is_whole: bool) -> None:
+    def _saw_first_event(self, now: float, elapsed: float, *, is_whole: bool) -> None:
         self._first_event_s = elapsed
-        self._figures.saw_first_event(self._clock.monotonic(), elapsed, is_whole=is_whole)
+        self._figures.saw_first_event(now, elapsed, is_whole=is_whole)
         self._provider.first_event_seconds.observe(elapsed)
         if self._breaker.retry_at is not None:
             # What a probe is for is shown by now; its answer may take minutes, and the other calls would wait for it.
-            self._tell_breaker(self._breaker.succeeded)
+            self._tell_breaker(self._breaker.succeeded, now)
 
-    def _succeed(self, elapsed: float) -> None:
+    def _succeed(self, now: float, elapsed: float) -> None:
+        assert self._first_event_s is not None
         self._outcome = "success"
-        self._tell_breaker(self._breaker.succeeded)
+        self._tell_breaker(self._breaker.succeeded, now)
         was_healthy = self._provider.figures.is_healthy
-        self._figures.succeeded(self._clock.monotonic(), self._clock.now())
+        self._figures.succeeded(now, self._clock.now())
         # An event is a token, near enough: vendors send one for each, or bundle them at their own pace, which is what a reader feels.
         self._figures.streamed_tokens(self._event_count, elapsed - self._first_event_s)
         if not was_healthy:
             self._roster.touch()
 
     def _fail(self, failure: Failure) -> None:
+        now = self._clock.monotonic()
         if retry.counts_against_health(failure):
-            self._tell_breaker(self._breaker.failed)
+            self._tell_breaker(self._breaker.failed, now)
         # A provider that refuses a bad request, or does not have a model, does its work.
         if retry.is_callers_fault(failure) or failure.http_status == 404 or failure.kind in CALLLESS:
             self._outcome = "rejected"
             return
         self._outcome = "failure"
         was_healthy = self._provider.figures.is_healthy
-        self._figures.failed(self._clock.monotonic(), failure.summary)
+        self._figures.failed(now, failure.summary)
         if was_healthy != self._provider.figures.is_healthy:
             self._roster.touch()
 
-    def _tell_breaker(self, tell: Callable[[float, int], None]) -> None:
+    def _tell_breaker(self, tell: Callable[[float, int], None], now: float) -> None:
         """Once for each call: what comes after a probe's first event is no second outcome."""
         if self._ticket is None:
             return
         ticket, self._ticket, period = self._ticket, None, self._breaker.period
-        tell(self._clock.monotonic(), ticket)
+        tell(now, ticket)
         if self._breaker.period != period:
             self._announce()
 

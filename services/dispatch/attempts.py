@@ -6,7 +6,6 @@ no answer.
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,7 +14,6 @@ from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from services.dispatch import hedging
 from services.dispatch.admission import withheld
 from services.dispatch.attempt import Attempt
-from services.dispatch.failure import Failure
 from services.dispatch.hedging import HedgeBudget
 from services.dispatch.plan import Plan
 from services.dispatch.race import Race
@@ -25,6 +23,7 @@ from services.dispatch.roster import Provider, Roster
 from services.runtime import logs
 from services.runtime.clock import Clock
 from services.runtime.errors import GatewayError
+from services.runtime.own_cpu import NO_CPU, OwnCpu
 
 log = logs.get(__name__)
 
@@ -39,6 +38,7 @@ class Attempts:
         clock: Clock,
         random: Callable[[], float],
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        own_cpu: OwnCpu = NO_CPU,
     ) -> None:
         self._roster = roster
         self._policy = policy
@@ -47,6 +47,7 @@ class Attempts:
         self._clock = clock
         self._random = random
         self._sleep = sleep
+        self._own_cpu = own_cpu
 
     async def dispatch(
         self, request: pb.DispatchRequest, headers: Mapping[str, str], remaining_s: float | None
@@ -57,18 +58,28 @@ class Attempts:
         self._retry_budget.deposit(began)
         self._hedge_budget.deposit()
         while (target := plan.target) is not None:
-            refusal = await self._refusal(plan, course.providers[target.provider], target.model)
+            provider = course.providers[target.provider]
+            refusal = withheld(provider, target.model, self._clock.monotonic())
+            if refusal is None and plan.delay_s:
+                await self._sleep(plan.delay_s)
+                refusal = withheld(provider, target.model, self._clock.monotonic())
             if refusal is not None:
                 plan.passed_over(refusal)
                 continue
             goes_without_saying = plan.goes_without_saying
-            async with self._attempt(course, target) as attempt:
+            attempt = self._attempt(course, target)
+            contest = self._contest(course, attempt)
+            try:
+                contest.begin()
                 if not goes_without_saying:
                     yield pb.DispatchResponse(begun_attempts=[attempt.begun])
-                contest = self._contest(course, attempt)
-                async with aclosing(contest.responses()) as responses:
-                    async for response in responses:
-                        yield response
+                while not contest.is_over:
+                    response = await contest.read()
+                    if response.HasField("finished"):
+                        response.finished.cpu_nanos = self._own_cpu.take_ns()
+                    yield response
+            finally:
+                await contest.close()
             for failed in contest.failed:
                 self._log(request.request_id, failed)
             if contest.is_won:
@@ -116,14 +127,6 @@ class Attempts:
             assert failure is not None
             may_repeat = partial(self._may_repeat, course.providers[target.provider], target.model)
             course.plan.failed(target, failure, self._random(), remaining_s, may_repeat)
-
-    async def _refusal(self, plan: Plan, provider: Provider, model: str) -> Failure | None:
-        """Waits as long as the plan says; why the call must not go out then, None when it may."""
-        refusal = withheld(provider, model, self._clock.monotonic())
-        if refusal is None and plan.delay_s:
-            await self._sleep(plan.delay_s)
-            refusal = withheld(provider, model, self._clock.monotonic())
-        return refusal
 
     def _may_repeat(self, provider: Provider, model: str) -> bool:
         """Pays for a repeat, unless it could not go out anyway."""

@@ -26,7 +26,7 @@ class Answer(Protocol):
         """The next events, at least one unless it is the last batch. The first read makes the call. Raises Failure."""
         ...
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Ends the call; one that is not complete is broken off at once."""
         ...
 

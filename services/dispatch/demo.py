@@ -58,7 +58,7 @@ class DemoAnswer:
         assert event is not None
         return Batch((event,), is_last=self._ahead is None)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         pass
 
 

@@ -69,7 +69,7 @@ class KeyRing:
         Keys that are `full` have reached a limit. For a call that was refused with the keys `tried`, only a usable key will do.
         """
         indexes = [index for index in self.indexes if index not in tried and index not in full] if tried or full else self.indexes
-        usable = [index for index in indexes if self.is_usable(index, now, model)]
+        usable = [index for index in indexes if self.is_usable(index, now, model)] if self._pauses else indexes
         if usable:
             return usable[0] if len(usable) == 1 else self._weighted(usable, draw)
         guessed = [index for index in indexes if not self.firm_wait_s(index, now, model)]

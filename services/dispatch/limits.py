@@ -48,7 +48,7 @@ def estimate_tokens(request: chat_pb2.ChatRequest) -> int:
 
 
 class Limiter:
-    """The limits of one provider. `wait_s` asks, `take` goes out, `learn` reads the answer, `settle` gives back."""
+    """The limits of one provider. `wait_s`, or its parts, asks, `take` goes out, `learn` reads the answer, `settle` gives back."""
 
     def __init__(self, limits: ProviderLimits = NO_LIMITS, keys: KeyRing | None = None) -> None:
         self.keys = keys or KeyRing()
@@ -64,10 +64,14 @@ class Limiter:
 
     def wait_s(self, now: float, tokens: int = 0, model: str = "") -> float:
         """How long until a call may go out; 0: now."""
-        wait_s = max((window.wait_s(now) for window in self._windows), default=0.0)
-        if self._bucket is not None:
-            wait_s = max(wait_s, self._bucket.wait_s(now, tokens))
-        return max(wait_s, self._keys_wait_s(now, tokens, model))
+        return max(self.own_wait_s(now, tokens), self._keys_wait_s(now, tokens, model))
+
+    def own_wait_s(self, now: float, tokens: int = 0) -> float:
+        """How long the limits that are configured keep a call back, whichever key it shows."""
+        wait_s = 0.0
+        for window in self._windows:
+            wait_s = max(wait_s, window.wait_s(now))
+        return wait_s if self._bucket is None else max(wait_s, self._bucket.wait_s(now, tokens))
 
     def choose(self, now: float, draw: float, tokens: int, model: str, tried: Collection[int] = ()) -> int | None:
         """The key of the next call, by `draw` in [0, 1); see KeyRing. None: none may be used."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -12,7 +12,6 @@ from joulegate.dispatch.v1 import dispatch_service_pb2_grpc as pb_grpc
 from services.dispatch.attempts import Attempts
 from services.dispatch.feed import Feed
 from services.dispatch.roster import Roster
-from services.runtime.own_cpu import OwnCpu
 
 Context = grpc.aio.ServicerContext[Any, Any]
 HEARTBEAT_S = 10.0
@@ -28,7 +27,6 @@ class DispatchServicer(pb_grpc.DispatchServiceServicer):
         attempts: Attempts,
         roster: Roster,
         draining: asyncio.Event,
-        own_cpu: OwnCpu,
         headers: Callable[[Context], Mapping[str, str]],
         heartbeat_s: float = HEARTBEAT_S,
         spacing_s: float = SPACING_S,
@@ -36,18 +34,12 @@ class DispatchServicer(pb_grpc.DispatchServiceServicer):
         self._attempts = attempts
         self._roster = roster
         self._draining = draining
-        self._own_cpu = own_cpu
         self._headers = headers
         self._heartbeat_s = heartbeat_s
         self._spacing_s = spacing_s
 
-    async def Dispatch(self, request: pb.DispatchRequest, context: Context) -> AsyncIterator[pb.DispatchResponse]:
-        responses = self._attempts.dispatch(request, self._headers(context), context.time_remaining())
-        async with aclosing(responses):
-            async for response in responses:
-                if response.HasField("finished"):
-                    response.finished.cpu_nanos = self._own_cpu.take_ns()
-                yield response
+    def Dispatch(self, request: pb.DispatchRequest, context: Context) -> AsyncIterator[pb.DispatchResponse]:
+        return self._attempts.dispatch(request, self._headers(context), context.time_remaining())
 
     async def ListProviders(self, request: pb.ListProvidersRequest, context: Context) -> pb.ListProvidersResponse:
         return pb.ListProvidersResponse(providers=self._roster.describe())

@@ -5,7 +5,7 @@ import math
 import os
 import random
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -47,10 +47,10 @@ async def pool() -> AsyncIterator[aiohttp.ClientSession]:
     """The connections to all providers. Unbounded: whoever admits requests bounds them."""
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=ssl.create_default_context(), keepalive_timeout=KEEP_ALIVE_S),
+        headers={"user-agent": "joulegate", "accept-encoding": "identity"},
         # Proxies, netrc and cookies of the machine's user are not the gateway's.
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
-        skip_auto_headers=("accept", "accept-encoding", "content-type"),
     )
     async with session:
         yield session
@@ -80,8 +80,7 @@ class HttpBackend:
         self._draw = draw
         self._connect_timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect_s)
         self._urls: dict[str, URL] = {}
-        common = {"user-agent": "joulegate", "accept-encoding": "identity"}
-        self._headers = [{**common, **adapter.authorization(key.secret.reveal())} for key in keys] or [common]
+        self._headers = [adapter.authorization(key.secret.reveal()) for key in keys] or [{}]
 
     def call(self, request: chat_pb2.ChatRequest, model: str, headers: Mapping[str, str]) -> "HttpAnswer":
         # What cannot stand in a header must not break the call: it is only the trace.
@@ -98,17 +97,17 @@ class HttpBackend:
         except Failure as failure:
             raise failure.presentable(self.keys.redact) from None
         finally:
-            await exchange.close()
+            exchange.close()
 
     async def open(self, exchange: "Exchange", sent: "Sent", model: str) -> aiohttp.ClientResponse:
         """Sends a request with one key, and with another as long as that is refused and another is usable. Raises Failure."""
         limiter, now = self.limiter, self.clock.monotonic()
         # A listing counts nowhere, and shows nothing of an account without money.
         is_call = model != _LISTING
-        wait_s = limiter.wait_s(now, sent.tokens, model) if is_call else 0.0
         tried: list[int] = []
         refusal: Failure | None = None
-        while not wait_s and (key := limiter.choose(now, self._draw(), sent.tokens, model, tried)) is not None:
+        may_go = not is_call or not limiter.own_wait_s(now, sent.tokens)
+        while may_go and (key := limiter.choose(now, self._draw(), sent.tokens, model, tried)) is not None:
             if is_call:
                 limiter.take(now, sent.tokens, model, key)
             try:
@@ -124,9 +123,10 @@ class HttpBackend:
                 self.keys.refused(key, model, now, failure.http_status, failure.retry_after_s, failure.code)
                 continue
             finally:
-                limiter.learn(self.clock.monotonic(), exchange.rates(), model, key)
+                now = self.clock.monotonic()
+                limiter.learn(now, exchange.rates(), model, key)
             if is_call:
-                self.keys.accepted(key, model, self.clock.monotonic())
+                self.keys.accepted(key, model, now)
             return response
         wait_s = limiter.wait_s(now, sent.tokens, model)
         if refusal is None:
@@ -135,7 +135,7 @@ class HttpBackend:
             refusal.retry_after_s = wait_s
         raise refusal
 
-    async def request(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> aiohttp.ClientResponse:
+    def request(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> Awaitable[aiohttp.ClientResponse]:
         """Sends a request with all its headers; gives the answer once its own headers are here."""
         url = self._urls.get(path)
         if url is None:
@@ -147,7 +147,7 @@ class HttpBackend:
         if body is not None and len(body) > PIECE_BYTES:
             headers = {**headers, "content-length": str(len(body))}
             data = _pieces(body)
-        return await self.session.request(method, url, headers=headers, data=data, timeout=self._connect_timeout, allow_redirects=False)
+        return self.session.request(method, url, headers=headers, data=data, timeout=self._connect_timeout, allow_redirects=False)
 
 
 async def _pieces(body: bytes) -> AsyncIterator[bytes]:
@@ -208,24 +208,34 @@ class Exchange:
         """What the answer's headers say of limits."""
         return {} if self._response is None else read_rates(self._response.headers, self._backend.clock.now())
 
-    async def read(self, within_s: float, begin_by: float = math.inf) -> bytes | None:
-        """The next bytes of the body; None at its end. `begin_by`, in the loop's time, bounds the wait for what is no sign of life only."""
+    async def read(self, within_s: float, begin_by: float = math.inf) -> bytes:
+        """The next bytes of the body, none only at its end. `begin_by`, in the loop's time, bounds the wait for what is no sign of life."""
         assert self._response is not None
+        content = self._response.content
         try:
-            with self._watchdog.until(min(self._deadline(within_s), begin_by)):
-                data = await self._response.content.readany()
+            if content.is_eof():
+                # All has come, often with the headers: nothing to wait for.
+                data = content.read_nowait()
+            else:
+                with self._watchdog.until(min(self._deadline(within_s), begin_by)):
+                    data = await content.readany()
         except TimeoutError:
             raise self._late("stopped sending" if begin_by == math.inf else "did not begin its answer in time") from None
         except _TRANSPORT_ERRORS as error:
             raise self._broken(error) from None
         self._has_bytes = True
-        return data or None
+        return data
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the body was read to its end."""
+        return self._response is not None and self._response.content.at_eof()
 
     async def read_all(self, within_s: float, most: int, *, is_prefix_enough: bool = False) -> bytes:
         """The whole body, up to `most` bytes."""
         body = bytearray()
-        while (data := await self.read(within_s)) is not None:
-            body += data
+        while not self.is_read:
+            body += await self.read(within_s)
             if len(body) > most:
                 if is_prefix_enough:
                     return bytes(body[:most])
@@ -236,16 +246,17 @@ class Exchange:
         """Waits a moment for the end of a body that has said all there is, so that the connection can be used again."""
         self._end_at = self._deadline(DRAIN_S)
         try:
-            while await self.read(DRAIN_S) is not None:
-                pass
+            while not self.is_read:
+                await self.read(DRAIN_S)
         except Failure:
             # The answer is complete; only the connection is lost.
             pass
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Gives the connection back, or closes it when the answer is not complete."""
         self._watchdog.close()
-        if self._response is not None:
+        # One that was read to its end has given it back by itself.
+        if self._response is not None and not self._response.closed:
             self._response.release()
 
     def _deadline(self, within_s: float) -> float:
@@ -278,6 +289,7 @@ class HttpAnswer:
         self._exchange: Exchange | None = None
         self._decoder: StreamDecoder | None = None
         self._failure: Failure | None = None
+        self._wait_s = 0.0
         # When the first event of a stream has to be here, in the loop's time.
         self._begin_by = math.inf
         # Of the provider's limit on tokens; 0 where there is none.
@@ -288,7 +300,19 @@ class HttpAnswer:
             if self._failure is not None:
                 raise self._failure
             decoder = self._decoder or await self._open()
-            return await self._read(decoder)
+            exchange = self._exchange
+            assert exchange is not None
+            events: Sequence[chat_pb2.ChatEvent] = ()
+            is_last = False
+            while not (events or is_last):
+                data = await exchange.read(self._wait_s, self._begin_by)
+                self._wait_s = self._backend.timeouts.idle_s
+                events = self._decode(decoder, data, is_end=exchange.is_read)
+                is_last = self._failure is None and (decoder.is_done or exchange.is_read)
+            self._begin_by = math.inf
+            if is_last and not exchange.is_read:
+                await exchange.drain()
+            return Batch(events, is_last)
         except Failure as failure:
             raise failure.presentable(self._backend.keys.redact) from None
 
@@ -310,29 +334,22 @@ class HttpAnswer:
         self._decoder = backend.adapter.decoder(request, reply)
         return self._decoder
 
-    async def _read(self, decoder: StreamDecoder) -> Batch:
-        exchange = self._exchange
-        assert exchange is not None
+    def _decode(self, decoder: StreamDecoder, data: bytes, *, is_end: bool) -> Sequence[chat_pb2.ChatEvent]:
+        """The events that `data` completes. A failure after some of them is kept for the next read."""
         events: list[chat_pb2.ChatEvent] = []
-        while not events:
-            data = await exchange.read(self._wait_s, self._begin_by)
-            self._wait_s = self._backend.timeouts.idle_s
-            try:
-                events.extend(decoder.close() if data is None else decoder.feed(data))
-            except Failure as failure:
-                if not events:
-                    raise
-                self._failure = failure
-                break
-            if self._reserved:
-                self._settle(events)
-            if data is None:
-                return Batch(events, is_last=True)
-            if decoder.is_done:
-                await exchange.drain()
-                return Batch(events, is_last=True)
-        self._begin_by = math.inf
-        return Batch(events, is_last=False)
+        try:
+            if data:
+                events.extend(decoder.feed(data))
+            if is_end and not decoder.is_done:
+                events.extend(decoder.close())
+        except Failure as failure:
+            if not events:
+                raise
+            self._failure = failure
+            return events
+        if self._reserved:
+            self._settle(events)
+        return events
 
     def _settle(self, events: Sequence[chat_pb2.ChatEvent]) -> None:
         """Corrects the reservation once the answer says what it took. One that does not end keeps it: nobody knows better."""
@@ -343,6 +360,6 @@ class HttpAnswer:
                 self._backend.limiter.settle(self._backend.clock.monotonic(), self._reserved, used)
                 self._reserved = used
 
-    async def close(self) -> None:
+    def close(self) -> None:
         if self._exchange is not None:
-            await self._exchange.close()
+            self._exchange.close()

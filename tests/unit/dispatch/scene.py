@@ -63,7 +63,7 @@ class ScriptedAnswer:
             raise step
         return step
 
-    async def close(self) -> None:
+    def close(self) -> None:
         self.is_closed = True
 
 

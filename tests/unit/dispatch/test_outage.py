@@ -66,7 +66,7 @@ class OutageAnswer:
             raise self._failure
         return Batch([EVENT], is_last=True)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         pass
 
 

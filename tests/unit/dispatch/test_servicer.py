@@ -10,12 +10,11 @@ from services.dispatch.retry import RetryPolicy
 from services.dispatch.roster import Provider, Roster
 from services.dispatch.servicer import DispatchServicer
 from services.runtime.clock import SystemClock
-from services.runtime.own_cpu import NO_CPU
 
 
 def servicer(roster: Roster, heartbeat_s: float) -> DispatchServicer:
     attempts = Attempts(roster, RetryPolicy(), SystemClock(), lambda: 0.5)
-    return DispatchServicer(attempts, roster, asyncio.Event(), NO_CPU, lambda context: {}, heartbeat_s, spacing_s=0.001)
+    return DispatchServicer(attempts, roster, asyncio.Event(), lambda context: {}, heartbeat_s, spacing_s=0.001)
 
 
 async def test_a_watch_repeats_itself_when_nothing_changes() -> None:

@@ -72,7 +72,7 @@ async def read_all(call: HttpAnswer) -> list[Batch]:
             batches.append(await call.read())
         return batches
     finally:
-        await call.close()
+        call.close()
 
 
 async def failure_of(call: HttpAnswer, events_before: int = 0) -> Failure:
@@ -87,7 +87,7 @@ async def failure_of(call: HttpAnswer, events_before: int = 0) -> Failure:
         assert events == events_before
         return failure
     finally:
-        await call.close()
+        call.close()
 
 
 async def test_a_request_arrives_as_it_was_with_key_and_trace(fake: OpenAIUpstream, backend: HttpBackend) -> None:
@@ -323,7 +323,7 @@ async def test_closing_breaks_the_connection_of_an_unfinished_answer(fake: OpenA
     fake.script(sse(chunk({"content": "a"}), Fault.HANG))
     call = backend.call(ASK_STREAM, "small", {})
     await call.read()
-    await call.close()
+    call.close()
     await fake.calls[0].disconnected.wait()
 
 
@@ -336,7 +336,7 @@ async def test_cancelling_a_read_breaks_the_connection(fake: OpenAIUpstream, bac
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
-    await call.close()
+    call.close()
     await arrived.disconnected.wait()
 
 
