@@ -6,11 +6,10 @@ from typing import Final
 
 from joulegate.chat.v1 import chat_pb2
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
-from joulegate.dispatch.v1 import dispatch_service_pb2 as dispatch_pb
 from joulegate.ledger.v1 import budget_pb2
 from joulegate.ledger.v1 import reservation_pb2 as pb
 from services.router import tokens
-from services.router.leases import Need, Standing
+from services.router.leases import Need, Standing, Target
 from services.runtime.errors import GatewayError
 from services.wire.fields import without_extra
 
@@ -39,14 +38,13 @@ def answers_of(request: chat_pb2.ChatRequest) -> int:
     return min(max(1, request.n), MOST_ANSWERS)
 
 
-def calls_wanted(targets: Sequence[dispatch_pb.Target]) -> int:
+def calls_wanted(targets: Sequence[Target]) -> int:
     return min(len(targets) + 1, MOST_CALLS)
 
 
-def need_of(request: chat_pb2.ChatRequest, targets: Sequence[dispatch_pb.Target], output_tokens: int) -> Need:
+def need_of(request: chat_pb2.ChatRequest, targets: Sequence[Target], output_tokens: int) -> Need:
     """What a request may need with so many tokens in each answer."""
-    names = [(target.provider, target.model) for target in targets]
-    return Need(names, tokens.most_prompt_tokens(request), answers_of(request) * output_tokens, calls_wanted(targets))
+    return Need(targets, tokens.most_prompt_tokens(request), answers_of(request) * output_tokens, calls_wanted(targets))
 
 
 def bounded(request: chat_pb2.ChatRequest, most: int) -> chat_pb2.ChatRequest:

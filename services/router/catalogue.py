@@ -40,6 +40,9 @@ class Catalogue:
         self._by_name = {provider.name: provider for provider in self.providers}
         self._models: dict[str, ListedModel] = {}
         self._serving: dict[str, list[dispatch_pb.Provider]] = {}
+        # Who can serve the listed models that were asked for, made once.
+        self._found: dict[str, list[Candidate]] = {}
+        self._epoch = self._load.epoch
         for provider in self.providers:
             for model in provider.models:
                 self._models.setdefault(model.id, ListedModel(model)).providers.append(provider.name)
@@ -51,7 +54,7 @@ class Catalogue:
         A model's own name may hold slashes (`meta-llama/Llama-3`), so a full match wins over the reading as `provider/model`.
         """
         if name in self._serving:
-            return [self._candidate(provider, name) for provider in self._serving[name]]
+            return self._listed(name)
         prefix, slash, model = name.partition("/")
         named = self._by_name.get(prefix) if slash else None
         if named is not None and (named.accepts_unlisted_models or any(listed.id == model for listed in named.models)):
@@ -59,6 +62,15 @@ class Catalogue:
         if named is not None:
             return []
         return [self._candidate(provider, name) for provider in self.providers if provider.accepts_unlisted_models]
+
+    def _listed(self, name: str) -> list[Candidate]:
+        if self._epoch != self._load.epoch:
+            self._found.clear()
+            self._epoch = self._load.epoch
+        found = self._found.get(name)
+        if found is None:
+            found = self._found[name] = [self._candidate(provider, name) for provider in self._serving[name]]
+        return found
 
     def everything(self) -> list[Candidate]:
         """Every listed model at each of its providers, in the configured order."""

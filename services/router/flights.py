@@ -199,8 +199,9 @@ class Flights:
         metrics.FLIGHTS.dec()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("unforeseen_exception", exc_info=error)
-        # Whatever has happened, nobody waits for ever.
-        flown.flight.fail(GatewayError(ErrorReason.ERROR_REASON_INTERNAL, "internal error"))
+        if not flown.flight.is_over:
+            # Whatever has happened, nobody waits for ever.
+            flown.flight.fail(GatewayError(ErrorReason.ERROR_REASON_INTERNAL, "internal error"))
         flown.flight.close()
         flown.task = None
 

@@ -56,10 +56,15 @@ class Lessons:
         """The answer of a provider and model has come to its end; learns from how it ended."""
         arm = _arm(decision, target)
         self._remember(request_id, Answered(tenant, arm))
-        signals = {_SIGNALS[choice.finish_reason] for choice in completion.choices if choice.finish_reason in _SIGNALS}
-        if any(choice.message.refusal for choice in completion.choices):
-            signals.add(Signal.REFUSED)
-        for signal in sorted(signals or {Signal.WHOLE}, key=lambda signal: signal.name):
+        signals = set()
+        for choice in completion.choices:
+            if choice.finish_reason in _SIGNALS:
+                signals.add(_SIGNALS[choice.finish_reason])
+            if choice.message.refusal:
+                signals.add(Signal.REFUSED)
+        if not signals:
+            self._learn(arm, Signal.WHOLE)
+        for signal in sorted(signals, key=lambda signal: signal.name):
             self._learn(arm, signal)
 
     def cut(self, decision: Decision, target: tuple[str, str]) -> None:

@@ -132,6 +132,8 @@ class Load:
 
     def __init__(self) -> None:
         self._live: dict[tuple[str, str], Live] = {}
+        # Counts how often some were forgotten: whoever keeps one that is not told any more has to ask again.
+        self.epoch = 0
 
     def of(self, provider: str, model: str) -> Live:
         live = self._live.get((provider, model))
@@ -151,6 +153,7 @@ class Load:
 
     def _forget_idle(self, but: Live) -> None:
         """Clients may name any model."""
+        self.epoch += 1
         self._live = {key: live for key, live in self._live.items() if live is but or not live.is_idle}
 
 

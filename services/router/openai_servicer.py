@@ -75,13 +75,14 @@ async def _streamed(question: Question, answer: Answer, context: Context) -> Asy
 
 async def whole_completion(answer: Answer) -> chat_pb2.ChatCompletion:
     """All of an answer as one completion."""
-    assembler = CompletionAssembler()
+    assembler: CompletionAssembler | None = None
     async for events in answer.batches():
         for event in events:
             if event.HasField("completion"):
                 return event.completion
+            assembler = assembler or CompletionAssembler()
             assembler.add(event.chunk)
-    return assembler.completion()
+    return (assembler or CompletionAssembler()).completion()
 
 
 def _model(listed: ListedModel) -> dict[str, object]:

@@ -21,6 +21,7 @@ from joulegate.ledger.v1 import entry_pb2, ledger_service_pb2
 from services.router import metrics, tokens
 from services.router.answer import Answer, CachedAnswer, Source
 from services.router.books import Books
+from services.router.catalogue import Catalogue
 from services.router.decision import Decision
 from services.router.flight import LookAgainError
 from services.router.flights import Flights
@@ -219,12 +220,12 @@ class Pipeline:
 
         Raises GatewayError when nobody gives one.
         """
-        slate = await self._slate(question, downgrade)
+        slate = self._slate(await self._watch.catalogue(), question, downgrade)
         await self._books.ready()
         # With nothing awaited until the call counts: what is chosen by load must be seen by whoever chooses next.
         decision = self._selection.choose(slate)
         self._lessons.decided(decision)
-        targets = [dispatch_pb.Target(provider=candidate.provider.name, model=candidate.model) for candidate in decision.tried]
+        targets = [candidate.target for candidate in decision.tried]
         place = Place(decision.ranked)
         try:
             admitted = await self._reservations.admit(question, targets, downgrade)
@@ -240,8 +241,7 @@ class Pipeline:
         place.move(answer.source.provider, answer.source.model)
         return answer
 
-    async def _slate(self, question: Question, downgrade: Downgrade | None) -> Slate:
-        catalogue = await self._watch.catalogue()
+    def _slate(self, catalogue: Catalogue, question: Question, downgrade: Downgrade | None) -> Slate:
         if downgrade is None:
             return self._selection.gather(catalogue, question.asked)
         try:
@@ -250,17 +250,13 @@ class Pipeline:
             raise downgrade.refusal from None
 
     def _dispatched(self, question: Question, flight: bytes, admitted: Admitted, decision: Decision, place: Place) -> ProviderAnswer:
-        call = self._dispatch.Dispatch(
-            dispatch_pb.DispatchRequest(
-                request_id=question.request_id,
-                request=admitted.request,
-                targets=admitted.targets,
-                hedge=dispatch_pb.Hedge() if decision.hedges else None,
-                max_calls=admitted.max_calls,
-            ),
-            timeout=question.timeout_s,
-            metadata=question.trace,
+        request = dispatch_pb.DispatchRequest(
+            request_id=question.request_id, hedge=dispatch_pb.Hedge() if decision.hedges else None, max_calls=admitted.max_calls
         )
+        request.request.CopyFrom(admitted.request)
+        for provider, model in admitted.targets:
+            request.targets.add(provider=provider, model=model)
+        call = self._dispatch.Dispatch(request, timeout=question.timeout_s, metadata=question.trace)
         status = receipt_pb2.CACHE_STATUS_MISS if question.controls.may_read else receipt_pb2.CACHE_STATUS_BYPASS
 
         def keep(completion: chat_pb2.ChatCompletion, source: Source, ack: ledger_service_pb2.SettlementAck | None) -> None:

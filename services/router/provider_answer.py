@@ -17,6 +17,7 @@ from services.router import metrics, tokens
 from services.router.answer import Events, Source, completion_id, usage_chunk
 from services.router.books import Books
 from services.router.decision import Decision
+from services.router.leases import Target
 from services.router.question import Question
 from services.router.reservations import Admitted
 from services.router.settlement import settlement_of
@@ -160,7 +161,7 @@ class ProviderAnswer:
     def _note_attempts(self, response: dispatch_pb.DispatchResponse) -> None:
         for begun in response.begun_attempts:
             if begun.HasField("target"):
-                self._running[begun.attempt] = begun.target
+                self._running[begun.attempt] = begun.target.provider, begun.target.model
             else:
                 self._running.pop(begun.attempt, None)
         for failed in response.failed_attempts:
@@ -278,12 +279,11 @@ class ProviderAnswer:
             attempt.is_energy_declared = finished.is_energy_declared
         return attempt
 
-    def _unended_attempt(
-        self, attempt: int, target: dispatch_pb.Target, outcome: entry_pb2.Outcome.ValueType
-    ) -> ledger_service_pb2.Attempt:
+    def _unended_attempt(self, attempt: int, target: Target, outcome: entry_pb2.Outcome.ValueType) -> ledger_service_pb2.Attempt:
         """A call that was running when the request ended, or that would have been."""
+        provider, model = target
         return ledger_service_pb2.Attempt(
-            attempt=attempt, provider=target.provider, model=target.model, outcome=outcome, tokens=self._unanswered(outcome)
+            attempt=attempt, provider=provider, model=model, outcome=outcome, tokens=self._unanswered(outcome)
         )
 
     def _failed_attempt(self, failed: dispatch_pb.FailedAttempt) -> ledger_service_pb2.Attempt:

@@ -152,8 +152,11 @@ def _pinned(digest: bytes, pinned: str) -> bytes:
 
 def flight_id(key: cache_pb.EntryKey, caller: Caller) -> bytes:
     """What requests that one call may answer have in common, in 16 bytes: where the answer is kept, and which models may give it."""
-    tenant, namespace = key.tenant.encode(), key.namespace.encode()
-    patterns = () if caller.models is None else caller.models.patterns
-    # Lengths in front, so that no two keys run together into the same bytes. No patterns is not the same as no pattern that fits.
-    parts = [b"%d" % (caller.models is None), tenant, namespace, key.digest, *(pattern.encode() for pattern in patterns)]
-    return hashlib.blake2b(b"".join(b"%d,%b" % (len(part), part) for part in parts), digest_size=16).digest()
+    tenant, namespace, digest = key.tenant.encode(), key.namespace.encode(), key.digest
+    # Lengths in front, so that no two keys run together into the same bytes.
+    text = b"%d,%d,%d,%b%b%b" % (len(tenant), len(namespace), len(digest), tenant, namespace, digest)
+    if caller.models is not None:
+        # No patterns is not the same as no pattern that fits.
+        patterns = [pattern.encode() for pattern in caller.models.patterns]
+        text += b"," + b"".join([b"%d,%b" % (len(pattern), pattern) for pattern in patterns])
+    return hashlib.blake2b(text, digest_size=16).digest()

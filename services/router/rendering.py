@@ -23,6 +23,7 @@ _STATUS = {
     receipt_pb2.CACHE_STATUS_BYPASS: "bypass",
     receipt_pb2.CACHE_STATUS_COALESCED: "coalesced",
 }
+_BASIS = {basis: name.removeprefix("ENERGY_BASIS_").lower() for name, basis in receipt_pb2.EnergyBasis.items()}
 
 
 def source_headers(question: Question, source: Source) -> Headers:
@@ -109,7 +110,7 @@ def _energy(receipt: receipt_pb2.Receipt) -> dict[str, object]:
         "energy_joules": energy.microjoules / 1e6,
         "energy_joules_low": energy.low_microjoules / 1e6,
         "energy_joules_high": energy.high_microjoules / 1e6,
-        "energy_basis": receipt_pb2.EnergyBasis.Name(energy.basis).removeprefix("ENERGY_BASIS_").lower(),
+        "energy_basis": _BASIS[energy.basis],
         "gateway_energy_joules": own,
     }
 

@@ -15,12 +15,11 @@ from google.protobuf import timestamp_pb2
 
 from joulegate.chat.v1 import chat_pb2
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
-from joulegate.dispatch.v1 import dispatch_service_pb2 as dispatch_pb
 from joulegate.ledger.v1 import ledger_service_pb2
 from joulegate.ledger.v1 import reservation_pb2 as pb
 from services.router import admission, metrics, tokens
 from services.router.books import Books, Verdict
-from services.router.leases import Account, Accounts, Lease
+from services.router.leases import Account, Accounts, Lease, Target
 from services.router.question import Counted, Question
 from services.runtime.clock import Clock
 from services.runtime.errors import GatewayError
@@ -35,7 +34,7 @@ class Admitted:
 
     # The client's, with the bound on its answers that is paid for.
     request: chat_pb2.ChatRequest
-    targets: Sequence[dispatch_pb.Target]
+    targets: Sequence[Target]
     # Calls that providers may bill; 0: any number.
     max_calls: int
     # Of all answers together; 0: any number.
@@ -64,9 +63,7 @@ class Reservations:
         self._accounts = accounts
         self._clock = clock
 
-    async def admit(
-        self, question: Question, targets: Sequence[dispatch_pb.Target], downgrade: Downgrade | None = None
-    ) -> Admitted | Downgrade:
+    async def admit(self, question: Question, targets: Sequence[Target], downgrade: Downgrade | None = None) -> Admitted | Downgrade:
         """Holds what a request may take at these providers. Raises GatewayError when there is not so much, or the ledger does not say.
 
         After a `downgrade` there is no second one.
@@ -83,8 +80,8 @@ class Reservations:
         intent = ask.intent()
         intent.estimated_input_tokens = tokens.most_prompt_tokens(question.request)
         wishes = intent.wishes
-        for target in targets:
-            wishes.targets.add(provider=target.provider, model=target.model)
+        for provider, model in targets:
+            wishes.targets.add(provider=provider, model=model)
         wishes.answer_count = admission.answers_of(question.request)
         wishes.call_count = admission.calls_wanted(targets)
         intended, verdict = await self._asked(question, account, intent, renews)
@@ -114,7 +111,7 @@ class Reservations:
         if not self._books.is_connected:
             metrics.ADMISSIONS.labels("uncounted").inc()
             return
-        intent = _Ask(question, [dispatch_pb.Target()], question.ticket.counted.create_time, "").intent()
+        intent = _Ask(question, [("", "")], question.ticket.counted.create_time, "").intent()
         intent.wishes.holds_nothing = True
         try:
             _, verdict = await self._asked(question, account, intent)
@@ -244,19 +241,19 @@ class _Ask(NamedTuple):
     """One request for admission."""
 
     question: Question
-    targets: Sequence[dispatch_pb.Target]
+    targets: Sequence[Target]
     create_time: timestamp_pb2.Timestamp
     downgraded_to: str
 
     def intent(self, lease_id: str = "") -> ledger_service_pb2.Intent:
-        question, first = self.question, self.targets[0]
+        question, (provider, model) = self.question, self.targets[0]
         return ledger_service_pb2.Intent(
             request_id=question.request_id,
             create_time=self.create_time,
             key_id=question.caller.key_id,
             requested_model=question.model,
-            provider=first.provider,
-            model=first.model,
+            provider=provider,
+            model=model,
             streamed=question.wants_stream,
             max_output_tokens=admission.wanted_output_tokens(question.request),
             lease_id=lease_id,

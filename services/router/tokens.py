@@ -77,17 +77,14 @@ def count_text(text: str) -> int:
 
 def reported(usage: chat_pb2.Usage) -> entry_pb2.TokenCounts | None:
     """The counts that a provider gives; None when they cannot be true: the books would refuse them, and the request with them."""
-    prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
-    counts = entry_pb2.TokenCounts(
-        input_tokens=usage.prompt_tokens,
-        cached_input_tokens=prompt.cached_tokens,
-        output_tokens=usage.completion_tokens,
-        reasoning_tokens=completion.reasoning_tokens,
-        cache_write_tokens=prompt.cache_write_tokens,
-        cache_write_1h_tokens=prompt.cache_write_1h_tokens,
-        input_audio_tokens=prompt.audio_tokens,
-        output_audio_tokens=completion.audio_tokens,
-    )
+    counts = entry_pb2.TokenCounts(input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens)
+    if usage.HasField("prompt_tokens_details"):
+        prompt = usage.prompt_tokens_details
+        counts.cached_input_tokens, counts.input_audio_tokens = prompt.cached_tokens, prompt.audio_tokens
+        counts.cache_write_tokens, counts.cache_write_1h_tokens = prompt.cache_write_tokens, prompt.cache_write_1h_tokens
+    if usage.HasField("completion_tokens_details"):
+        completion = usage.completion_tokens_details
+        counts.reasoning_tokens, counts.output_audio_tokens = completion.reasoning_tokens, completion.audio_tokens
     # Booleans are in range, too.
     return counts if all(0 <= count <= MOST_TOKENS for _, count in counts.ListFields()) else None
 

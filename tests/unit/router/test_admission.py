@@ -8,7 +8,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from joulegate.chat.v1 import chat_pb2
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
-from joulegate.dispatch.v1 import dispatch_service_pb2 as dispatch_pb
 from joulegate.ledger.v1 import budget_pb2
 from joulegate.ledger.v1 import reservation_pb2 as pb
 from services.router import tokens
@@ -27,7 +26,7 @@ from services.router.admission import (
 from services.router.leases import Standing
 from services.wire.openai import decode_request, encode_request, request_members
 
-TARGET = dispatch_pb.Target(provider="lab", model="small")
+TARGET = ("lab", "small")
 
 
 def asked(**members: Any) -> chat_pb2.ChatRequest:

@@ -2,6 +2,7 @@ import pytest
 
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from services.router.catalogue import Catalogue
+from services.router.load import MAX_IDLE, Load
 from services.runtime.identity import ANONYMOUS, Caller, ModelScope
 
 
@@ -18,6 +19,16 @@ def _names(model: str) -> list[tuple[str, str]]:
 
 def test_a_model_is_served_by_every_provider_that_lists_it_in_order() -> None:
     assert _names("small") == [("first", "small"), ("second", "small")]
+
+
+def test_a_candidate_is_told_although_idle_ones_were_forgotten_since_it_was_found() -> None:
+    load = Load()
+    catalogue = Catalogue([_provider("first", "small")], load)
+    assert catalogue.candidates("small")[0] is catalogue.candidates("small")[0]
+    for number in range(MAX_IDLE + 1):
+        load.of("open", f"model-{number}")
+    load.tell([pb.ModelFigures(provider="first", model="small", in_flight_count=4)], 0.0, is_whole=False)
+    assert catalogue.candidates("small")[0].live.in_flight_count == 4
 
 
 def test_a_provider_prefix_picks_that_provider() -> None:

@@ -84,7 +84,7 @@ async def answer(call: FakeCall, books: FakeBooks, most: int = 0, **members: Any
     status = receipt_pb2.CACHE_STATUS_MISS
     intended: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
     intended.set_result(None)
-    admitted = Admitted(request, [TARGET, SPARE], 0, most, Timestamp(seconds=1), intended, (), "")
+    admitted = Admitted(request, [("lab", "small"), ("spare", "small")], 0, most, Timestamp(seconds=1), intended, (), "")
     left: list[bool] = []
     begun = ProviderAnswer(
         question,
