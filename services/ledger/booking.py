@@ -6,39 +6,14 @@ from typing import NamedTuple
 
 from joulegate.ledger.v1 import ledger_service_pb2 as pb
 from joulegate.ledger.v1 import reservation_pb2
-from services.ledger.budgets import NOTHING, Alert, Amounts
+from services.ledger import intake
+from services.ledger.budgets import NOTHING, Alert
 from services.ledger.figures import Figurer
 from services.ledger.funds import Funds
 from services.ledger.leases import UNLIMITED
-from services.ledger.records import (
-    Asked,
-    OpenIntent,
-    Row,
-    acknowledgement,
-    asked,
-    held_by,
-    lost_row,
-    open_intent,
-    settled_rows,
-    text_of,
-)
-from services.ledger.request_key import RequestKey, key_of
+from services.ledger.records import LetIn, OpenIntent, Row, Settled, Wished, acknowledgement, lost_row, settled_rows
+from services.ledger.request_key import RequestKey
 from services.ledger.reserving import Granted, grant_of, presumed, reserve
-
-
-class LetIn(NamedTuple):
-    """An intent that its router has let in by itself, under a lease if it names one, and what it takes of that."""
-
-    intent: OpenIntent
-    lease_id: str
-    wanted: Amounts
-
-
-class Settled(NamedTuple):
-    """A settlement, and the request that it is of."""
-
-    key: RequestKey
-    record: pb.Settlement
 
 
 @dataclass(slots=True)
@@ -46,7 +21,7 @@ class Batch:
     """Checked records that are to be committed together, routers that will not come back for theirs, and routers that are here."""
 
     intents: list[LetIn] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[Wished] = field(default_factory=list)
     settlements: list[Settled] = field(default_factory=list)
     releases: list[RequestKey] = field(default_factory=list)
     extensions: list[RequestKey] = field(default_factory=list)
@@ -57,15 +32,15 @@ class Batch:
     expires_holds: bool = False
 
     def add(self, request: pb.BookRequest, router_id: str) -> None:
-        """Adds what a router has sent, checked."""
-        for intent in request.intents:
-            if intent.HasField("wishes"):
-                self.asked.append(asked(intent, router_id))
+        """Adds what a router has sent. Raises GatewayError (INVALID_REQUEST) naming the first record that cannot be booked."""
+        for read in intake.each("intents", request.intents, lambda intent: intake.intent(intent, router_id)):
+            if isinstance(read, Wished):
+                self.asked.append(read)
             else:
-                self.intents.append(LetIn(open_intent(intent, router_id), intent.lease_id, held_by(intent)))
-        self.settlements += [Settled(key_of(settlement), settlement) for settlement in request.settlements]
-        self.releases += map(key_of, request.releases)
-        self.extensions += map(key_of, request.extensions)
+                self.intents.append(read)
+        self.settlements += intake.each("settlements", request.settlements, intake.settlement)
+        self.releases += intake.each("releases", request.releases, intake.key_of)
+        self.extensions += intake.each("extensions", request.extensions, intake.key_of)
         self.ended_lease_ids += request.returned_lease_ids
 
     def take(self, other: "Batch") -> None:
@@ -81,16 +56,17 @@ class Batch:
         self.expires_holds |= other.expires_holds
 
     def keys(self) -> list[RequestKey]:
-        begun = [let_in.intent.key for let_in in self.intents] + [each.intent.key for each in self.asked]
+        """Which requests the records are of, in their order."""
+        begun = [let_in.key for let_in in self.intents] + [asked.key for asked in self.asked]
         return begun + [settled.key for settled in self.settlements] + self.releases + self.extensions
 
     def callers(self) -> set[str]:
         """Those whom new requests are of."""
-        callers = {let_in.intent.key_id for let_in in self.intents} | {each.intent.key_id for each in self.asked}
-        return callers | {text_of(settled.record.key_id) for settled in self.settlements}
+        callers = {let_in.intent.key_id for let_in in self.intents} | {asked.intent.key_id for _, asked in self.asked}
+        return callers | {settled.key_id for settled in self.settlements}
 
     def lease_ids(self) -> set[str]:
-        ids = {let_in.lease_id for let_in in self.intents} | {settled.record.lease_id for settled in self.settlements}
+        ids = {let_in.lease_id for let_in in self.intents} | {settled.lease_id for settled in self.settlements}
         return (ids | set(self.ended_lease_ids)) - {"", UNLIMITED}
 
     @property
@@ -166,7 +142,8 @@ def decide(batch: Batch, known: Known, figurer: Figurer) -> Changes:
         over.add(request_id)
         funds.book(known.rows.get(request_id, ()), fresh, opened.pop(request_id, None) or known.open.get(request_id))
 
-    for key, settlement in batch.settlements:
+    for settled in batch.settlements:
+        key = settled.key
         if key in acknowledgements:
             continue
         request_id = known.ids[key]
@@ -174,16 +151,16 @@ def decide(batch: Batch, known: Known, figurer: Figurer) -> Changes:
         if booked and not booked[0].is_lost:
             acknowledgements[key] = acknowledgement(key.request_id, booked)
             continue
-        fresh = settled_rows(settlement, request_id, figurer)
+        fresh = settled_rows(settled, request_id, figurer)
         acknowledgements[key] = acknowledgement(key.request_id, fresh)
         rows += fresh
         if booked:
             corrected.append(request_id)
-        if settlement.lease_id and request_id not in known.open:
-            funds.use_lease(settlement.lease_id, fresh[0].key_id, NOTHING)
-            funds.count(fresh[0].key_id, 0)
+        if settled.lease_id and request_id not in known.open:
+            funds.use_lease(settled.lease_id, settled.key_id, NOTHING)
+            funds.count(settled.key_id, 0)
         end(request_id, fresh)
-    asked_ids = {known.ids[each.intent.key] for each in batch.asked}
+    asked_ids = {known.ids[key] for key, _ in batch.asked}
     for key in batch.releases:
         request_id = known.ids[key]
         if request_id not in over and (request_id in opened or request_id in known.open):
@@ -210,8 +187,8 @@ def _let_in(batch: Batch, known: Known, figurer: Figurer) -> dict[str, OpenInten
     """The intents that open a request. One that is repeated after its request was booked must not open it again."""
     funds = known.funds
     opened: dict[str, OpenIntent] = {}
-    for intent, lease_id, wanted in batch.intents:
-        request_id = known.ids[intent.key]
+    for key, intent, lease_id, wanted in batch.intents:
+        request_id = known.ids[key]
         if not (request_id in opened or request_id in known.rows or request_id in known.open):
             under_id = intent if intent.request_id == request_id else intent._replace(request_id=request_id)
             if not any(wanted) and funds.has_budgets(intent.key_id):
@@ -226,18 +203,17 @@ def _answers(
 ) -> dict[RequestKey, reservation_pb2.Grant | reservation_pb2.Denial]:
     """Decides on what is asked with wishes, once the rest of the batch has made room, and adds what is granted to what is opened."""
     answers: dict[RequestKey, reservation_pb2.Grant | reservation_pb2.Denial] = {}
-    for each in batch.asked:
-        key = each.intent.key
+    for key, asked in batch.asked:
         request_id = known.ids[key]
         before = opened.get(request_id) or known.open.get(request_id)
         if before is None and (request_id in over or request_id in known.rows):
             # It has its end already: nobody waits for this any more.
-            before = each.intent
+            before = asked.intent
             if request_id not in known.rows:
                 known.funds.count(before.key_id, 0)
-        answer = grant_of(before) if before is not None else reserve(each, known.funds, figurer)
+        answer = grant_of(before) if before is not None else reserve(asked, known.funds, figurer)
         if isinstance(answer, Granted):
-            opened[request_id] = answer.intent._replace(request_id=request_id)
+            opened[request_id] = answer.intent if request_id == key.request_id else answer.intent._replace(request_id=request_id)
             answer = answer.answer
         answer.request_id = key.request_id
         answers[key] = answer

@@ -24,7 +24,6 @@ from services.ledger.booking import Batch, Changes, decide
 from services.ledger.budgets import Alert, measure_name
 from services.ledger.figures import Figurer
 from services.ledger.leases import LIFETIME_S, MARGIN_S
-from services.ledger.records import check
 from services.ledger.store import Writer
 from services.ledger.stream import RouterStream
 from services.runtime import logs
@@ -113,9 +112,6 @@ class Books:
 
     async def take(self, stream: RouterStream, request: pb.BookRequest) -> None:
         """Queues the records of a message. Raises GatewayError, and queues none of them, when one cannot be booked."""
-        check(request)
-        if not request.ListFields():
-            return
         records = Batch()
         records.add(request, stream.router_id)
         if records.changes_anything:
@@ -299,11 +295,11 @@ def _answer(records: Iterable[Batch], changes: Changes) -> pb.BookResponse:
     """What a router is told of its records."""
     answer = pb.BookResponse()
     for batch in records:
-        answer.intent_acks.extend([pb.IntentAck(request_id=let_in.intent.request_id) for let_in in batch.intents])
+        answer.intent_acks.extend([pb.IntentAck(request_id=let_in.key.request_id) for let_in in batch.intents])
         answer.settlement_acks.extend([changes.acknowledgements[settled.key] for settled in batch.settlements])
         answer.release_acks.extend([pb.ReleaseAck(request_id=key.request_id) for key in batch.releases])
-        for each in batch.asked:
-            said = changes.answers[each.intent.key]
+        for key, _ in batch.asked:
+            said = changes.answers[key]
             if isinstance(said, Grant):
                 answer.grants.append(said)
             else:

@@ -191,18 +191,19 @@ class Sheet:
 
     def _add(self, key_id: str, at: int, spent: Amounts, held: Amounts) -> None:
         for budget in self.chain(key_id):
-            more_spent, more_held = spent.of(budget.measure), held.of(budget.measure)
+            place = budget.measure - 1
+            more_spent, more_held = spent[place], held[place]
             if not (more_spent or more_held) or not is_counted(budget, at, self._now_ns):
                 continue
             bucket = budget.window.bucket(at)
-            before = self.balance(budget.budget_id, bucket)
+            changed = self.changed.setdefault(budget.budget_id, {})
+            spent_before, held_before, alerted = changed.get(bucket) or self.balance(budget.budget_id, bucket)
             # Held is never negative: what is given back was set aside in the same bucket of the same budget.
-            after = Balance(before.spent + more_spent, before.held + more_held, before.alerted)
-            self.changed.setdefault(budget.budget_id, {})[bucket] = after
+            changed[bucket] = Balance(spent_before + more_spent, held_before + more_held, alerted)
 
     def _note_overshoots(self, key_id: str, at: int, more: Amounts) -> None:
         for budget in self.chain(key_id):
-            if budget.enabled and more.of(budget.measure) > 0 and (room := self.room(budget, at)) < 0:
+            if budget.enabled and more[budget.measure - 1] > 0 and (room := self.room(budget, at)) < 0:
                 self.overshoots.append(Overshoot(budget.budget_id, budget.measure, -room))
 
     def alerts(self, budgets: Mapping[str, Budget]) -> list[Alert]:
@@ -224,8 +225,12 @@ class Sheet:
 
 def is_counted(budget: Budget, at: int, now_ns: int) -> bool:
     """Whether a budget's balances have what begins at a moment. Of a rolling window, what is older than two of its length is forgotten."""
+    if at < budget.counted_from_ns:
+        return False
+    if not budget.rolling_s:
+        return True
     window = budget.window
-    return at >= budget.counted_from_ns and (not window.is_rolling or at >= window.oldest(window.oldest(now_ns)))
+    return at >= window.oldest(window.oldest(now_ns))
 
 
 def _wait(shortage: Shortage) -> tuple[bool, bool, int]:

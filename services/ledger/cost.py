@@ -6,7 +6,7 @@ up, to nano-dollars. With a threshold ("above 200k input tokens") the higher rat
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
@@ -62,6 +62,21 @@ class Price:
     cache_write_1h: Rate | None = None
     input_audio: Rate | None = None
     output_audio: Rate | None = None
+    # What any token of the prompt, any token of the answer, and the request itself cost at most.
+    most_input: Rate = field(init=False, repr=False, compare=False)
+    most_output: Rate = field(init=False, repr=False, compare=False)
+    most_request: Rate = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        of_input = (self.input, self.cached_input, self.cache_write, self.cache_write_1h, self.input_audio)
+        object.__setattr__(self, "most_input", _dearest(*of_input))
+        object.__setattr__(self, "most_output", _dearest(self.output, self.reasoning, self.output_audio))
+        object.__setattr__(self, "most_request", _dearest(self.request))
+
+    def most_nano_usd(self, input_tokens: int, output_tokens: int) -> int:
+        """The most that an attempt of so many tokens, or of fewer, costs."""
+        total = input_tokens * self.most_input.at(input_tokens) + output_tokens * self.most_output.at(input_tokens)
+        return (total + self.most_request.at(input_tokens) + MILLION // 2) // MILLION
 
     def nano_usd(self, usage: Usage) -> int:
         """The cost of an attempt."""
@@ -105,6 +120,18 @@ class Price:
             plain_output -= spoken
             total += spoken * self.output_audio.at(size)
         return total, plain_input, plain_output
+
+
+def _dearest(*rates: Rate | None) -> Rate:
+    """For each number of input tokens the most that one of these rates is for as many or fewer; nothing where there are none."""
+    known = [rate for rate in rates if rate is not None]
+    thresholds = sorted({threshold for rate in known for threshold, _ in rate.tiers}, reverse=True)
+
+    def most(reached: int) -> int:
+        steps = (tier for rate in known for threshold, tier in rate.tiers if threshold <= reached)
+        return max((*(rate.base for rate in known), *steps), default=0)
+
+    return Rate(most(-1), tuple((threshold, most(threshold)) for threshold in thresholds))
 
 
 FREE: Final = Price(Rate(0), Rate(0))

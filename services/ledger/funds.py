@@ -4,7 +4,7 @@ Requests come in by a reservation or under a lease, hold something, and end by a
 amounts between rows, holds and leases; none of them makes or loses any.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,6 +15,7 @@ from services.ledger.rate_windows import RateLimits, RateState
 from services.ledger.records import OpenIntent, Row, taken
 
 MAX_PACES: Final = 10_000
+_OF_KEY: Final = BudgetScope.BUDGET_SCOPE_KEY
 
 
 @dataclass(slots=True)
@@ -81,9 +82,8 @@ class Funds:
         pace.note(self.tick, amounts)
         return pace
 
-    def book(self, before: Iterable[Row], after: Iterable[Row], opened: OpenIntent | None) -> None:
+    def book(self, before: Sequence[Row], after: Sequence[Row], opened: OpenIntent | None) -> None:
         """Books rows of one request in the place of others, and of what it held."""
-        before, after = list(before), list(after)
         took = taken(after)
         held = NOTHING
         if opened is not None:
@@ -94,7 +94,7 @@ class Funds:
             self.sheet.free(opened.key_id, opened.created_ns, held)
             held = NOTHING
         if rows:
-            self.sheet.spend(rows[0].key_id, rows[0].created_ns, took.minus(taken(before)), held)
+            self.sheet.spend(rows[0].key_id, rows[0].created_ns, took.minus(taken(before)) if before else took, held)
 
     def correct(self, opened: OpenIntent, tokens: int) -> None:
         """Counts the tokens that a request took in its caller's minute, and no longer those that it held."""
@@ -123,7 +123,7 @@ class Funds:
         """What is spent of budgets that have changed, as a share of their limits; but for those of keys, of which there may be many."""
         for budget_id, buckets in self.sheet.changed.items():
             budget = self.budgets[budget_id]
-            if budget.scope != BudgetScope.BUDGET_SCOPE_KEY and budget.bound > 0:
+            if budget.scope != _OF_KEY and budget.bound > 0:
                 spent = sum(balance.spent for _, balance in self.sheet.in_window(budget, max(buckets)))
                 yield budget_id, spent / budget.bound
 

@@ -21,6 +21,8 @@ class Limits:
     def of(self, tier: str, requests_per_minute: int | None, tokens_per_minute: int | None) -> RateLimits:
         """The limits of a key, or with nothing said those of a caller without one."""
         limits = self.tiers.get(tier, self.default)
+        if requests_per_minute is None and tokens_per_minute is None:
+            return limits
         return limits._replace(
             requests_per_minute=limits.requests_per_minute if requests_per_minute is None else requests_per_minute,
             tokens_per_minute=limits.tokens_per_minute if tokens_per_minute is None else tokens_per_minute,

@@ -7,9 +7,6 @@ restarts and for any number of routers: the first request that is booked has its
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-from joulegate.ledger.v1 import ledger_service_pb2 as pb
-from joulegate.ledger.v1.reservation_pb2 import Extension, Release
-
 # Routers take no client's id with this in it, so nothing that is derived can meet an id that was sent.
 MARK: Final = "~"
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -25,10 +22,6 @@ class RequestKey(NamedTuple):
     def derived_id(self) -> str:
         """The id in the books when the plain one is another request's."""
         return f"{self.request_id}{MARK}{_base_36(self.created_ns)}"
-
-
-def key_of(record: pb.Intent | pb.Settlement | Release | Extension) -> RequestKey:
-    return RequestKey(record.request_id, record.create_time.ToNanoseconds())
 
 
 def booked_ids(keys: Iterable[RequestKey], began: Mapping[str, int]) -> dict[RequestKey, str]:

@@ -31,6 +31,8 @@ LEAST_SHARE: Final = 16
 LEAST_OUTPUT_TOKENS: Final = 16
 # Room that only running requests take may be there in a moment.
 HELD_RETRY_S: Final = 1
+# Where tokens are among amounts.
+_TOKENS: Final = BudgetMeasure.BUDGET_MEASURE_TOKENS - 1
 _NAMES_OF_SCOPES: Final = {
     BudgetScope.BUDGET_SCOPE_KEY: "this API key's",
     BudgetScope.BUDGET_SCOPE_TEAM: "the team's",
@@ -74,7 +76,7 @@ def reserve(asked: Asked, funds: Funds, figurer: Figurer) -> Granted | pb.Grant 
     def worst(calls: int, output_tokens: int) -> Amounts:
         return worst_case.amounts(rates, size, calls, output_tokens)
 
-    fit = _fit(worst, intent.call_count, wanted, _caps(rooms, limits))
+    fit = _fit(worst, intent.call_count, wanted, _caps(rooms, limits.tokens_per_minute))
     if fit is None:
         return _denied(intent, funds, limits, worst(1, _least(wanted)))
     state = funds.rates.get(intent.key_id)
@@ -83,17 +85,17 @@ def reserve(asked: Asked, funds: Funds, figurer: Figurer) -> Granted | pb.Grant 
     funds.sheet.hold_checked(intent.key_id, intent.created_ns, fit.amounts)
     if state is not None:
         state.fill(limits, funds.tick, 1)
-    opened = intent.holding(
+    opened = intent.granted(
+        fit.output_tokens if intent.max_output_tokens or is_bounded else 0,
+        fit.calls,
         fit.amounts,
-        max_output_tokens=fit.output_tokens if intent.max_output_tokens or is_bounded else 0,
-        call_count=fit.calls,
-        rate_tick=funds.count(intent.key_id, fit.amounts.tokens),
-        expires_ns=funds.now_ns + HOLD_S * SECOND,
+        funds.count(intent.key_id, fit.amounts.tokens),
+        funds.now_ns + HOLD_S * SECOND,
     )
     pace = funds.note_pace(intent.key_id, fit.amounts)
     lease = _lease(asked, funds, fit.amounts, pace, rates) if asked.wants_lease else None
     answer = grant_of(opened)
-    answer.rates.CopyFrom(_status(funds, intent.key_id))
+    _show(answer, funds, intent.key_id)
     if lease is not None:
         answer.lease.CopyFrom(lease)
     return Granted(opened, answer)
@@ -131,34 +133,35 @@ def _counted(asked: Asked, funds: Funds) -> pb.Grant | pb.Denial:
         funds.count(intent.key_id, 0)
     pace = funds.note_pace(intent.key_id, NOTHING)
     lease = _lease(asked, funds, NOTHING, pace, ()) if asked.wants_lease else None
-    return pb.Grant(rates=_status(funds, intent.key_id), lease=lease)
+    answer = pb.Grant(lease=lease)
+    _show(answer, funds, intent.key_id)
+    return answer
 
 
 def grant_of(intent: OpenIntent) -> pb.Grant:
     """The grant of a request that was let in."""
-    return pb.Grant(
-        request_id=intent.request_id,
-        max_output_tokens=intent.max_output_tokens,
-        call_count=intent.call_count,
-        held=worst_case.message_of(intent.held),
-    )
+    answer = pb.Grant(request_id=intent.request_id, max_output_tokens=intent.max_output_tokens, call_count=intent.call_count)
+    # In its place: a message that is made apart is copied.
+    held = answer.held
+    held.nano_usd, held.tokens, held.microjoules, held.micrograms = intent.held
+    return answer
 
 
-def _caps(rooms: Sequence[int | None], limits: RateLimits) -> list[int | None]:
+def _caps(rooms: Sequence[int | None], per_minute: int | None) -> Sequence[int | None]:
     """What may be held of each measure. What a minute's limit never lets through is no use, however long one waits."""
-    caps = list(rooms)
-    per_minute, tokens = limits.tokens_per_minute, BudgetMeasure.BUDGET_MEASURE_TOKENS - 1
-    if per_minute is not None:
-        room = caps[tokens]
-        caps[tokens] = per_minute if room is None else min(room, per_minute)
-    return caps
+    if per_minute is None:
+        return rooms
+    room = rooms[_TOKENS]
+    return [*rooms[:_TOKENS], per_minute if room is None else min(room, per_minute), *rooms[_TOKENS + 1 :]]
 
 
 def _fit(worst: Callable[[int, int], Amounts], calls: int, wanted: int, caps: Sequence[int | None]) -> _Fit | None:
     def fitting(calls: int, output_tokens: int) -> _Fit | None:
         amounts = worst(calls, output_tokens)
-        fits = all(cap is None or amount <= cap for amount, cap in zip(amounts, caps, strict=True))
-        return _Fit(calls, output_tokens, amounts) if fits else None
+        for amount, cap in zip(amounts, caps, strict=True):
+            if cap is not None and amount > cap:
+                return None
+        return _Fit(calls, output_tokens, amounts)
 
     if (all_of_it := fitting(calls, wanted)) is not None:
         return all_of_it
@@ -234,24 +237,31 @@ def _too_fast(intent: OpenIntent, funds: Funds, refusal: Refusal) -> pb.Denial:
 
 
 def _denial(intent: OpenIntent, funds: Funds, wait: int | None) -> pb.Denial:
-    denial = pb.Denial(request_id=intent.request_id, rates=_status(funds, intent.key_id))
+    denial = pb.Denial(request_id=intent.request_id)
+    _show(denial, funds, intent.key_id)
     if wait is not None:
         denial.retry_after.CopyFrom(_duration(wait))
     return denial
 
 
-def _status(funds: Funds, key_id: str) -> pb.RateStatus:
-    state = funds.rates.get(key_id)
+def _show(answer: pb.Grant | pb.Denial, funds: Funds, key_id: str) -> None:
+    """Tells where the caller stands with its limits."""
+    rates, state = answer.rates, funds.rates.get(key_id)
+    rates.SetInParent()
     if state is None:
-        return pb.RateStatus()
+        return
     requests, tokens = state.standing(funds.limits(key_id), funds.tick)
-    return pb.RateStatus(requests=_standing(requests), tokens=_standing(tokens))
+    if requests is not None:
+        _set_standing(rates.requests, requests)
+    if tokens is not None:
+        _set_standing(rates.tokens, tokens)
 
 
-def _standing(standing: Standing | None) -> pb.RateStanding | None:
-    if standing is None:
-        return None
-    return pb.RateStanding(limit=standing.limit, remaining=standing.remaining, reset=_duration(standing.reset))
+def _set_standing(shown: pb.RateStanding, standing: Standing) -> None:
+    shown.limit, shown.remaining, until_reset = standing
+    reset = shown.reset
+    reset.SetInParent()
+    reset.seconds, reset.nanos = divmod(until_reset, SECOND)
 
 
 def _lease(asked: Asked, funds: Funds, one: Amounts, pace: Pace, rates: Sequence[Rates]) -> pb.Lease | None:
@@ -296,7 +306,7 @@ def _bounded(funds: Funds, key_id: str, one: Amounts, pace: Pace, rooms: Sequenc
         if requests is not None:
             bounded["requests"] = (requests.remaining, pace.requests, 1)
         if tokens is not None:
-            bounded["rate_tokens"] = (tokens.remaining, pace.amounts[BudgetMeasure.BUDGET_MEASURE_TOKENS - 1], one.tokens)
+            bounded["rate_tokens"] = (tokens.remaining, pace.amounts[_TOKENS], one.tokens)
     return bounded
 
 

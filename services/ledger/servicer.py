@@ -10,8 +10,8 @@ from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from joulegate.ledger.v1 import ledger_service_pb2 as pb
 from joulegate.ledger.v1 import ledger_service_pb2_grpc as pb_grpc
 from services.ledger.books import Books
+from services.ledger.intake import MAX_ID_CHARACTERS
 from services.ledger.reads import Reads
-from services.ledger.records import MAX_ID_CHARACTERS
 from services.ledger.stream import RouterStream
 from services.runtime.errors import GatewayError
 

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from joulegate.ledger.v1 import reservation_pb2 as pb
 from services.ledger.budgets import Amounts
 from services.ledger.carbon import Grid
-from services.ledger.cost import MILLION, Price, Rate, Usage
+from services.ledger.cost import MILLION, Usage
 from services.ledger.energy import LONG_INPUT_TOKENS, EnergyModel
 from services.ledger.figures import Rates
 
@@ -30,61 +30,39 @@ class Size(NamedTuple):
 
 def amounts(rates: Sequence[Rates], size: Size, calls: int, output_tokens: int) -> Amounts:
     """What so many calls hold, each answer with at most so many tokens: all are sent the prompt, one answers."""
-    output = output_tokens * size.answers
-    answered = _dearest(rates, size.input_tokens, output)
+    prompt, output = size.input_tokens, output_tokens * size.answers
+    nano_usd, microjoules, micrograms = _dearest(rates, prompt, output)
     if calls > 1:
-        asked = _dearest(rates, size.input_tokens, 0)
-        answered = tuple(last + (calls - 1) * each for last, each in zip(answered, asked, strict=True))
-    nano_usd, microjoules, micrograms = answered
-    return Amounts(nano_usd, calls * size.input_tokens + output, microjoules, micrograms)
+        asked = _dearest(rates, prompt, 0)
+        nano_usd += (calls - 1) * asked[0]
+        microjoules += (calls - 1) * asked[1]
+        micrograms += (calls - 1) * asked[2]
+    return Amounts(nano_usd, calls * prompt + output, microjoules, micrograms)
 
 
-def _dearest(rates: Sequence[Rates], input_tokens: int, output_tokens: int) -> tuple[int, ...]:
-    each = [_figures(rate, input_tokens, output_tokens) for rate in rates]
-    return tuple(max(figures[place] for figures in each) for place in range(3))
-
-
-def _figures(rates: Rates, input_tokens: int, output_tokens: int) -> tuple[int, int, int]:
-    point = rates.energy.of(Usage(input_tokens, 0, output_tokens, 0)).point
-    return _nano_usd(rates.price, input_tokens, output_tokens), point, rates.grid.micrograms(point)
-
-
-def _nano_usd(price: Price, input_tokens: int, output_tokens: int) -> int:
-    per_input, per_output = _inputs(price), _outputs(price)
-    total = input_tokens * max(_most(rate, input_tokens) for rate in per_input)
-    total += output_tokens * max(_most(rate, input_tokens) for rate in per_output)
-    if price.request is not None:
-        total += _most(price.request, input_tokens)
-    return (total + MILLION // 2) // MILLION
-
-
-def _inputs(price: Price) -> list[Rate]:
-    """What any part of the prompt may cost: read from the provider's cache, written to it, or heard."""
-    rates = (price.input, price.cached_input, price.cache_write, price.cache_write_1h, price.input_audio)
-    return [rate for rate in rates if rate is not None]
-
-
-def _outputs(price: Price) -> list[Rate]:
-    return [rate for rate in (price.output, price.reasoning, price.output_audio) if rate is not None]
-
-
-def _most(rate: Rate, input_tokens: int) -> int:
-    """For any prompt up to that length."""
-    return max(rate.base, *(tier for threshold, tier in rate.tiers if input_tokens > threshold)) if rate.tiers else rate.base
+def _dearest(rates: Sequence[Rates], input_tokens: int, output_tokens: int) -> tuple[int, int, int]:
+    nano_usd = microjoules = micrograms = 0
+    usage = Usage(input_tokens, 0, output_tokens, 0)
+    for price, _, energy, grid, _ in rates:
+        point = energy.of(usage).point
+        nano_usd = max(nano_usd, price.most_nano_usd(input_tokens, output_tokens))
+        microjoules = max(microjoules, point)
+        micrograms = max(micrograms, grid.micrograms(point))
+    return nano_usd, microjoules, micrograms
 
 
 def line(provider: str, model: str, rates: Rates) -> pb.PricedTarget:
     """The line of a target; one that holds for no prompt where there is none that fits the message."""
     price = rates.price
-    listed = [*_inputs(price), *_outputs(price), *([] if price.request is None else [price.request])]
-    longest = min([LONG_INPUT_TOKENS, *(threshold for rate in listed for threshold, _ in rate.tiers)])
+    most = (price.most_request, price.most_input, price.most_output)
+    longest = min([LONG_INPUT_TOKENS, *(threshold for rate in most for threshold, _ in rate.tiers)])
     fixed_j, input_j, output_j = _energy_line(rates.energy)
     # Ends of intervals are rounded, and are at least one: two more are above that.
     lines = (
-        _line(0 if price.request is None else -(-price.request.base // MILLION), fixed_j * 1e6, rates.grid),
+        _line(-(-price.most_request.base // MILLION), fixed_j * 1e6, rates.grid),
         # Of a million tokens.
-        _line(max(rate.base for rate in _inputs(price)), input_j * 1e12, rates.grid),
-        _line(max(rate.base for rate in _outputs(price)), output_j * 1e12, rates.grid),
+        _line(price.most_input.base, input_j * 1e12, rates.grid),
+        _line(price.most_output.base, output_j * 1e12, rates.grid),
     )
     if any(amount > _STEEPEST for each in lines for amount in each):
         return pb.PricedTarget(provider=provider, model=model)

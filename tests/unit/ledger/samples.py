@@ -8,10 +8,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from joulegate.chat.v1.receipt_pb2 import CacheStatus
 from joulegate.ledger.v1 import ledger_service_pb2 as pb
 from joulegate.ledger.v1.entry_pb2 import Outcome, TokenCounts
+from services.ledger import intake
 from services.ledger.booking import Batch
 from services.ledger.cost import Tariffs
 from services.ledger.figures import Figurer
 from services.ledger.overrides import DeclaredPrice, Overrides
+from services.ledger.records import LetIn, OpenIntent, Row, settled_rows
 
 BEGAN = Timestamp(seconds=1_700_000_000)
 LATER = Timestamp(seconds=1_700_000_000, nanos=1)
@@ -42,6 +44,18 @@ def intent(request_id: str, **fields: Any) -> pb.Intent:
     given: dict[str, Any] = {"create_time": BEGAN, "provider": "openai", "model": "gpt-4o"}
     given |= {"requested_model": "auto", "estimated_input_tokens": 100}
     return pb.Intent(request_id=request_id, **(given | fields))
+
+
+def opened(record: pb.Intent) -> OpenIntent:
+    """An intent without wishes, as it is kept."""
+    read = intake.intent(record, "router")
+    assert isinstance(read, LetIn)
+    return read.intent
+
+
+def settled_rows_of(record: pb.Settlement, figurer: Figurer) -> list[Row]:
+    """What is booked of a settlement."""
+    return settled_rows(intake.settlement(record), record.request_id, figurer)
 
 
 def batch_of(*records: pb.Intent | pb.Settlement, router_id: str = "a") -> Batch:

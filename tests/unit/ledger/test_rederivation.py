@@ -9,10 +9,10 @@ from joulegate.ledger.v1.entry_pb2 import EnergyBoundary, Outcome, TokenCounts
 from services.ledger.carbon import Grid
 from services.ledger.engines import Place
 from services.ledger.overrides import DeclaredEnergy, DeclaredPrice, Overrides
-from services.ledger.records import Row, lost_row, open_intent, settled_rows
+from services.ledger.records import Row, lost_row
 from services.ledger.rederivation import amounts_now, amounts_of, compare, table
 from services.ledger.store import open_books
-from tests.unit.ledger.samples import attempt, hit, intent, new_figurer, settlement
+from tests.unit.ledger.samples import attempt, hit, intent, new_figurer, opened, settled_rows_of, settlement
 from tests.unit.ledger.test_migration import operator
 from tests.unit.ledger.test_store import commit
 
@@ -49,8 +49,8 @@ class Hour:
 
 def rows_of(**given: Any) -> list[Row]:
     figurer = new_figurer(**given)
-    lost = lost_row(open_intent(intent("lost"), "a"), figurer)
-    return [*settled_rows(settlement("r", *ATTEMPTS), "r", figurer), *settled_rows(settlement("h", hit()), "h", figurer), lost]
+    lost = lost_row(opened(intent("lost")), figurer)
+    return [*settled_rows_of(settlement("r", *ATTEMPTS), figurer), *settled_rows_of(settlement("h", hit()), figurer), lost]
 
 
 @pytest.mark.parametrize("given", [{}, {"hours": Hour()}], ids=["annual", "live"])

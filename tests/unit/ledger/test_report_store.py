@@ -11,16 +11,16 @@ import sqlalchemy as sa
 from joulegate.ledger.v1.report_pb2 import Interval
 from services.ledger import report
 from services.ledger.engines import Place, open_engine
-from services.ledger.records import Row, settled_rows
+from services.ledger.records import Row
 from services.ledger.report import FIELDS, Question
 from services.ledger.report_store import ReportReader
 from services.ledger.schema import entries
 from services.ledger.store import Writer
 from services.runtime.errors import GatewayError
-from tests.unit.ledger.samples import new_figurer, settlement
+from tests.unit.ledger.samples import new_figurer, settled_rows_of, settlement
 
 HOUR_NS = 3600 * 10**9
-[ROW] = settled_rows(settlement("r"), "r", new_figurer())
+[ROW] = settled_rows_of(settlement("r"), new_figurer())
 
 
 @pytest.fixture

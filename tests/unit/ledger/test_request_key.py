@@ -5,7 +5,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ledger.request_key import RequestKey, booked_ids, key_of
+from services.ledger.intake import key_of
+from services.ledger.request_key import RequestKey, booked_ids
 from tests.unit.ledger.samples import intent, settlement
 
 

@@ -14,8 +14,8 @@ from joulegate.ledger.v1 import ledger_service_pb2 as pb
 from joulegate.ledger.v1.entry_pb2 import Outcome
 from services.ledger.booking import Changes, Totals, decide, sum_of
 from services.ledger.engines import Place, open_engine
+from services.ledger.intake import key_of
 from services.ledger.lock import owned
-from services.ledger.request_key import key_of
 from services.ledger.schema import entries, intents, totals
 from services.ledger.store import Reader, Writer, open_books
 from services.runtime.settings import SettingsError
