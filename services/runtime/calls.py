@@ -34,7 +34,7 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
 
     def __init__(self, metadata: MetadataLike, deadline: float | None, loop: asyncio.AbstractEventLoop) -> None:
         self._metadata = metadata
-        self._deadline = deadline
+        self.deadline = deadline
         self._loop = loop
         self._code = OK
         self._details = ""
@@ -49,13 +49,13 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
             self._is_late = True
             task.cancel()
 
-        return None if self._deadline is None else self._loop.call_at(self._deadline, expire)
+        return None if self.deadline is None else self._loop.call_at(self.deadline, expire)
 
     def invocation_metadata(self) -> Any:
         return self._metadata
 
     def time_remaining(self) -> Any:
-        return None if self._deadline is None else max(0.0, self._deadline - self._loop.time())
+        return None if self.deadline is None else max(0.0, self.deadline - self._loop.time())
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
         self._code, self._details = code, details

@@ -1,15 +1,16 @@
 """A channel to servicers in the same process: the same stubs and handlers, no sockets, no serialization, no copies.
 
-Messages pass as they are, so nobody changes a message after sending or receiving it.
+Messages pass as they are, so nobody changes a message after sending or receiving it. A unary call is a coroutine: it begins when it is
+awaited, and runs in the task of whoever does. A stream has a task of its own, since it goes on while nobody reads.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Generator
 from typing import Any
 
 import grpc
 
-from services.runtime.calls import CallContext, Credit, MetadataLike, StreamCall, UnaryCall, rpc_error
+from services.runtime.calls import CallContext, Credit, MetadataLike, StreamCall, rpc_error
 from services.runtime.registry import Registry
 
 WINDOW = 64
@@ -23,8 +24,8 @@ class LocalChannel(grpc.aio.Channel):
         self._registry = registry
 
     def unary_unary(self, method: str, *_: Any, **__: Any) -> Any:
-        def call(request: Any, *, timeout: float | None = None, metadata: MetadataLike | None = None, **_: Any) -> UnaryCall:
-            return _start_unary(self._registry, method, request, timeout, metadata or ())
+        def call(request: Any, *, timeout: float | None = None, metadata: MetadataLike | None = None, **_: Any) -> Coroutine[Any, Any, Any]:
+            return _answer(self._registry, method, request, timeout, metadata or ())
 
         return call
 
@@ -67,32 +68,58 @@ def _context(timeout: float | None, metadata: MetadataLike) -> CallContext:
     return CallContext(metadata, None if timeout is None else loop.time() + timeout, loop)
 
 
-def _spawn(call: UnaryCall | StreamCall, work: Any, context: CallContext) -> asyncio.Task[None]:
-    """Runs the handler as a task of its own; its end, however it comes, is the end of the call."""
-    task = asyncio.get_running_loop().create_task(work)
-    timer = context.limit(task)
-
-    def ended(task: asyncio.Task[None]) -> None:
-        if timer is not None:
-            timer.cancel()
-        call.end(context.failure(asyncio.CancelledError() if task.cancelled() else task.exception()))
-
-    task.add_done_callback(ended)
-    return task
-
-
-def _start_unary(registry: Registry, method: str, request: Any, timeout: float | None, metadata: MetadataLike) -> UnaryCall:
+async def _answer(registry: Registry, method: str, request: Any, timeout: float | None, metadata: MetadataLike) -> Any:
+    """What the handler gives. Raises AioRpcError as a call over a socket would."""
     handler, context = registry.handler(method), _context(timeout, metadata)
-    call = UnaryCall(lambda: task.cancel())
-
-    async def work() -> None:
-        if handler is None:
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"unknown method {method}")
+    if handler is None:
+        raise rpc_error(grpc.StatusCode.UNIMPLEMENTED, f"unknown method {method}")
+    work = handler.unary_unary(request, context)
+    try:
+        try:
+            waits_for = work.send(None)
+        except StopIteration as end:
+            # Most do: a timer would cost more than all the rest of the call.
+            answer = end.value
         else:
-            call.receive(await handler.unary_unary(request, context))
+            async with asyncio.timeout_at(context.deadline):
+                answer = await _Begun(work, waits_for)
+    except TimeoutError:
+        raise rpc_error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded") from None
+    except asyncio.CancelledError as raised:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # Not this task, but one that the handler waited for.
+        raise context.failure(raised) from None  # type: ignore[misc]
+    except Exception as raised:
+        raise context.failure(raised) from None  # type: ignore[misc]
+    if (failure := context.failure(None)) is not None:
+        raise failure
+    return answer
 
-    task = _spawn(call, work(), context)
-    return call
+
+class _Begun:
+    """A coroutine that was run up to where it waits for the first time, to be awaited from there."""
+
+    __slots__ = ("_waits_for", "_work")
+
+    def __init__(self, work: Coroutine[Any, Any, Any], waits_for: Any) -> None:
+        self._work = work
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        go_on: Any
+        waits_for = self._waits_for
+        while True:
+            try:
+                given = yield waits_for
+                go_on = self._work.send
+            except BaseException as thrown:
+                given, go_on = thrown, self._work.throw
+            try:
+                waits_for = go_on(given)
+            except StopIteration as end:
+                return end.value
 
 
 async def _pump(handler: Any, behaviour: Any, request: Any, method: str, context: CallContext, call: StreamCall, credit: Credit) -> None:
@@ -105,6 +132,20 @@ async def _pump(handler: Any, behaviour: Any, request: Any, method: str, context
             call.receive(response)
     finally:
         await responses.aclose()
+
+
+def _spawn(call: StreamCall, work: Any, context: CallContext) -> asyncio.Task[None]:
+    """Runs the handler as a task of its own; its end, however it comes, is the end of the call."""
+    task = asyncio.get_running_loop().create_task(work)
+    timer = context.limit(task)
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if timer is not None:
+            timer.cancel()
+        call.end(context.failure(asyncio.CancelledError() if task.cancelled() else task.exception()))
+
+    task.add_done_callback(ended)
+    return task
 
 
 def _start_stream(registry: Registry, method: str, request: Any, timeout: float | None, metadata: MetadataLike) -> StreamCall:

@@ -277,7 +277,7 @@ async def test_client_that_leaves_while_the_ledger_decides_holds_nothing(kind: s
     async with serving_unknown(kind) as router:
         call = Call(router)
         [intent] = (await router.ledger.heard()).intents
-        call.call.cancel()
+        call.task.cancel()
         request = await router.ledger.heard()
         [release] = request.releases
         assert (release.request_id, release.create_time) == (intent.request_id, intent.create_time)

@@ -43,7 +43,15 @@ class Scripted(cache_grpc.CacheServiceServicer, dispatch_grpc.DispatchServiceSer
                 raise KeyError("secret")
             case "hang":
                 await self._hang()
+            case "wait":
+                await self._wait_for_one_that_is_cancelled()
         return cache_pb.LookUpResponse(similarity=0.5)
+
+    async def _wait_for_one_that_is_cancelled(self) -> None:
+        task = asyncio.create_task(self._hang())
+        await self.started.wait()
+        task.cancel()
+        await task
 
     async def _hang(self) -> None:
         self.started.set()
@@ -71,7 +79,8 @@ class Scripted(cache_grpc.CacheServiceServicer, dispatch_grpc.DispatchServiceSer
 
 
 class Wired:
-    def __init__(self, servicer: Scripted, channel: grpc.aio.Channel, draining: asyncio.Event) -> None:
+    def __init__(self, kind: str, servicer: Scripted, channel: grpc.aio.Channel, draining: asyncio.Event) -> None:
+        self.kind = kind
         self.servicer = servicer
         self.draining = draining
         self.cache = cache_grpc.CacheServiceStub(channel)
@@ -90,7 +99,7 @@ async def wired(request: pytest.FixtureRequest) -> AsyncIterator[Wired]:
     dispatch_grpc.add_DispatchServiceServicer_to_server(servicer, mesh.registry)
     ledger_grpc.add_LedgerServiceServicer_to_server(servicer, mesh.registry)
     async with serve(mesh, request.param) as channel:
-        yield Wired(servicer, channel, mesh.draining)
+        yield Wired(request.param, servicer, channel, mesh.draining)
 
 
 async def test_a_unary_call_gives_its_answer_and_carries_metadata_and_deadline(wired: Wired) -> None:
@@ -133,6 +142,16 @@ async def test_cancelling_a_waiting_task_cancels_the_handler(wired: Wired) -> No
     with pytest.raises(asyncio.CancelledError):
         await task
     await asyncio.wait_for(wired.servicer.cancelled.wait(), 30)
+
+
+async def test_a_handler_that_waits_for_what_is_cancelled_cancels_nobody_else(wired: Wired) -> None:
+    if wired.kind == "grpc":
+        pytest.skip("a plain RPC whose handler was cancelled ends at its deadline")
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await wired.cache.LookUp(_lookup("wait"), timeout=60)
+    assert raised.value.code() == grpc.StatusCode.CANCELLED
+    task = asyncio.current_task()
+    assert task is not None and not task.cancelling()
 
 
 async def test_a_stream_gives_all_messages_in_order(wired: Wired) -> None:
