@@ -120,7 +120,7 @@ class HttpFace:
         except web.HTTPRequestEntityTooLarge:
             too_large = GatewayError(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, "The request body is larger than 32 MiB.")
             return _error(too_large.http_status, too_large.openai_body())
-        metadata = [(name.decode("latin-1").lower(), _text(value)) for name, value in request.raw_headers]
+        metadata = [(name.lower(), value if value.isascii() else _text(value)) for name, value in request.headers.items()]
         context = HttpContext(metadata)
         message = route.message(**{route.body_field: httpbody_pb2.HttpBody(content_type=request.content_type, data=body)})
         with self._tracing.server_span(route.method, metadata):
@@ -133,12 +133,13 @@ class HttpFace:
         return _error(missing.http_status, missing.openai_body())
 
 
-def _text(value: bytes) -> str:
-    """A header's value. What is no UTF-8 is Latin-1, for a text with lone surrogates could be put into no message."""
+def _text(value: str) -> str:
+    """A header's value. What is no UTF-8 is Latin-1, for a text with lone surrogates, as aiohttp reads it, could be put into no message."""
+    sent = value.encode(errors="surrogateescape")
     try:
-        return value.decode()
+        return sent.decode()
     except UnicodeDecodeError:
-        return value.decode("latin-1")
+        return sent.decode("latin-1")
 
 
 async def _relay(bodies: Any, context: HttpContext, request: web.BaseRequest) -> web.StreamResponse:

@@ -11,15 +11,20 @@ from typing import Any
 
 import grpc
 
-from services.runtime.interceptors import Context, metadata_value
+from services.runtime.interceptors import Context
 
 CARRIED = ("traceparent", "tracestate")
+_NO_SPAN = nullcontext()
 
 
 def carried_metadata(context: Context) -> tuple[tuple[str, str], ...]:
     """The trace context of an incoming call, as metadata of the calls that it causes. What could be no metadata is left out."""
-    given = ((key, metadata_value(context, key) or "") for key in CARRIED)
-    return tuple((key, value) for key, value in given if value.isascii() and value.isprintable() and value)
+    carried: dict[str, str] = {}
+    for key, value in context.invocation_metadata() or ():
+        if key in CARRIED and isinstance(value, str):
+            carried.setdefault(key, value)
+    # Most requests bring none.
+    return tuple((key, value) for key, value in carried.items() if value.isascii() and value.isprintable() and value) if carried else ()
 
 
 class Tracing:
@@ -55,7 +60,7 @@ class Tracing:
     def server_span(self, name: str, metadata: Iterable[tuple[str, str]]) -> AbstractContextManager[object]:
         """Stands around a call that did not come by gRPC. Nothing when not tracing."""
         if not self.is_enabled:
-            return nullcontext()
+            return _NO_SPAN
         from opentelemetry import propagate, trace
 
         parent = propagate.extract(dict(metadata))
