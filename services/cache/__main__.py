@@ -60,7 +60,8 @@ async def build(own: CacheSettings, mesh: Mesh) -> AsyncIterator[None]:
             queue = EmbeddingQueue(embedder, own.embeddings_timeout_s, counts, clock)
             stack.push_async_callback(queue.close)
             floor = embedder.floor if own.similarity_threshold is None else own.similarity_threshold
-            semantic = SemanticTier(queue, embedder.fingerprint, index, refusing_rule, lessons, floor, own.top_k, counts)
+            is_lone = own.milvus_uri is None
+            semantic = SemanticTier(queue, embedder.fingerprint, index, refusing_rule, lessons, floor, own.top_k, counts, is_lone)
         shared = None
         if own.milvus_uri is not None and own.is_enabled:
             shared = SharedReads(_cluster(own.milvus_uri, own, embedder, origin), own.top_k, counts, clock)

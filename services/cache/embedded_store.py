@@ -45,7 +45,7 @@ class _Content(msgspec.Struct, frozen=True):
     microjoules: int
     scope: str
     words: dict[str, str]
-    # As little-endian 32-bit floats; None where there are no words.
+    # As little-endian 32-bit floats; None where there are no words, or no vector yet.
     vector: bytes | None
 
 

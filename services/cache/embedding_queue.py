@@ -35,13 +35,28 @@ class EmbeddingQueue:
         self._retry_at = 0.0
         self._retry_s = RETRY_S[0]
 
-    async def vector(self, text: str) -> Vectors | None:
-        """The text's vector; None when there is none to be had in time, which is counted."""
+    @property
+    def is_at_once(self) -> bool:
+        """Whether a vector is there as soon as it is asked for."""
+        return not self._embedder.is_remote
+
+    def takes(self, text: str) -> bool:
+        """Whether a text may have a vector."""
+        return len(text) <= self._embedder.max_characters
+
+    def known(self, text: str) -> Vectors | None:
+        """The text's vector, where it was asked for a moment ago."""
         known = self._known.get(text)
         if known is not None:
             self._known.move_to_end(text)
+        return known
+
+    async def vector(self, text: str) -> Vectors | None:
+        """The text's vector; None when there is none to be had in time, which is counted."""
+        known = self.known(text)
+        if known is not None:
             return known
-        if len(text) > self._embedder.max_characters:
+        if not self.takes(text):
             return None
         if self._clock.monotonic() < self._retry_at:
             self._counts.embedding_fault()

@@ -14,7 +14,7 @@ from services.cache.entry_filter import EntryFilter
 from services.cache.kept_entry import KeptEntry
 from services.cache.least_first import LeastFirst
 from services.cache.nearest import Rows, Search
-from services.cache.slabs import Slabs
+from services.cache.slabs import NO_ROWS, Slabs
 from services.cache.template import Filling, filling
 
 # What a search may look at when the first that it finds are too old: so many times the candidates asked for.
@@ -81,15 +81,30 @@ class HotIndex:
         """The entry, whether or not it may still serve. Not a use of it."""
         return self._entries.get(entry_id)
 
-    def is_empty(self, scope: str) -> bool:
-        """Whether a scope has no questions."""
-        return self._slabs.get(scope) is None
-
-    def long_search(self, scope: str, vector: Vectors, floor: float, count: int, asked: Filling | None = None) -> Search | None:
-        """A search that had better run in another thread, for `near`; None where it takes no time."""
+    def unembedded_beside(self, scope: str, asked: Filling | None) -> list[KeptEntry]:
+        """The entries of a scope that must have their vectors before a search for a text; None: for one that may be compared with any."""
         slab = self._slabs.get(scope)
-        is_long = slab is not None and slab.is_long and slab.rows_beside(asked) is None
-        return slab.search(vector, floor, _SPARE_FACTOR * count) if slab is not None and is_long else None
+        return [] if slab is None else [self._entries[entry_id] for entry_id in slab.unembedded_beside(asked)]
+
+    def embed(self, kept: KeptEntry, vector: Vectors) -> None:
+        """Gives an entry its vector, if it is still there and has none."""
+        own = self._entries.get(kept.entry_id)
+        if own is None or own.wording is None:
+            return
+        slab = self._slabs.get(own.wording.scope)
+        if slab is not None and slab.embed(own.entry_id, vector):
+            self._entries[own.entry_id] = own.without_vector(vector.nbytes)
+            self._resize(own, vector.nbytes)
+
+    def rows_beside(self, scope: str, asked: Filling | None) -> Rows | None:
+        """The only rows of a scope that a search for a text need look at; None: all."""
+        slab = self._slabs.get(scope)
+        return NO_ROWS if slab is None else slab.rows_beside(asked)
+
+    def long_search(self, scope: str, vector: Vectors, floor: float, count: int) -> Search | None:
+        """A search of all rows that had better run in another thread, for `near`; None where it takes no time."""
+        slab = self._slabs.get(scope)
+        return slab.search(vector, floor, _SPARE_FACTOR * count) if slab is not None and slab.is_long else None
 
     def near(
         self,
@@ -99,18 +114,17 @@ class HotIndex:
         count: int,
         now_us: int,
         max_age_us: int | None = None,
-        found: Rows | None = None,
-        asked: Filling | None = None,
+        rows: Rows | None = None,
     ) -> Iterator[tuple[KeptEntry, float]]:
         """The at most `count` entries of a scope nearest to a vector, with their cosines, nearest first; none below `floor`.
 
-        `found` are the rows that a long search has found for the same. With `asked`, texts that differ from it in numbers only may be left
-        out. The caller changes nothing until it has what it wants.
+        `rows` are the only ones to be looked at: those beside a text, or that a long search has found for the same. The caller changes
+        nothing until it has what it wants.
         """
         slab = self._slabs.get(scope)
         if slab is None:
             return
-        rows, left, seen = slab.rows_beside(asked) if found is None else found, count, set[str]()
+        left, seen = count, set[str]()
         for most in (count, _SPARE_FACTOR * count):
             named = list(slab.named(slab.search(vector, floor, most), rows))
             for entry_id, similarity in named:
@@ -187,7 +201,7 @@ class HotIndex:
 
     def _insert(self, kept: KeptEntry, use: int) -> None:
         if kept.wording is not None:
-            vector = np.frombuffer(kept.wording.vector, "<f4")
+            vector = np.frombuffer(kept.wording.vector, "<f4") if kept.wording.vector else None
             self._slabs.put(kept.wording.scope, kept.entry_id, vector, filling(kept.wording.text))
             kept = kept.without_vector()
         self._entries[kept.entry_id] = kept

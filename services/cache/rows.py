@@ -42,7 +42,7 @@ class Row(TypedDict):
     # Empty where there are no words.
     scope: str
     words: dict[str, str]
-    # None where there are no words; what Milvus has instead is not read.
+    # None where there are no words, or no vector yet; what a cluster has instead is not read.
     vector: Vectors | None
 
 
@@ -70,7 +70,7 @@ def rows_of(kept: KeptEntry) -> list[Row]:
     if kept.wording is not None:
         rows[0]["scope"] = kept.wording.scope
         rows[0]["words"] = {_TEXT: kept.wording.text}
-        rows[0]["vector"] = np.frombuffer(kept.wording.vector, "<f4")
+        rows[0]["vector"] = np.frombuffer(kept.wording.vector, "<f4") if kept.wording.vector else None
     return rows
 
 
@@ -122,7 +122,8 @@ def _joined(entry_id: str, pieces: list[Row]) -> KeptEntry | None:
 def _wording(row: Row) -> KeptWording | None:
     if not row["scope"]:
         return None
-    return KeptWording.of(row["scope"], row["words"][_TEXT], np.asarray(row["vector"], "<f4").tobytes())
+    vector = b"" if row["vector"] is None else np.asarray(row["vector"], "<f4").tobytes()
+    return KeptWording.of(row["scope"], row["words"][_TEXT], vector)
 
 
 def expression(chosen: EntryFilter) -> str:

@@ -15,7 +15,7 @@ from services.cache.embedding_queue import EmbeddingQueue
 from services.cache.hot_index import HotIndex
 from services.cache.kept_entry import KeptEntry, KeptWording, scope_id
 from services.cache.lessons import Lessons
-from services.cache.template import filling
+from services.cache.template import Filling, filling
 
 # Why the answer to the second text must not serve the first; None when it may.
 Gate = Callable[[str, str], str | None]
@@ -45,7 +45,10 @@ class Finding:
 
 
 class SemanticTier:
-    """Searches one space of vectors. `floor` is the least cosine of a candidate, `top_k` how many are looked at."""
+    """Searches one space of vectors. `floor` is the least cosine of a candidate, `top_k` how many are looked at.
+
+    `is_lone` says that nobody else searches what is kept here: then a text may wait for its vector until it may serve.
+    """
 
     def __init__(
         self,
@@ -57,7 +60,9 @@ class SemanticTier:
         floor: float,
         top_k: int,
         counts: Counts,
+        is_lone: bool = True,
     ) -> None:
+        self._may_wait = is_lone and queue.is_at_once
         self._queue = queue
         self._fingerprint = fingerprint
         self._index = index
@@ -68,14 +73,20 @@ class SemanticTier:
         self._counts = counts
 
     async def kept_wording(self, key: pb.EntryKey, wording: pb.Wording) -> KeptWording | None:
-        """What an entry is found by. None when its words cannot be embedded: it serves the same request only."""
-        vector = await self._queue.vector(wording.text)
+        """What an entry is found by, without a vector where none is needed yet. None when its words cannot be embedded: it serves the same
+        request only."""
+        text, scope = wording.text, scope_id(key, wording.scope, self._fingerprint)
+        vector = self._queue.known(text)
+        if vector is None and self._may_wait and self._queue.takes(text) and self._is_beside_none(scope, filling(text)):
+            return KeptWording.of(scope, text, b"")
+        if vector is None:
+            vector = await self._queue.vector(text)
         if vector is None:
             return None
         data = vector.astype("<f4", copy=False).tobytes()
         if data == bytes(len(data)):
             return None
-        return KeptWording.of(scope_id(key, wording.scope, self._fingerprint), wording.text, data)
+        return KeptWording.of(scope, text, data)
 
     async def find(self, key: pb.EntryKey, wording: pb.Wording, now: Callable[[], int], max_age_us: int | None, bounds: Bounds) -> Finding:
         """The nearest entry that may serve these words, with its cosine, which is at least the floor. `now` is read once."""
@@ -83,22 +94,25 @@ class SemanticTier:
         if self._lessons.is_braked(scope):
             self._counts.rejected(BRAKED)
             return Finding()
-        if self._index.is_empty(scope):
+        # What the gate would refuse may serve, or is compared, for those who accept some wrong answers.
+        asked = filling(wording.text) if bounds.max_error is None else None
+        if self._is_beside_none(scope, asked):
             # Most scopes are conversations, and seen for the first time.
             return Finding()
         vector = await self._queue.vector(wording.text)
         if vector is None:
             return Finding()
+        await self._embed_beside(scope, asked)
         floor = max(self._floor, bounds.min_similarity)
         neighbours: list[pb.Neighbour] = []
         refused: Counter[str] = Counter()
         hit: tuple[KeptEntry, float] | None = None
-        # What the gate would refuse may serve, or is compared, for those who accept some wrong answers.
-        asked = filling(wording.text) if bounds.max_error is None else None
+        rows = self._index.rows_beside(scope, asked)
         # Others need not wait while a large scope is searched.
-        search = self._index.long_search(scope, vector, floor, self._top_k, asked)
-        found = None if search is None else (await asyncio.to_thread(search.run))[0]
-        for kept, similarity in self._index.near(scope, vector, floor, self._top_k, now(), max_age_us, found, asked):
+        search = None if rows is not None else self._index.long_search(scope, vector, floor, self._top_k)
+        if search is not None:
+            rows = (await asyncio.to_thread(search.run))[0]
+        for kept, similarity in self._index.near(scope, vector, floor, self._top_k, now(), max_age_us, rows):
             assert kept.wording is not None
             rule = self._gate(wording.text, kept.wording.text)
             if rule is not None and bounds.max_error is not None and self._lessons.may_serve(kept, similarity, bounds.max_error):
@@ -115,3 +129,16 @@ class SemanticTier:
             return Finding(neighbours=neighbours)
         self._index.use(hit[0])
         return Finding(*hit)
+
+    def _is_beside_none(self, scope: str, asked: Filling | None) -> bool:
+        """Whether there is nothing that a text need be compared with."""
+        rows = self._index.rows_beside(scope, asked)
+        return rows is not None and not len(rows) and not self._index.unembedded_beside(scope, asked)
+
+    async def _embed_beside(self, scope: str, asked: Filling | None) -> None:
+        """Gives the vectors that have waited for such a text."""
+        for kept in self._index.unembedded_beside(scope, asked):
+            assert kept.wording is not None
+            vector = await self._queue.vector(kept.wording.text)
+            if vector is not None:
+                self._index.embed(kept, vector)

@@ -1,4 +1,5 @@
-"""The vectors that lookups search, in memory: for each scope a slab of blocks, which grow by rows and never move.
+"""The vectors that lookups search, in memory: for each scope a slab of blocks, which grow by rows and never move; beside them the texts
+that have none yet (unembedded.py).
 
 Pure. A scope seldom holds more than a few thousand questions, and comparing those is exact and faster than any index over all scopes would
 be; leaving takes one move of the last row. Larger slabs carry sketches (nearest.py).
@@ -11,6 +12,7 @@ import numpy as np
 from services.cache.embedders.base import Vectors
 from services.cache.nearest import BASIS_VECTORS, BLOCK_NUMBERS, SKETCH_NUMBERS, Block, Rows, Search, basis_of
 from services.cache.template import Filling, Fillings
+from services.cache.unembedded import Unembedded
 
 # A vector that costs less to compare than to sketch.
 _LEAST_SKETCHED_DIMENSION = 2 * SKETCH_NUMBERS
@@ -20,23 +22,25 @@ LONG = 1 << 22
 _LEAST_TEMPLATED = 64
 # Comparing a few vectors costs less than looking which of so many times as many are near.
 _FEW = 16
+NO_ROWS = np.empty(0, np.intp)
 
 
 class Slab:
     """The vectors of one scope."""
 
-    __slots__ = ("_block_rows", "_blocks", "_dimension", "_fillings", "_ids", "_rows")
+    __slots__ = ("_block_rows", "_blocks", "_dimension", "_fillings", "_ids", "_rows", "_unembedded")
 
-    def __init__(self, dimension: int) -> None:
-        self._dimension = dimension
-        self._block_rows = max(1, BLOCK_NUMBERS // dimension)
+    def __init__(self) -> None:
+        # Those of the first vector.
+        self._dimension = self._block_rows = 0
         self._blocks: list[Block] = []
         self._ids: list[str] = []
         self._rows: dict[str, int] = {}
         self._fillings = Fillings()
+        self._unembedded = Unembedded()
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._ids) + len(self._unembedded)
 
     @property
     def size_bytes(self) -> int:
@@ -47,24 +51,36 @@ class Slab:
         """Whether a search may take so long that it should not hold anybody up."""
         return len(self._ids) * self._dimension >= LONG
 
-    def put(self, entry_id: str, vector: Vectors, own: Filling) -> None:
-        row = self._rows.get(entry_id)
-        if row is None:
-            row = self._rows[entry_id] = len(self._ids)
-            self._make_room(row)
-            self._ids.append(entry_id)
+    def put(self, entry_id: str, vector: Vectors | None, own: Filling) -> None:
+        """Adds an entry that is not there; None: it has no vector yet."""
+        if vector is None:
+            self._unembedded.put(entry_id, own, is_among_few=len(self) < _LEAST_TEMPLATED)
+            return
+        if not self._ids:
+            self._dimension, self._block_rows = len(vector), max(1, BLOCK_NUMBERS // len(vector))
+        row = self._rows[entry_id] = len(self._ids)
+        self._make_room(row)
+        self._ids.append(entry_id)
         self._block(row).put(row % self._block_rows, vector)
-        self._fillings.put(row, own)
+        self._fillings.append(own)
+
+    def embed(self, entry_id: str, vector: Vectors) -> bool:
+        """Gives an entry its vector. False where it is not there, or has one."""
+        own = self._unembedded.pop(entry_id)
+        if own is not None:
+            self.put(entry_id, vector, own)
+        return own is not None
 
     def remove(self, entry_id: str) -> None:
+        if self._unembedded.pop(entry_id) is not None:
+            return
         row, last = self._rows.pop(entry_id), self._ids.pop()
         last_row = len(self._ids)
         if last != entry_id:
             self._ids[row] = last
             self._rows[last] = row
             self._block(row).put(row % self._block_rows, self._vector(last_row))
-            self._fillings.move(last_row, row)
-        self._fillings.shrink(last_row)
+        self._fillings.remove(row)
         if last_row % self._block_rows == 0:
             self._blocks.pop()
         elif 4 * last_row < len(self._blocks[0].vectors):
@@ -74,13 +90,21 @@ class Slab:
         """For the `most` nearest entries with a cosine of at least `floor`."""
         return Search(tuple(self._blocks), len(self._ids), vector, floor, most)
 
+    def unembedded_beside(self, asked: Filling | None) -> list[str]:
+        """The entries that must have their vectors before a search for a text."""
+        return self._unembedded.beside(asked)
+
     def rows_beside(self, asked: Filling | None) -> Rows | None:
         """The only rows that need be compared, where a text and most of those kept are one template; None: all."""
         size = len(self._ids)
+        if not size:
+            return NO_ROWS
         if asked is None or not asked.has_numbers or size < _LEAST_TEMPLATED:
             return None
-        rows = self._fillings.rows_beside(asked, size)
-        return rows if _FEW * len(rows) <= size else None
+        count = self._fillings.count_beside(asked)
+        if not count:
+            return NO_ROWS
+        return self._fillings.rows_beside(asked) if _FEW * count <= size else None
 
     def named(self, search: Search, rows: Rows | None = None) -> Iterator[tuple[str, float]]:
         """What a search finds, nearest first; in certain rows, where they are given."""
@@ -141,11 +165,11 @@ class Slabs:
         """Entries in all scopes."""
         return self._count
 
-    def put(self, scope: str, entry_id: str, vector: Vectors, own: Filling) -> None:
-        """Adds an entry that is not yet there."""
+    def put(self, scope: str, entry_id: str, vector: Vectors | None, own: Filling) -> None:
+        """Adds an entry that is not yet there; None: it has no vector yet."""
         slab = self._slabs.get(scope)
         if slab is None:
-            slab = self._slabs[scope] = Slab(len(vector))
+            slab = self._slabs[scope] = Slab()
         slab.put(entry_id, vector, own)
         self._count += 1
 

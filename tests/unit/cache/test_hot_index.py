@@ -1,6 +1,6 @@
 """The hot index against a model that is slow and obvious."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from hypothesis import given
@@ -200,22 +200,45 @@ def test_question_that_is_too_old_or_expired_does_not_take_the_place_of_the_next
     assert [entry.entry_id for entry, _ in index.near("s", vector, 0.5, 1, 10, 5)] == [kept(3).entry_id]
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from(("put", "remove", "expire")), st.integers(0, 9), st.integers(0, 3)), max_size=80), st.integers(1, 12)
+STEPS = st.lists(
+    st.tuples(st.sampled_from(("put", "put without a vector", "embed", "remove", "expire")), st.integers(0, 9), st.integers(0, 3)),
+    max_size=80,
 )
+
+
+@given(STEPS, st.integers(1, 12))
 def test_whatever_leaves_is_found_by_words_no_more(steps: list[tuple[str, int, int]], max_entries: int) -> None:
-    index, now, texts = HotIndex(max_entries, 1 << 20), 0, {}
+    index, now = HotIndex(max_entries, 1 << 20), 0
+    vector, vectors = np.array([1, 1], np.float32), {}
     for step, number, scope in steps:
+        own = wording(f"s{scope}", 1, number)
         match step:
-            case "put":
-                texts[kept(number).entry_id] = f"s{scope}"
-                index.put(kept(number, wording=wording(f"s{scope}", 1, number), created_us=now, ttl_us=5))
+            case "put" | "put without a vector":
+                vectors[kept(number).entry_id] = step == "put"
+                index.put(kept(number, wording=own if step == "put" else replace(own, vector=b""), created_us=now, ttl_us=5))
+            case "embed":
+                for entry in index.unembedded_beside(f"s{scope}", None):
+                    index.embed(entry, vector)
+                    vectors[entry.entry_id] = True
             case "remove":
                 index.remove(EntryFilter(entry_id=kept(number).entry_id))
             case "expire":
                 now += 1
                 index.expire(now)
         living = {kept(each).entry_id for each in range(10) if index.get(kept(each).entry_id, 0) is not None}
-        found = {entry.entry_id for name in range(4) for entry, _ in index.near(f"s{name}", np.array([1, 1], np.float32), -1, 100, 0)}
-        assert found == living
+        found = {entry.entry_id for name in range(4) for entry, _ in index.near(f"s{name}", vector, -1, 100, 0)}
+        assert found == {entry_id for entry_id in living if vectors[entry_id]}
+        waiting = {entry.entry_id for name in range(4) for entry in index.unembedded_beside(f"s{name}", None)}
+        assert waiting == living - found
         assert index.semantic_count == len(living)
+    index.remove(EntryFilter())
+    assert index.size_bytes == 0
+
+
+def test_an_entry_that_left_gets_no_vector() -> None:
+    index = HotIndex(100, 100_000)
+    index.put(kept(1, wording=replace(wording("s", 1, 0), vector=b"")))
+    [entry] = index.unembedded_beside("s", None)
+    index.remove(EntryFilter(entry_id=entry.entry_id))
+    index.embed(entry, np.array([1, 0], np.float32))
+    assert (index.size_bytes, index.semantic_count) == (0, 0)

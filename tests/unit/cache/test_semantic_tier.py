@@ -7,6 +7,7 @@ import pytest
 from joulegate.cache.v1 import cache_service_pb2 as pb
 from services.cache.brake import Brake
 from services.cache.counts import Counts
+from services.cache.embedders.hashing import HashEmbedder
 from services.cache.embedding_queue import EmbeddingQueue
 from services.cache.hot_index import HotIndex
 from services.cache.lessons import Lessons
@@ -29,13 +30,13 @@ def spelled(number: int) -> str:
 class Tier:
     """A tier over a hash embedder, with a gate that refuses whatever is not the same and tells what it was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_remote: bool = False, is_lone: bool = True) -> None:
         clock = HeldClock()
-        self.counts, self.index, self.embedder = Counts(), HotIndex(100_000, 1 << 30), Scripted(is_remote=False)
+        self.counts, self.index, self.embedder = Counts(), HotIndex(100_000, 1 << 30), Scripted(is_remote)
         self.compared: list[tuple[str, str]] = []
         lessons = Lessons(self.index, Mirror(MemoryStore(), self.index, self.counts, clock), Brake(0.02), clock)
         queue = EmbeddingQueue(self.embedder, PATIENCE_S, self.counts, clock)
-        self.tier = SemanticTier(queue, "hash", self.index, self._gate, lessons, 0.5, 8, self.counts)
+        self.tier = SemanticTier(queue, "hash", self.index, self._gate, lessons, 0.5, 8, self.counts, is_lone)
 
     def _gate(self, asked: str, kept: str) -> str | None:
         self.compared.append((asked, kept))
@@ -62,7 +63,7 @@ async def test_a_miss_is_embedded_once_and_taken_apart_only_for_who_is_near() ->
     await tier.store(2, FAR)
     # Nobody was near: the gate knows nothing of any of them.
     assert tier.compared == []
-    assert tier.embedder.batches == [[NEAR], [FAR]]
+    assert tier.embedder.batches == [[FAR], [NEAR]]
     assert await tier.find(NEARER) is None
     assert tier.compared == [(NEARER, NEAR)]
     assert tier.counts.rejects == {"words": 1}
@@ -91,10 +92,51 @@ async def test_a_large_scope_is_searched_aside_and_gives_the_same(monkeypatch: p
     assert tier.counts.rejects == refused
 
 
-async def test_in_an_empty_scope_nothing_is_embedded() -> None:
+async def test_a_scope_of_one_text_needs_no_vector_until_something_is_asked() -> None:
     tier = Tier()
     assert await tier.find(NEAR) is None
+    await tier.store(1, NEAR)
     assert tier.embedder.batches == []
+    before = tier.index.size_bytes
+    assert await tier.find(NEARER) is None
+    assert tier.compared == [(NEARER, NEAR)]
+    assert tier.index.size_bytes == before + 4 * HashEmbedder.dimension
+
+
+async def test_texts_that_are_kept_without_being_looked_up_are_found_at_once() -> None:
+    tier = Tier()
+    for number in range(200):
+        await tier.store(number, f"how do I reset my {spelled(number)}")
+    assert await tier.find(f"how do I reset my {spelled(150)}") == kept(150).entry_id
+
+
+async def test_where_vectors_take_time_or_others_search_they_are_made_when_a_text_is_kept() -> None:
+    for tier in (Tier(is_remote=True), Tier(is_lone=False)):
+        await tier.store(1, NEAR)
+        assert tier.embedder.batches == [[NEAR]]
+
+
+async def test_a_text_too_long_for_the_embedder_serves_no_other_words() -> None:
+    tier = Tier()
+    assert await tier.tier.kept_wording(key(), pb.Wording(scope=SCOPE, text="word " * 30)) is None
+
+
+async def test_of_one_template_texts_wait_for_a_question_with_the_same_digits() -> None:
+    tier = Tier()
+    for number in range(300):
+        assert await tier.find(f"how do I reset password {number}") is None
+        await tier.store(number, f"how do I reset password {number}")
+    assert len(tier.embedder.batches) < 70
+    tier.compared.clear()
+    assert await tier.find("password 270: how do I reset it") is None
+    assert await tier.find("I reset password 207 how do") is None
+    assert tier.compared[8] == ("I reset password 207 how do", "how do I reset password 207")
+    assert await tier.find("how do I reset password 2,8,1") is None
+    embedded = {text for batch in tier.embedder.batches for text in batch}
+    assert {f"how do I reset password {number}" for number in (270, 207, 281)} <= embedded
+    assert "how do I reset password 271" not in embedded
+    assert len(tier.embedder.batches) < 80
+    assert await tier.find("how do I reset password 299") == kept(299).entry_id
 
 
 async def test_of_one_template_only_what_has_the_same_numbers_is_compared() -> None:

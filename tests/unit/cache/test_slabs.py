@@ -24,7 +24,7 @@ def directions(rng: np.random.Generator, count: int, kinds: int, spread: float) 
 
 
 def slab_of(vectors: Vectors) -> Slab:
-    slab = Slab(DIMENSION)
+    slab = Slab()
     for number, vector in enumerate(vectors):
         slab.put(str(number), vector, filling(str(number)))
     return slab
@@ -128,7 +128,7 @@ def test_a_sketch_bounds_every_cosine() -> None:
 def test_beside_a_template_lie_other_texts_and_the_same_numbers(step: int) -> None:
     vectors = directions(np.random.default_rng(2), 400, 1, 0.3)
     texts = [f"how is {number} made" if number % 50 else f"who made number {number}" for number in range(400)]
-    slab = Slab(DIMENSION)
+    slab = Slab()
     held = {}
     for number, text in enumerate(texts):
         slab.put(text, vectors[number], filling(text))
@@ -147,7 +147,7 @@ def test_beside_a_template_lie_other_texts_and_the_same_numbers(step: int) -> No
 
 def test_all_are_compared_where_a_template_is_not_most() -> None:
     vectors = directions(np.random.default_rng(2), 400, 1, 0.3)
-    slab = Slab(DIMENSION)
+    slab = Slab()
     for number, vector in enumerate(vectors):
         slab.put(str(number), vector, filling(f"how is {number} made" if number % 8 else f"who is {chr(number + 1000)}"))
     assert slab.rows_beside(filling("how is 3 made")) is None

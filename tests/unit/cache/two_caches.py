@@ -76,7 +76,7 @@ async def _cache(stack: AsyncExitStack, new_store: Callable[[], Any], deadline_s
     queue = EmbeddingQueue(embedder, PATIENCE_S, counts, clock)
     lessons = Lessons(index, mirror, Brake(0.5), clock)
     accept = functools.partial(lambda asked, kept: None)
-    semantic = SemanticTier(queue, embedder.fingerprint, index, accept, lessons, embedder.floor, 8, counts)
+    semantic = SemanticTier(queue, embedder.fingerprint, index, accept, lessons, embedder.floor, 8, counts, is_lone=False)
     shared = SharedReads(new_store(), 8, counts, clock, deadline_s)
     stack.push_async_callback(shared.close)
     return OneCache(AnswerCache(settings, index, mirror, counts, clock, lambda: 0.0, semantic, shared), lessons, shared, counts, clock)
