@@ -161,6 +161,11 @@ class Flight:
         return self.receipt is not None or self.error is not None
 
     @property
+    def request_count(self) -> int:
+        """How many requests listen."""
+        return sum(listener.question is not None for listener in list(self._listeners))
+
+    @property
     def is_awaited_whole(self) -> bool:
         """Whether a listener takes all of it at once."""
         return not all(listener.reads_on for listener in self._listeners)

@@ -21,9 +21,6 @@ from services.runtime.errors import GatewayError
 
 log = logs.get(__name__)
 
-# Makes the call that answers a question, in its name, for the flight of that id. The answer has begun, and is to be left.
-Ask = Callable[[Question, bytes], Awaitable[Answer]]
-
 
 class OpenFlight:
     """A flight with what keeps it going."""
@@ -36,12 +33,18 @@ class OpenFlight:
         self._forget = forget
         # Set while another router leads.
         self.relayed: RelayedAnswer | None = None
+        # What is left to be done when everybody has the answer.
+        self.rest: Callable[[], Awaitable[None]] | None = None
 
     def _abandon(self, reason: GatewayError | None) -> None:
         # Whoever comes now starts afresh. The reason ends up in the books: a deadline is not a client that left.
         self._forget(self)
         if self.task is not None:
             self.task.cancel(reason)
+
+
+# Makes the call that answers a question, in its name, for that flight. The answer has begun, and is to be left.
+Ask = Callable[[Question, OpenFlight], Awaitable[Answer]]
 
 
 class Flights:
@@ -52,12 +55,19 @@ class Flights:
         self._books = books
         self._longest_s = longest_s
         self._open: dict[bytes, OpenFlight] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        # What may still become a flight, or has been one and is being stored.
+        # Those whose tasks run: they may have landed, or nobody may join them any more.
+        self._flying: set[OpenFlight] = set()
+        # What may still become a flight, or has been answered otherwise and is being stored.
         self._held: Holds[bytes] = Holds()
         self._departures: dict[bytes, asyncio.Event] = {}
         self._router_id = ""
         self._exchange: flight_grpc.FlightServiceStub | None = None
+        # Counted when somebody looks, maybe in another thread.
+        metrics.FLIGHTS.set_function(lambda: len(self._joinable()))
+        metrics.FLIGHT_LISTENERS.set_function(lambda: sum(flight.request_count for flight in self._joinable()))
+
+    def _joinable(self) -> list[Flight]:
+        return [flown.flight for flown in list(self._open.values()) if not flown.flight.is_over]
 
     def connect(self, router_id: str, exchange: flight_grpc.FlightServiceStub) -> None:
         """From now on, flights may be shared with other routers."""
@@ -120,9 +130,8 @@ class Flights:
             call = self._exchange.Follow(flight_service_pb2.FollowRequest(router_id=self._router_id, flight_id=flight_id))
             flown.relayed = RelayedAnswer(call)
         task = flown.task = asyncio.create_task(self._fly(flown))
-        self._tasks.add(task)
+        self._flying.add(flown)
         task.add_done_callback(lambda task: self._end(flown, task))
-        metrics.FLIGHTS.inc()
         self._tell_departure(flight_id)
         return flown
 
@@ -135,6 +144,8 @@ class Flights:
             metrics.FLIGHT_PROMOTIONS.inc()
         while (question := flight.appoint()) is not None:
             if not await self._lead(flown, question):
+                if flown.rest is not None:
+                    await flown.rest()
                 return
             metrics.FLIGHT_PROMOTIONS.inc()
         # Only other routers listen: one of them has to lead.
@@ -178,7 +189,7 @@ class Flights:
         # Longer than the request itself, whose client may leave before the others'.
         self._books.running.take(question.request_id)
         try:
-            answer = await self._ask(question, flown.flight_id)
+            answer = await self._ask(question, flown)
             try:
                 await _carry(flown, answer)
             except BaseException as error:
@@ -194,24 +205,23 @@ class Flights:
         return False
 
     def _end(self, flown: OpenFlight, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._flying.discard(flown)
         self._forget(flown)
-        metrics.FLIGHTS.dec()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("unforeseen_exception", exc_info=error)
         if not flown.flight.is_over:
             # Whatever has happened, nobody waits for ever.
             flown.flight.fail(GatewayError(ErrorReason.ERROR_REASON_INTERNAL, "internal error"))
         flown.flight.close()
-        flown.task = None
+        flown.task = flown.rest = None
 
     def _forget(self, flown: OpenFlight) -> None:
         if self._open.get(flown.flight_id) is flown:
             del self._open[flown.flight_id]
 
     async def close(self) -> None:
-        """Ends what is still open, as if its clients had left."""
-        tasks = list(self._tasks)
+        """Ends what is still open, as if its clients had left. What has landed may be stored yet."""
+        tasks = [flown.task for flown in self._flying if flown.task is not None and not flown.flight.is_over]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import functools
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -24,7 +25,7 @@ from services.router.books import Books
 from services.router.catalogue import Catalogue
 from services.router.decision import Decision
 from services.router.flight import LookAgainError
-from services.router.flights import Flights
+from services.router.flights import Flights, OpenFlight
 from services.router.lessons import Lessons
 from services.router.load import Place
 from services.router.near_cache import NearCache
@@ -42,8 +43,6 @@ from services.runtime.errors import GatewayError
 from services.wire.fingerprint import entry_id
 
 STORE_TIMEOUT_S = 10.0
-# The id of none: of what is not shared with identical requests.
-NO_FLIGHT = b""
 # The near-cache bounds an entry's stay itself; the cache service decides how long the stored one lives.
 NEAR_LIFETIME_S = 3600
 
@@ -154,25 +153,25 @@ class Pipeline:
         near = self._near(question) if question.controls.may_read else None
         if near is not None and await self._serves(question, near):
             return near
-        flight = flight_id(question.key, question.caller) if question.controls.may_share else NO_FLIGHT
         # Who wants to know why is answered by a call of its own.
-        if not flight or question.wishes.wants_explanation:
-            return await self._alone(question, flight)
+        if not question.controls.may_share or question.wishes.wants_explanation:
+            return await self._alone(question)
+        flight = flight_id(question.key, question.caller)
         for may_follow in (True, False):
             try:
                 return await self._together(question, flight, may_follow=may_follow)
             except LookAgainError:
                 self._reservations.uncount(question)
-        return await self._alone(question, flight)
+        return await self._alone(question)
 
-    async def _alone(self, question: Question, flight: bytes) -> Answer:
-        """A kept answer, else one for this request only, which may end that flight elsewhere."""
-        kept = await self._kept(question, NO_FLIGHT)
+    async def _alone(self, question: Question) -> Answer:
+        """A kept answer, else one for this request only."""
+        kept = await self._kept(question, None)
         if kept.hit is not None:
             return kept.hit
         if question.controls.only_if_cached:
             raise GatewayError(ErrorReason.ERROR_REASON_NOT_CACHED, "No cached answer satisfies `Cache-Control: only-if-cached`.")
-        return await self._asked(kept.question, flight)
+        return await self._asked(kept.question, None)
 
     async def _together(self, question: Question, flight: bytes, *, may_follow: bool) -> Answer:
         """A kept answer, else one that identical requests share. Raises LookAgainError when it was on its way, and may be kept by now."""
@@ -190,7 +189,7 @@ class Pipeline:
             self.flights.let_go(flight)
         return await self.flights.share(flown, kept.question)
 
-    async def _kept(self, question: Question, flight: bytes) -> _Kept:
+    async def _kept(self, question: Question, flight: bytes | None) -> _Kept:
         """What is kept for this caller; nothing was near a moment ago."""
         if not question.controls.may_read:
             return _Kept(question)
@@ -215,7 +214,7 @@ class Pipeline:
             self._verifier.served(question, source)
         return True
 
-    async def _asked(self, question: Question, flight: bytes, downgrade: Downgrade | None = None) -> Answer:
+    async def _asked(self, question: Question, flown: OpenFlight | None, downgrade: Downgrade | None = None) -> Answer:
         """The answer that a provider gives, begun: of the model that is asked for, or of the one that a used up budget would rather have.
 
         Raises GatewayError when nobody gives one.
@@ -234,9 +233,9 @@ class Pipeline:
             raise
         if not isinstance(admitted, Admitted):
             place.leave()
-            return await self._asked(question, flight, admitted)
+            return await self._asked(question, flown, admitted)
         # With nothing awaited until it begins, for it is what settles.
-        answer = self._dispatched(question, flight, admitted, decision, place)
+        answer = self._dispatched(question, flown, admitted, decision, place)
         await answer.begin()
         place.move(answer.source.provider, answer.source.model)
         return answer
@@ -249,7 +248,9 @@ class Pipeline:
         except GatewayError:
             raise downgrade.refusal from None
 
-    def _dispatched(self, question: Question, flight: bytes, admitted: Admitted, decision: Decision, place: Place) -> ProviderAnswer:
+    def _dispatched(
+        self, question: Question, flown: OpenFlight | None, admitted: Admitted, decision: Decision, place: Place
+    ) -> ProviderAnswer:
         request = dispatch_pb.DispatchRequest(
             request_id=question.request_id, hedge=dispatch_pb.Hedge() if decision.hedges else None, max_calls=admitted.max_calls
         )
@@ -265,7 +266,7 @@ class Pipeline:
             self._lessons.finished(question.request_id, question.caller.tenant, decision, target, completion)
             # Another model's answer is not the answer to what was asked.
             if question.controls.may_write and not admitted.downgraded_to and _is_complete(completion):
-                self._store(question, flight, completion, source, ack)
+                self._store(question, flown, completion, source, ack)
 
         def left(source: Source | None, *, is_cut: bool) -> None:
             place.leave()
@@ -282,13 +283,13 @@ class Pipeline:
         self._near_cache.count(question.model)
         return self._cached(question, near, receipt_pb2.CACHE_STATUS_HIT_EXACT, 1.0)
 
-    async def _look_up(self, question: Question, flight: bytes) -> _Kept:
+    async def _look_up(self, question: Question, flight: bytes | None) -> _Kept:
         """What the cache service says. The question of a miss has the entries whose answers the new one is to be compared with."""
         key, controls, wording = question.key, question.controls, question.wording()
         request = cache_pb.LookUpRequest(
             key=key, wording=wording, min_similarity=controls.min_similarity, max_error=controls.max_error, model=question.model
         )
-        if flight:
+        if flight is not None:
             self.flights.board(flight, request.boarding)
         if controls.max_age_s is not None:
             request.max_age.seconds = controls.max_age_s
@@ -337,7 +338,7 @@ class Pipeline:
     def _store(
         self,
         question: Question,
-        flight: bytes,
+        flown: OpenFlight | None,
         completion: chat_pb2.ChatCompletion,
         source: Source,
         ack: ledger_service_pb2.SettlementAck | None,
@@ -345,9 +346,7 @@ class Pipeline:
         controls, now = question.controls, int(self._clock.now())
         if controls.ttl_s == 0:
             return
-        request = cache_pb.StoreRequest(
-            key=question.key, wording=question.wording(), tags=controls.tags, neighbours=question.neighbours, flight_id=flight
-        )
+        request = cache_pb.StoreRequest(key=question.key, wording=question.wording(), tags=controls.tags, neighbours=question.neighbours)
         if controls.ttl_s is not None:
             request.ttl.seconds = controls.ttl_s
         # Filled in where it is: assigning one message to another copies all that is in it.
@@ -359,19 +358,28 @@ class Pipeline:
         if ack is not None:
             entry.cost_nano_usd, entry.energy_microjoules = ack.cost_nano_usd, ack.energy.microjoules
         self._near_cache.put(question.key, entry, self._clock.monotonic())
+        if flown is not None:
+            request.flight_id = flown.flight_id
+            flown.rest = functools.partial(self._send, request)
+            return
+        if controls.may_share:
+            # Nothing flies, but other routers may have been told that this one leads.
+            request.flight_id = flight_id(question.key, question.caller)
         # Whoever wants this flight is told to look again once the answer can be found.
-        self.flights.hold(flight)
+        self.flights.hold(request.flight_id)
         task = asyncio.create_task(self._send(request))
         self._stores.add(task)
-        task.add_done_callback(self._stores.discard)
+        task.add_done_callback(lambda task: self._stored(task, request.flight_id))
+
+    def _stored(self, task: asyncio.Task[None], flight: bytes) -> None:
+        self._stores.discard(task)
+        self.flights.let_go(flight)
 
     async def _send(self, request: cache_pb.StoreRequest) -> None:
         try:
             await self._cache.Store(request, timeout=STORE_TIMEOUT_S)
         except grpc.aio.AioRpcError:
             metrics.CACHE_FAULTS.labels("Store").inc()
-        finally:
-            self.flights.let_go(request.flight_id)
 
 
 def _is_complete(completion: chat_pb2.ChatCompletion) -> bool:

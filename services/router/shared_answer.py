@@ -35,10 +35,8 @@ class SharedAnswer:
         self._want_receipt = want_receipt
         self._waiter: asyncio.Future[None] | None = None
         self._listener = flight.join(self._wake, question)
-        metrics.FLIGHT_LISTENERS.inc()
-        # To the nanosecond: beside the id it tells the books which request this is.
-        self._create_time = timestamp_pb2.Timestamp()
-        self._create_time.FromNanoseconds(time.time_ns())
+        # Beside the id it tells the books which request this is.
+        self._created_ns = time.time_ns()
         left_s = question.timeout_s - (time.monotonic() - question.arrived_at)
         self._timer = asyncio.get_running_loop().call_later(max(0.0, left_s), self._expire)
         self._has_begun = self._has_all = False
@@ -95,7 +93,6 @@ class SharedAnswer:
     def leave(self, error: BaseException | None) -> None:
         """The end of this request's part, and the row in the books of one that has only followed. Who looks again has its row elsewhere."""
         self._timer.cancel()
-        metrics.FLIGHT_LISTENERS.dec()
         self._flight.leave(self._listener, self._listener.error)
         looks_again = isinstance(error, LookAgainError) and not self._has_begun
         if not self._listener.has_led and not looks_again:
@@ -136,7 +133,7 @@ class SharedAnswer:
     def _book(self, outcome: entry_pb2.Outcome.ValueType) -> None:
         """Books without waiting: nothing was spent."""
         question, answer = self._question, self._flight.answer
-        counted = question.ticket.counted or Counted(self._create_time)
+        counted = question.ticket.counted or Counted(self._create_time())
         attempt = ledger_service_pb2.Attempt(outcome=outcome)
         if answer is not None:
             attempt.provider, attempt.model = answer.source.provider, answer.source.model
@@ -144,6 +141,11 @@ class SharedAnswer:
             self._note_savings(attempt)
         self._books.settle_soon(settlement_of(question, counted.create_time, COALESCED, [attempt], counted.lease_id))
         metrics.requests(attempt.provider, COALESCED, outcome).inc()
+
+    def _create_time(self) -> timestamp_pb2.Timestamp:
+        create_time = timestamp_pb2.Timestamp()
+        create_time.FromNanoseconds(self._created_ns)
+        return create_time
 
     def _note_savings(self, attempt: ledger_service_pb2.Attempt) -> None:
         receipt, chunk = self._flight.receipt, self._flight.usage_chunk()

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import time
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, cast
 
 import pytest
@@ -17,7 +17,7 @@ from services.router.answer import Answer, Events, Source
 from services.router.books import Books
 from services.router.controls import CacheControls
 from services.router.flight import Flight
-from services.router.flights import Flights
+from services.router.flights import Flights, OpenFlight
 from services.router.holds import Holds
 from services.router.question import Question
 from services.runtime.errors import GatewayError
@@ -65,12 +65,15 @@ class Provider:
         self.left: list[BaseException | None] = []
         self.receipts = 0
         self.gate: asyncio.Event | None = None
+        # What each answer leaves to be done.
+        self.rest: Callable[[], Awaitable[None]] | None = None
 
-    async def ask(self, question: Question, flight_id: bytes) -> Answer:
+    async def ask(self, question: Question, flown: OpenFlight) -> Answer:
         self.asked.append(question.request_id)
         await (self.gate.wait() if self.gate else asyncio.sleep(0))
         if self.failures:
             raise self.failures.pop(0)
+        flown.rest = self.rest
         return FakeAnswer(self)
 
 
@@ -183,6 +186,26 @@ async def test_closing_ends_what_is_open() -> None:
     with pytest.raises(GatewayError):
         await asked
     assert not scene.flights.is_open(FLIGHT)
+
+
+async def test_landed_flight_has_its_rest_done_whoever_is_gone_and_is_found_until_then() -> None:
+    scene, stored, done = Scene(), asyncio.Event(), asyncio.Event()
+
+    async def store() -> None:
+        await stored.wait()
+        done.set()
+
+    scene.provider.rest = store
+    await scene.asked("leader")
+    assert not scene.flights.is_open(FLIGHT)
+    landed = await scene.flights.departure(FLIGHT)
+    assert landed is not None and landed.flight.is_over
+    await scene.flights.close()
+    stored.set()
+    async with asyncio.timeout(PATIENCE_S):
+        await done.wait()
+    await asyncio.sleep(0)
+    assert await scene.flights.departure(FLIGHT) is None
 
 
 async def test_deadline_of_the_leader_is_its_own() -> None:
