@@ -18,6 +18,7 @@ from msgspec import DecodeError, Raw
 
 encode = msgspec.json.Encoder().encode
 decode_members: Callable[[bytes | Raw], dict[str, Raw]] = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_objects: Callable[[bytes | Raw], list[dict[str, Raw]]] = msgspec.json.Decoder(list[dict[str, Raw]]).decode
 decode_elements: Callable[[bytes | Raw], list[Raw]] = msgspec.json.Decoder(list[Raw]).decode
 decode_string: Callable[[bytes | Raw], str] = msgspec.json.Decoder(str).decode
 _decode_integer: Callable[[Raw], int] = msgspec.json.Decoder(int).decode
@@ -61,12 +62,14 @@ def _kind(raw: Raw) -> str:
     return named.get(text[:1]) or ("an integer" if text.lstrip(b"-").isdigit() else "a decimal")
 
 
-# Reads a value; says it and whether writing it gives the same text back. The flag asks for `Unfit` instead of leniency further down.
-Convert = Callable[[Raw, bool], tuple[Any, bool]]
+# Puts what it read among the message's keyword arguments; says whether writing them gives the same text back. The flag asks for `Unfit`
+# instead of leniency further down.
+Read = Callable[[Raw, dict[str, Any], bool], bool]
+# How a kind of value is read into a keyword argument, of which is known whether its unset value is written. One step for each value: there
+# are dozens in a request.
+Reader = Callable[[str, bool], Read]
 # The JSON value of a set field; None where it is the field's value as it is.
 Write = Callable[[Any], Any] | None
-# Puts what it read among the message's keyword arguments; says whether writing them gives the same text back.
-Read = Callable[[Raw, dict[str, Any], bool], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,22 +183,16 @@ def _json_name(field: FieldDescriptor) -> str:
 
 
 def _field(field: FieldDescriptor, is_always_written: bool, always: Mapping[str, Mapping[str, Any]], special: Mapping[str, Field]) -> Field:
+    reader: Reader
     write: Write
     if field.message_type is not None:
         shape = compile_shape(field.message_type, always, special)
-        convert, write = many(shape) if field.is_repeated else one(shape)
+        reader, write = many(shape) if field.is_repeated else one(shape)
     elif field.enum_type is not None:
-        convert, write = _enum(field.enum_type)
+        reader, write = _enum(field.enum_type)
     else:
-        convert, write = _SCALARS[field.type]
-    attribute, is_unset_visible = field.name, field.has_presence or is_always_written
-
-    def read(raw: Raw, values: dict[str, Any], strict: bool) -> bool:
-        value, exact = convert(raw, strict)
-        values[attribute] = value
-        return exact and (is_unset_visible or bool(value))
-
-    return Field(read, {attribute: write})
+        reader, write = _SCALARS[field.type]
+    return Field(reader(field.name, field.has_presence or is_always_written), {field.name: write})
 
 
 def _constant(value: str) -> Field:
@@ -203,65 +200,103 @@ def _constant(value: str) -> Field:
     return Field(lambda raw, values, strict: raw == text, {})
 
 
-def one(shape: Shape) -> tuple[Convert, Write]:
+def one(shape: Shape) -> tuple[Reader, Write]:
     """An object."""
 
-    def convert(raw: Raw, strict: bool) -> tuple[dict[str, Any], bool]:
-        try:
-            members = decode_members(raw)
-        except DecodeError:
-            raise wrong_type("an object", raw) from None
-        return shape.read(members, strict), True
+    def reader(attribute: str, is_unset_visible: bool) -> Read:
+        def read(raw: Raw, values: dict[str, Any], strict: bool) -> bool:
+            try:
+                members = decode_members(raw)
+            except DecodeError:
+                raise wrong_type("an object", raw) from None
+            values[attribute] = shape.read(members, strict)
+            return True
 
-    return convert, shape.write
+        return read
+
+    return reader, shape.write
 
 
-def many(shape: Shape) -> tuple[Convert, Write]:
+def many(shape: Shape) -> tuple[Reader, Write]:
     """An array of objects."""
-    convert_one, _ = one(shape)
     write_one = shape.write
 
-    def convert(raw: Raw, strict: bool) -> tuple[list[dict[str, Any]], bool]:
-        try:
-            elements = decode_elements(raw)
-        except DecodeError:
-            raise wrong_type("an array of objects", raw) from None
-        values = []
-        for index, element in enumerate(elements):
-            try:
-                values.append(convert_one(element, strict)[0])
-            except Unfit as unfit:
-                raise unfit.under(f"[{index}]") from None
-        return values, True
+    def reader(attribute: str, is_unset_visible: bool) -> Read:
+        def read(raw: Raw, values: dict[str, Any], strict: bool) -> bool:
+            elements: list[dict[str, Any]] = []
+            for members in _objects(raw):
+                try:
+                    elements.append(shape.read(members, strict))
+                except Unfit as unfit:
+                    raise unfit.under(f"[{len(elements)}]") from None
+            values[attribute] = elements
+            return is_unset_visible or bool(elements)
 
-    return convert, lambda messages: [write_one(message) for message in messages]
+        return read
+
+    return reader, lambda messages: [write_one(message) for message in messages]
 
 
-def string(raw: Raw, strict: bool) -> tuple[str, bool]:
+def _objects(raw: Raw) -> list[dict[str, Raw]]:
+    try:
+        return _decode_objects(raw)
+    except DecodeError:
+        pass
+    try:
+        elements = decode_elements(raw)
+    except DecodeError:
+        raise wrong_type("an array of objects", raw) from None
+    at, element = next((at, element) for at, element in enumerate(elements) if memoryview(element)[0] != ord("{"))
+    raise wrong_type("an object", element).under(f"[{at}]")
+
+
+def string(raw: Raw) -> str:
     """A string; its escapes may be written otherwise, which is the same JSON."""
     try:
-        return decode_string(raw), True
+        return decode_string(raw)
     except DecodeError:
         raise wrong_type("a string", raw) from None
 
 
-def _boolean(raw: Raw, strict: bool) -> tuple[bool, bool]:
-    try:
-        return _decode_boolean(raw), True
-    except DecodeError:
-        raise wrong_type("a boolean", raw) from None
+def _string(attribute: str, is_unset_visible: bool) -> Read:
+    def read(raw: Raw, values: dict[str, Any], strict: bool) -> bool:
+        try:
+            value = values[attribute] = decode_string(raw)
+        except DecodeError:
+            raise wrong_type("a string", raw) from None
+        return is_unset_visible or value != ""
+
+    return read
 
 
-def _text(raw: Raw, strict: bool) -> tuple[bytes, bool]:
-    return bytes(raw), True
+def _boolean(attribute: str, is_unset_visible: bool) -> Read:
+    def read(raw: Raw, values: dict[str, Any], strict: bool) -> bool:
+        try:
+            value = values[attribute] = _decode_boolean(raw)
+        except DecodeError:
+            raise wrong_type("a boolean", raw) from None
+        return is_unset_visible or value
+
+    return read
 
 
-def _double(raw: Raw, strict: bool) -> tuple[float, bool]:
-    try:
-        value = _decode_float(raw)
-    except DecodeError:
-        raise wrong_type("a decimal", raw) from None
-    return value, raw == Raw(encode(_number(value)))
+def _text(attribute: str, is_unset_visible: bool) -> Read:
+    def read(raw: Raw, values: dict[str, Any], strict: bool) -> bool:
+        values[attribute] = bytes(raw)
+        return True
+
+    return read
+
+
+def _double(attribute: str, is_unset_visible: bool) -> Read:
+    def read(raw: Raw, values: dict[str, Any], strict: bool) -> bool:
+        try:
+            value = values[attribute] = _decode_float(raw)
+        except DecodeError:
+            raise wrong_type("a decimal", raw) from None
+        return raw == Raw(encode(_number(value))) and (is_unset_visible or value != 0)
+
+    return read
 
 
 def _number(value: float) -> float | int:
@@ -269,20 +304,24 @@ def _number(value: float) -> float | int:
     return int(value) if abs(value) < _EXACT_INTEGERS and value.is_integer() else value
 
 
-def _integer(bits: int) -> Convert:
+def _integer(bits: int) -> Reader:
     bound = 1 << (bits - 1)
 
-    def convert(raw: Raw, strict: bool) -> tuple[int, bool]:
-        try:
-            value = _decode_integer(raw)
-            exact = value != 0 or raw == _ZERO  # an integer's text is canonical, but for -0
-        except DecodeError:
-            value, exact = _integral(raw), False
-        if not -bound <= value < bound:
-            raise Unfit(f"expected a value between {-bound} and {bound - 1}.")
-        return value, exact
+    def reader(attribute: str, is_unset_visible: bool) -> Read:
+        def read(raw: Raw, values: dict[str, Any], strict: bool) -> bool:
+            try:
+                value, is_canonical = _decode_integer(raw), True
+            except DecodeError:
+                value, is_canonical = _integral(raw), False
+            if not -bound <= value < bound:
+                raise Unfit(f"expected a value between {-bound} and {bound - 1}.")
+            values[attribute] = value
+            # An integer's text is canonical, but for -0.
+            return is_canonical and (value != 0 or (is_unset_visible and raw == _ZERO))
 
-    return convert
+        return read
+
+    return reader
 
 
 _ZERO = Raw(b"0")
@@ -299,24 +338,28 @@ def _integral(raw: Raw) -> int:
     return int(value)
 
 
-def _enum(enum: EnumDescriptor) -> tuple[Convert, Write]:
+def _enum(enum: EnumDescriptor) -> tuple[Reader, Write]:
     """A string: the value's name without its prefix, in lower case. The zero value has none."""
     prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
     names = {value.number: value.name.removeprefix(prefix).lower() for value in enum.values if value.number}
     numbers = {name: number for number, name in names.items()}
     expected = "expected one of " + ", ".join(f"'{name}'" for name in numbers) + "."
 
-    def convert(raw: Raw, strict: bool) -> tuple[int, bool]:
-        number = numbers.get(string(raw, strict)[0])
-        if number is None:
-            raise Unfit(expected)
-        return number, True
+    def reader(attribute: str, is_unset_visible: bool) -> Read:
+        def read(raw: Raw, values: dict[str, Any], strict: bool) -> bool:
+            number = numbers.get(string(raw))
+            if number is None:
+                raise Unfit(expected)
+            values[attribute] = number
+            return True
 
-    return convert, names.get
+        return read
+
+    return reader, names.get
 
 
-_SCALARS: Mapping[int, tuple[Convert, Write]] = {
-    FieldDescriptor.TYPE_STRING: (string, None),
+_SCALARS: Mapping[int, tuple[Reader, Write]] = {
+    FieldDescriptor.TYPE_STRING: (_string, None),
     FieldDescriptor.TYPE_BYTES: (_text, Raw),
     FieldDescriptor.TYPE_BOOL: (_boolean, None),
     FieldDescriptor.TYPE_DOUBLE: (_double, _number),

@@ -39,19 +39,21 @@ _ALWAYS: Mapping[str, Mapping[str, Any]] = {
 
 def _content() -> Field:
     """`Message.content`: a string or an array of parts."""
-    convert, write = many(compile_shape(chat_pb2.ContentPart.DESCRIPTOR, _ALWAYS, {}))
+    reader, write = many(compile_shape(chat_pb2.ContentPart.DESCRIPTOR, _ALWAYS, {}))
+    read_parts = reader("parts", True)
     assert write is not None
 
     def read(raw: Raw, values: dict[str, Any], strict: bool) -> bool:
         first = memoryview(raw)[0]
         if first == ord('"'):
-            values["text"], exact = string(raw, strict)
+            values["text"] = string(raw)
         elif first == ord("["):
-            parts, exact = convert(raw, strict)
-            values["parts"] = {"parts": parts}
+            parts: dict[str, Any] = {}
+            read_parts(raw, parts, strict)
+            values["parts"] = parts
         else:
             raise wrong_type("a string or an array of objects", raw)
-        return exact
+        return True
 
     return Field(read, {"text": None, "parts": lambda content: write(content.parts)})
 
@@ -61,10 +63,10 @@ def _stop() -> Field:
 
     def read(raw: Raw, values: dict[str, Any], strict: bool) -> bool:
         if memoryview(raw)[0] == ord('"'):
-            values["stop"] = {"sequences": [string(raw, strict)[0]], "is_string": True}
+            values["stop"] = {"sequences": [string(raw)], "is_string": True}
             return True
         try:
-            values["stop"] = {"sequences": [string(element, strict)[0] for element in decode_elements(raw)]}
+            values["stop"] = {"sequences": [string(element) for element in decode_elements(raw)]}
         except (DecodeError, Unfit):
             raise wrong_type("a string or an array of strings", raw) from None
         return True
