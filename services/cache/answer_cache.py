@@ -1,8 +1,10 @@
 """The cache itself: which answer serves when, and what is kept for how long."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from joulegate.cache.v1 import cache_service_pb2 as pb
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
@@ -103,7 +105,7 @@ class AnswerCache:
         return found
 
     async def store(
-        self, key: pb.EntryKey, entry: pb.Entry, ttl_us: int | None, wording: pb.Wording | None = None, tags: Iterable[str] = ()
+        self, key: pb.EntryKey, entry: pb.Entry, ttl_us: int | None, wording: pb.Wording | None = None, tags: Sequence[str] = ()
     ) -> str:
         """Keeps an answer; gives its id, empty when the cache is off. Raises GatewayError for an answer that is not fit to be kept."""
         _check(key, wording)
@@ -206,8 +208,8 @@ class AnswerCache:
         own = pb.Entry()
         own.CopyFrom(entry)
         own.entry_id = entry_id(key)
-        own.create_time.FromMicroseconds(now_us)
-        own.expire_time.FromMicroseconds(expires_us)
+        _set(own.create_time, now_us)
+        _set(own.expire_time, expires_us)
         data = own.SerializeToString()
         if len(data) > self._settings.max_entry_bytes:
             raise _invalid(f"the answer takes {len(data)} bytes; at most {self._settings.max_entry_bytes} are kept")
@@ -237,6 +239,11 @@ class AnswerCache:
             metrics.show_tenants(self._index.holdings())
 
 
+def _set(moment: Timestamp, time_us: int) -> None:
+    """As `FromMicroseconds`, which takes several times as long."""
+    moment.seconds, moment.nanos = time_us // 1_000_000, time_us % 1_000_000 * 1000
+
+
 def _check(key: pb.EntryKey, wording: pb.Wording | None) -> None:
     for digest in [key.digest] if wording is None else [key.digest, wording.scope]:
         if len(digest) != DIGEST_BYTES:
@@ -250,7 +257,9 @@ def _check_bounds(bounds: Bounds) -> None:
         raise _invalid("max_error must be above 0 and below 1")
 
 
-def _marks(tags: Iterable[str]) -> tuple[str, ...]:
+def _marks(tags: Sequence[str]) -> tuple[str, ...]:
+    if not tags:
+        return ()
     distinct = list(dict.fromkeys(tags))
     if len(distinct) > MAX_TAGS or any(len(tag.encode()) > MAX_TAG_BYTES for tag in distinct):
         raise _invalid(f"an entry has at most {MAX_TAGS} tags, of at most {MAX_TAG_BYTES} bytes each")

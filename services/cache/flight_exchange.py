@@ -61,7 +61,8 @@ class FlightExchange:
 
     def board(self, request: cache_service_pb2.LookUpRequest) -> Boarded | None:
         """What a router is to do if its request misses; None where that is not asked, or not for this service to say."""
-        flight_id, router_id = request.boarding.flight_id, request.boarding.router_id
+        boarding = request.boarding
+        flight_id, router_id = boarding.flight_id, boarding.router_id
         if not 0 < len(flight_id) <= MAX_FLIGHT_ID_BYTES or self._draining.is_set():
             return None
         was_led = self._leases.is_led(flight_id)

@@ -159,8 +159,9 @@ class FlightLeases:
         self._leases.pop(flight_id, None)
 
     def _grant(self, flight_id: bytes, router_id: str, now: float) -> None:
+        # The latest stand last.
+        self._leases.pop(flight_id, None)
         self._leases[flight_id] = _Lease(router_id, now)
-        self._leases.move_to_end(flight_id)
         while len(self._leases) > MAX_LEASES or now - next(iter(self._leases.values())).granted_at >= LEASE_S:
             self._leases.popitem(last=False)
 

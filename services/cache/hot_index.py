@@ -81,6 +81,11 @@ class HotIndex:
         """The entry, whether or not it may still serve. Not a use of it."""
         return self._entries.get(entry_id)
 
+    def is_beside_none(self, scope: str, asked: Filling | None) -> bool:
+        """Whether a scope has nothing that a text need be compared with; None: a text that may be compared with any."""
+        slab = self._slabs.get(scope)
+        return slab is None or slab.is_beside_none(asked)
+
     def unembedded_beside(self, scope: str, asked: Filling | None) -> list[KeptEntry]:
         """The entries of a scope that must have their vectors before a search for a text; None: for one that may be compared with any."""
         slab = self._slabs.get(scope)
@@ -187,9 +192,10 @@ class HotIndex:
     def _victim(self, newcomer: KeptEntry) -> KeptEntry | None:
         """Who must leave before the newcomer fits; None when it does, or nobody is left."""
         own = self._shelves.get(newcomer.tenant)
-        if own is not None and own.size_bytes + newcomer.size_bytes > self._tenant_max_bytes:
+        size_bytes = newcomer.size_bytes
+        if own is not None and own.size_bytes + size_bytes > self._tenant_max_bytes:
             tenant = newcomer.tenant
-        elif len(self._entries) >= self._max_entries or self._size_bytes + newcomer.size_bytes > self._max_bytes:
+        elif len(self._entries) >= self._max_entries or self._size_bytes + size_bytes > self._max_bytes:
             largest = self._tenants.least()
             if largest is None:
                 return None
@@ -203,7 +209,8 @@ class HotIndex:
         if kept.wording is not None:
             vector = np.frombuffer(kept.wording.vector, "<f4") if kept.wording.vector else None
             self._slabs.put(kept.wording.scope, kept.entry_id, vector, filling(kept.wording.text))
-            kept = kept.without_vector()
+            if vector is not None:
+                kept = kept.without_vector()
         self._entries[kept.entry_id] = kept
         self._expiries.set(kept.entry_id, kept.expires_us)
         if kept.tenant not in self._shelves:

@@ -77,7 +77,7 @@ class SemanticTier:
         request only."""
         text, scope = wording.text, scope_id(key, wording.scope, self._fingerprint)
         vector = self._queue.known(text)
-        if vector is None and self._may_wait and self._queue.takes(text) and self._is_beside_none(scope, filling(text)):
+        if vector is None and self._may_wait and self._queue.takes(text) and self._index.is_beside_none(scope, filling(text)):
             return KeptWording.of(scope, text, b"")
         if vector is None:
             vector = await self._queue.vector(text)
@@ -96,7 +96,7 @@ class SemanticTier:
             return Finding()
         # What the gate would refuse may serve, or is compared, for those who accept some wrong answers.
         asked = filling(wording.text) if bounds.max_error is None else None
-        if self._is_beside_none(scope, asked):
+        if self._index.is_beside_none(scope, asked):
             # Most scopes are conversations, and seen for the first time.
             return Finding()
         vector = await self._queue.vector(wording.text)
@@ -129,11 +129,6 @@ class SemanticTier:
             return Finding(neighbours=neighbours)
         self._index.use(hit[0])
         return Finding(*hit)
-
-    def _is_beside_none(self, scope: str, asked: Filling | None) -> bool:
-        """Whether there is nothing that a text need be compared with."""
-        rows = self._index.rows_beside(scope, asked)
-        return rows is not None and not len(rows) and not self._index.unembedded_beside(scope, asked)
 
     async def _embed_beside(self, scope: str, asked: Filling | None) -> None:
         """Gives the vectors that have waited for such a text."""

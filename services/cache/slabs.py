@@ -90,6 +90,11 @@ class Slab:
         """For the `most` nearest entries with a cosine of at least `floor`."""
         return Search(tuple(self._blocks), len(self._ids), vector, floor, most)
 
+    def is_beside_none(self, asked: Filling | None) -> bool:
+        """Whether there is nothing that a text need be compared with."""
+        rows = self.rows_beside(asked)
+        return rows is not None and not len(rows) and not self._unembedded.beside(asked)
+
     def unembedded_beside(self, asked: Filling | None) -> list[str]:
         """The entries that must have their vectors before a search for a text."""
         return self._unembedded.beside(asked)

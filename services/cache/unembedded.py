@@ -46,7 +46,7 @@ class Unembedded:
     def beside(self, asked: Filling | None) -> list[str]:
         """What must have a vector before a search for a text; None: for one that may be compared with any."""
         found = list(self._fillings.get(None, ()))
-        if asked is not None and asked.has_numbers:
-            alike = islice(self._fillings.get(asked.digits, {}).items(), _MOST)
-            found += [entry_id for entry_id, own in alike if not asked.differs_in_numbers_only(own)]
+        alike = self._fillings.get(asked.digits) if asked is not None and asked.has_numbers else None
+        if asked is not None and alike is not None:
+            found += [entry_id for entry_id, own in islice(alike.items(), _MOST) if not asked.differs_in_numbers_only(own)]
         return found
