@@ -85,7 +85,7 @@ async def test_open_intents_are_shown(place: Place) -> None:
 
 
 def test_energy_buckets_run_from_a_millijoule_to_a_megajoule() -> None:
-    bounds = metrics.ENERGY_JOULES._upper_bounds
+    bounds = metrics.ENERGY_JOULES._bounds
     assert bounds[0] == 0.001
-    assert bounds[-2] == 1e6
-    assert all(after / before == pytest.approx(2.5) for before, after in pairwise(bounds[:-2]))
+    assert bounds[-1] == 1e6
+    assert all(after / before == pytest.approx(2.5) for before, after in pairwise(bounds[:-1]))
