@@ -31,6 +31,7 @@ from services.runtime.identity import ANONYMOUS  # noqa: E402
 ROUNDS, REQUESTS = 9, 4000
 PLENTY = 2**60
 TARGETS = [dispatch_pb.Target(provider=provider, model="small") for provider in ("lab", "spare")]
+PAIRS = [(target.provider, target.model) for target in TARGETS]
 MESSAGES = [chat_pb2.Message(role=chat_pb2.ROLE_USER, text="What is a joule? " * 60)]
 RATES = reservation_pb2.RateStatus(
     requests=reservation_pb2.RateStanding(limit=10**9, remaining=10**9), tokens=reservation_pb2.RateStanding(limit=10**9, remaining=10**9)
@@ -117,7 +118,7 @@ async def main() -> None:
             questions = [question() for _ in range(REQUESTS)]
             began = time.process_time()
             for asked in questions:
-                await reservations.admit(asked, TARGETS)
+                await reservations.admit(asked, PAIRS)
             figures[name].append((time.process_time() - began) / REQUESTS * 1e6)
     print("| caller is bound by | CPU us/request, median | least |\n|---|---|---|")
     for name, values in figures.items():

@@ -4,7 +4,8 @@
 
 Starts a ledger of its own on a new SQLite file, makes a budget for everybody and a limit on requests, and offers requests at an even rate, whatever the
 answers do. They go through the router's own books and reservations: `asked` has the ledger asked for each of them, with `leased` it is asked as a router asks,
-for an allowance now and then. Between the two ends stands a provider that takes `--answer-ms`: the longer it takes, the more requests are under
+for an allowance now and then. Before them the same is asked of a ledger that books nothing (echo_ledger.py): `echo` is the way there and back, and `synced`
+has the disk in it. Between the two ends stands a provider that takes `--answer-ms`: the longer it takes, the more requests are under
 way at once, and the longer each message waits for their company.
 """
 
@@ -15,8 +16,12 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from statistics import median
+from typing import NamedTuple
 
 import grpc
 import uvloop
@@ -26,7 +31,6 @@ from prometheus_client import REGISTRY
 from joulegate.cache.v1 import cache_service_pb2 as cache_pb
 from joulegate.chat.v1 import chat_pb2
 from joulegate.chat.v1.receipt_pb2 import CacheStatus
-from joulegate.dispatch.v1 import dispatch_service_pb2 as dispatch_pb
 from joulegate.ledger.v1 import admin_service_pb2 as admin_pb
 from joulegate.ledger.v1 import admin_service_pb2_grpc, budget_pb2, entry_pb2, ledger_service_pb2_grpc
 from joulegate.ledger.v1 import ledger_service_pb2 as pb
@@ -41,13 +45,25 @@ from services.runtime.clock import SystemClock
 from services.runtime.identity import Caller
 
 ADMIN = (("authorization", "Bearer bench"),)
-TARGETS = [dispatch_pb.Target(provider="openai", model="gpt-4o")]
+TARGETS = [("openai", "gpt-4o")]
 REQUEST = chat_pb2.ChatRequest(
     model="gpt-4o",
     max_tokens=40,
     messages=[chat_pb2.Message(role=chat_pb2.ROLE_USER, text="What does it take to lift an apple by a metre? " * 8)],
 )
 CALLER = Caller(key_id="bench", tenant="bench")
+
+
+class Load(NamedTuple):
+    """Requests a second, for so long, and how long a provider takes for each."""
+
+    rate: float
+    seconds: float
+    answer_s: float
+
+    @property
+    def warming(self) -> "Load":
+        return Load(self.rate / 4, 1, 0.0)
 
 
 class Times:
@@ -101,16 +117,16 @@ async def request(books: Books, let_in: LetIn, request_id: str, answer_s: float,
     times.settled.append(time.perf_counter() - began)
 
 
-async def offer(name: str, books: Books, let_in: LetIn, rate: float, seconds: float, answer_s: float = 0.0) -> Times:
-    times, running, began = Times(), set(), time.perf_counter()
-    for number in range(int(rate * seconds)):
-        if (wait := began + number / rate - time.perf_counter()) > 0:
+async def offer(name: str, books: Books, let_in: LetIn, load: Load) -> Times:
+    times, waiting, began = Times(), set(), time.perf_counter()
+    for number in range(int(load.rate * load.seconds)):
+        if (wait := began + number / load.rate - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
-        task = asyncio.create_task(request(books, let_in, f"{name}{number}", answer_s, times))
-        running.add(task)
-        task.add_done_callback(running.discard)
-    if running:
-        await asyncio.wait(running, timeout=10)
+        task = asyncio.create_task(request(books, let_in, f"{name}{number}", load.answer_s, times))
+        waiting.add(task)
+        task.add_done_callback(waiting.discard)
+    if waiting:
+        await asyncio.wait(waiting, timeout=10)
     return times
 
 
@@ -129,55 +145,88 @@ def spread(seconds: list[float]) -> str:
     return f"p50 {p50:.2f} ms, p99 {p99:.2f} ms"
 
 
-async def measure(pid: int, books: Books, reservations: Reservations, rate: float, seconds: float, answer_s: float) -> None:
-    await books.ready()
-    await offer("warm", books, lambda name: asked(books, name), rate / 4, 1)
-    for name, let_in in (("asked", lambda name: asked(books, name)), ("leased", lambda name: leased(reservations, name))):
-        ledger, router, by_lease = cpu_s(pid), time.process_time(), let_in_by_lease()
-        times = await offer(name, books, let_in, rate, seconds, answer_s)
-        count = max(1, len(times.settled))
-        ledger_us, router_us = ((after - before) / count * 1e6 for after, before in ((cpu_s(pid), ledger), (time.process_time(), router)))
-        print(
-            f"{name}: {len(times.settled)} of {int(rate * seconds)} booked; let in {spread(times.admitted)}; booked {spread(times.settled)}; "
-            f"ledger {ledger_us:.0f} us, router {router_us:.0f} us of CPU each; "
-            f"{let_in_by_lease() - by_lease:.0f} under a lease"
+async def measured(name: str, pid: int, books: Books, let_in: LetIn, load: Load) -> Times:
+    """Offers requests for the time of a round, and prints what they took."""
+    ledger, router, by_lease = cpu_s(pid), time.process_time(), let_in_by_lease()
+    times = await offer(name, books, let_in, load)
+    count = max(1, len(times.settled))
+    ledger_us, router_us = ((after - before) / count * 1e6 for after, before in ((cpu_s(pid), ledger), (time.process_time(), router)))
+    print(
+        f"{name}: {len(times.settled)} of {int(load.rate * load.seconds)} booked; let in {spread(times.admitted)}; "
+        f"booked {spread(times.settled)}; ledger {ledger_us:.0f} us, router {router_us:.0f} us of CPU each; "
+        f"{let_in_by_lease() - by_lease:.0f} under a lease"
+    )
+    return times
+
+
+async def echoed(name: str, folder: str, load: Load, *file: str) -> Times:
+    """What it takes where nothing is booked."""
+    address = f"unix:{folder}/{name}.sock"
+    async with (
+        running(str(Path(__file__).with_name("echo_ledger.py")), address, *file) as pid,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        await asyncio.wait_for(channel.channel_ready(), 90)
+        async with open_books(ledger_service_pb2_grpc.LedgerServiceStub(channel), "bench", 10) as books:
+            await books.ready()
+            await offer("warm", books, partial(asked, books), load.warming)
+            return await measured(name, pid, books, partial(asked, books), load)
+
+
+async def booked(folder: str, load: Load, floors: Mapping[str, Times]) -> None:
+    """What it takes a ledger, and how many times what it takes where nothing is booked."""
+    address = f"unix:{folder}/ledger.sock"
+    environment = {
+        "JOULEGATE_DATA_DIR": folder,
+        "GRPC_LISTEN": address,
+        "ADMIN_API_KEY": "bench",
+        "RATE_LIMIT_REQUESTS_PER_MINUTE": "1000000",
+    }
+    async with running("-m", "services.ledger", **environment) as pid, grpc.aio.insecure_channel(address) as channel:
+        await asyncio.wait_for(channel.channel_ready(), 90)
+        budget = budget_pb2.Budget(
+            scope=budget_pb2.BUDGET_SCOPE_GLOBAL,
+            measure=budget_pb2.BUDGET_MEASURE_USD,
+            window=budget_pb2.BUDGET_WINDOW_MONTH,
+            limit=10**15,
         )
+        admin = admin_service_pb2_grpc.AdminServiceStub(channel)
+        await admin.CreateBudget(admin_pb.CreateBudgetRequest(budget=budget), metadata=ADMIN)
+        accounts = Accounts()
+        async with (
+            open_books(ledger_service_pb2_grpc.LedgerServiceStub(channel), "bench", 10, accounts.revoke) as books,
+            open_reservations(books, accounts, SystemClock()) as reservations,
+        ):
+            await books.ready()
+            await offer("warm", books, partial(asked, books), load.warming)
+            times = await measured("asked", pid, books, partial(asked, books), load)
+            for name, floor in floors.items():
+                print(f"  booked in {median(times.settled) / median(floor.settled):.1f} times the median of {name}")
+            await measured("leased", pid, books, partial(leased, reservations), load)
 
 
-async def main(rate: float, seconds: float, answer_s: float) -> None:
+@asynccontextmanager
+async def running(*arguments: str, **environment: str) -> AsyncIterator[int]:
+    """A Python process, and its number."""
+    path = os.pathsep.join(path for path in sys.path if path)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *arguments,
+        env={**os.environ, **environment, "PYTHONPATH": path},
+        stdout=asyncio.subprocess.DEVNULL,
+        cwd=Path(__file__).parents[1],
+    )
+    try:
+        yield process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        await process.wait()
+
+
+async def main(load: Load) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        address = f"unix:{folder}/ledger.sock"
-        environment = {
-            **os.environ,
-            "JOULEGATE_DATA_DIR": folder,
-            "GRPC_LISTEN": address,
-            "ADMIN_API_KEY": "bench",
-            "RATE_LIMIT_REQUESTS_PER_MINUTE": "1000000",
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        }
-        ledger = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "services.ledger", env=environment, stdout=asyncio.subprocess.DEVNULL, cwd=Path(__file__).parents[1]
-        )
-        try:
-            async with grpc.aio.insecure_channel(address) as channel:
-                await asyncio.wait_for(channel.channel_ready(), 90)
-                budget = budget_pb2.Budget(
-                    scope=budget_pb2.BUDGET_SCOPE_GLOBAL,
-                    measure=budget_pb2.BUDGET_MEASURE_USD,
-                    window=budget_pb2.BUDGET_WINDOW_MONTH,
-                    limit=10**15,
-                )
-                admin = admin_service_pb2_grpc.AdminServiceStub(channel)
-                await admin.CreateBudget(admin_pb.CreateBudgetRequest(budget=budget), metadata=ADMIN)
-                accounts = Accounts()
-                async with (
-                    open_books(ledger_service_pb2_grpc.LedgerServiceStub(channel), "bench", 10, accounts.revoke) as books,
-                    open_reservations(books, accounts, SystemClock()) as reservations,
-                ):
-                    await measure(ledger.pid, books, reservations, rate, seconds, answer_s)
-        finally:
-            ledger.send_signal(signal.SIGTERM)
-            await ledger.wait()
+        floors = {"echo": await echoed("echo", folder, load), "synced": await echoed("synced", folder, load, f"{folder}/log")}
+        await booked(folder, load, floors)
 
 
 if __name__ == "__main__":
@@ -186,4 +235,4 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--answer-ms", type=float, default=0)
     given = parser.parse_args()
-    uvloop.run(main(given.rate, given.seconds, given.answer_ms / 1000))
+    uvloop.run(main(Load(given.rate, given.seconds, given.answer_ms / 1000)))
