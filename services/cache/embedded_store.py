@@ -1,8 +1,8 @@
 """The embedded store: a collection of Milvus Lite, in this process and by its own Python interface. Everything here blocks.
 
 Memory answers what is asked, so nothing here is searched by vector, and an entry's vector is only kept: as bytes, in its first row. As a
-vector of the collection each of its numbers would be looked at, which took as long as all the rest of a row. What no filter of an
-invalidation asks for lies together in one text.
+vector of the collection each of its numbers would be looked at, which took as long as all the rest of a row. Each field takes its time
+too, so the digests that invalidations ask for lie together in one text, and what none asks for in another.
 """
 
 import fcntl
@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from services.cache.backlog import Batch
+from services.cache.entry_filter import EntryFilter
 from services.cache.kept_entry import KeptEntry, mark
 from services.cache.rows import Row, entries_of, expression, rows_of
 
@@ -25,8 +26,6 @@ _FORMER_FAMILY = "entries_v2_"
 _FAMILIES = (_FAMILY, _FORMER_FAMILY, "exact_entries_v1")
 # Milvus Lite demands a vector for each row, of at least one number.
 _NO_VECTOR = [0.0]
-_TEXTS = ("tenant", "namespace", "model")
-_NUMBERS = ("created_us", "expires_us")
 # Milvus Lite logs every row before it answers, which outlives the process; flushing turns the log into a segment and keeps restarts fast.
 # Flushing after every batch cost more than the writes did.
 _ROWS_PER_FLUSH = 20_000
@@ -105,7 +104,7 @@ class EmbeddedStore:
     def apply(self, batch: Batch, now_us: int) -> None:
         """Does a batch's work, in its order."""
         for chosen in batch.removals:
-            self._delete(expression(chosen))
+            self._delete(_expression(chosen))
         if deleted := batch.row_ids_to_delete:
             self._collection.delete(deleted)
         records = [_record(row) for kept in batch.entries_to_write for row in rows_of(kept)]
@@ -133,10 +132,8 @@ class EmbeddedStore:
         from milvus_lite import CollectionSchema, DataType, FieldSchema
 
         fields = [FieldSchema("row_id", DataType.VARCHAR, is_primary=True)]
-        fields += [FieldSchema(text, DataType.VARCHAR) for text in _TEXTS]
-        fields += [FieldSchema(number, DataType.INT64) for number in _NUMBERS]
-        fields.append(FieldSchema("tags", DataType.ARRAY, element_type=DataType.VARCHAR))
-        fields.append(FieldSchema("content", DataType.VARCHAR))
+        fields += [FieldSchema(name, DataType.INT64) for name in ("created_us", "expires_us")]
+        fields += [FieldSchema(name, DataType.VARCHAR) for name in ("marks", "content")]
         fields.append(FieldSchema("vector", DataType.FLOAT_VECTOR, dim=len(_NO_VECTOR)))
         return self._database.create_collection(name, CollectionSchema(fields))
 
@@ -161,15 +158,23 @@ def _record(row: Row) -> dict[str, Any]:
     content = _Content(row["value"], row["piece_count"], row["microjoules"], row["scope"], row["words"], vector)
     return {
         "row_id": row["row_id"],
-        "tenant": row["tenant"],
-        "namespace": row["namespace"],
-        "model": row["model"],
         "created_us": row["created_us"],
         "expires_us": row["expires_us"],
-        "tags": row["tags"],
+        "marks": _marks(row),
         "content": _encode(content).decode(),
         "vector": _NO_VECTOR,
     }
+
+
+def _marks(row: Row) -> str:
+    tags = [f"tag:{tag}" for tag in row["tags"]]
+    return " ".join([f"tenant:{row['tenant']}", f"namespace:{row['namespace']}", f"model:{row['model']}", *tags])
+
+
+def _expression(chosen: EntryFilter) -> str:
+    # All are digests of one length: nothing in them needs escaping, and none is a part of another.
+    asked = {"tenant": chosen.tenant, "namespace": chosen.namespace, "model": chosen.model, "tag": chosen.tag}
+    return expression(chosen, [f'marks like "%{name}:{value}%"' for name, value in asked.items() if value is not None])
 
 
 def _rows(records: Iterable[dict[str, Any]]) -> Iterable[Row]:
@@ -180,15 +185,16 @@ def _rows(records: Iterable[dict[str, Any]]) -> Iterable[Row]:
         except msgspec.DecodeError:
             # Broken on the disk: an entry of which this is a piece is not whole.
             continue
+        tenant, namespace, model, *tags = (each.partition(":")[2] for each in record["marks"].split(" "))
         yield Row(
             row_id=record["row_id"],
-            tenant=record["tenant"],
-            namespace=record["namespace"],
-            model=record["model"],
+            tenant=tenant,
+            namespace=namespace,
+            model=model,
             created_us=record["created_us"],
             expires_us=record["expires_us"],
             microjoules=content.microjoules,
-            tags=record["tags"],
+            tags=tags,
             piece_count=content.piece_count,
             value=content.value,
             scope=content.scope,

@@ -94,7 +94,7 @@ class MilvusStore:
         """Does a batch's work, in its order."""
         client = self._client
         for chosen in batch.removals:
-            client.delete(self._collection, filter=expression(chosen), timeout=_CALL_S)
+            client.delete(self._collection, filter=_expression(chosen), timeout=_CALL_S)
         if batch.removals:
             self._tell(batch.removals, now_us)
         if deleted := batch.row_ids_to_delete:
@@ -177,3 +177,11 @@ class MilvusStore:
         self._client.create_collection(name, schema=schema, consistency_level="Bounded", timeout=_CALL_S)
         # Waiting for an index over nothing would take half a second.
         self._client.create_index(name, index, sync=False, timeout=_CALL_S)
+
+
+def _expression(chosen: EntryFilter) -> str:
+    # All values are hexadecimal digests, so nothing in them needs escaping.
+    marks = [f'{name} == "{value}"' for name in ("tenant", "namespace", "model") if (value := getattr(chosen, name)) is not None]
+    if chosen.tag is not None:
+        marks.append(f'array_contains(tags, "{chosen.tag}")')
+    return expression(chosen, marks)

@@ -126,18 +126,14 @@ def _wording(row: Row) -> KeptWording | None:
     return KeptWording.of(row["scope"], row["words"][_TEXT], vector)
 
 
-def expression(chosen: EntryFilter) -> str:
-    """The filter in Milvus' language. All values are hexadecimal digests, so nothing in them needs escaping."""
-    if chosen.is_everything:
-        return "expires_us >= 0"
-    terms = [f'{name} == "{value}"' for name in ("tenant", "namespace", "model") if (value := getattr(chosen, name)) is not None]
-    if chosen.tag is not None:
-        terms.append(f'array_contains(tags, "{chosen.tag}")')
+def expression(chosen: EntryFilter, marks: Iterable[str]) -> str:
+    """The filter in Milvus' language, where `marks` are what a store says of tenant, namespace, model and tag."""
+    terms = list(marks)
     if chosen.created_until_us is not None:
         terms.append(f"created_us <= {chosen.created_until_us}")
     if chosen.entry_id is not None:
         terms.append(f'row_id like "{chosen.entry_id}-%"')
-    return " and ".join(terms)
+    return " and ".join(terms) or "expires_us >= 0"
 
 
 def reading_plan(heads: Iterable[tuple[str, int]], max_rows: int) -> list[list[str]]:
