@@ -73,14 +73,15 @@ class CachedAnswer:
 
     async def batches(self) -> AsyncIterator[Events]:
         """The whole answer at once, under a new id."""
-        completion = chat_pb2.ChatCompletion()
+        event = chat_pb2.ChatEvent()
+        completion = event.completion
         completion.CopyFrom(self.entry.completion)
         completion.id = completion_id(self._question.request_id)
         completion.created = int(time.time())
         if self._question.wants_stream:
             yield [chat_pb2.ChatEvent(chunk=chunk) for chunk in chunks_of(completion, with_usage=True)]
         else:
-            yield [chat_pb2.ChatEvent(completion=completion)]
+            yield [event]
 
     def usage_chunk(self) -> chat_pb2.ChatCompletionChunk:
         completion = self.entry.completion

@@ -14,12 +14,11 @@ from services.runtime import interceptors
 from services.runtime.errors import GatewayError
 from services.runtime.identity import Caller
 from services.runtime.interceptors import Context
-from services.runtime.tracing import CARRIED, carried_metadata
+from services.runtime.tracing import carried_metadata
 from services.wire import openai
 from services.wire.errors import InvalidRequest
 from services.wire.fields import without_extra
 
-_TRACED = frozenset(CARRIED)
 _HONOURED = controls.FIELDS | wishes.FIELDS
 
 
@@ -83,8 +82,7 @@ class Intake:
             controls=cached,
             wishes=wished,
             warnings=unmet(taken, _HONOURED),
-            # Most say nothing of traces, and finding that out in the metadata takes longer.
-            trace=() if _TRACED.isdisjoint(headers) else carried_metadata(context),
+            trace=carried_metadata(context),
             arrived_at=time.monotonic(),
             timeout_s=timeout,
             wording=Rewordable(request, cached, wished.pinned),

@@ -59,11 +59,11 @@ class OpenAIServicer(pb_grpc.OpenAIServiceServicer):
 
 async def _whole(question: Question, answer: Answer, context: Context) -> httpbody_pb2.HttpBody:
     completion = await whole_completion(answer)
-    receipt = await answer.receipt()
-    headers = rendering.source_headers(question, answer.source) + rendering.figure_headers(receipt)
+    receipt, source = await answer.receipt(), answer.source
+    headers = rendering.source_headers(question, source) + rendering.figure_headers(receipt)
     await context.send_initial_metadata(headers)
     latency_s = time.monotonic() - question.arrived_at
-    return httpbody_pb2.HttpBody(content_type=JSON, data=rendering.whole(completion, answer.source, receipt, latency_s))
+    return httpbody_pb2.HttpBody(content_type=JSON, data=rendering.whole(completion, source, receipt, latency_s))
 
 
 async def _streamed(question: Question, answer: Answer, context: Context) -> AsyncIterator[httpbody_pb2.HttpBody]:

@@ -316,7 +316,9 @@ class Pipeline:
         """Books without waiting: a hit costs nothing that could be overspent."""
         entry, counted = hit.entry, question.ticket.counted
         assert counted is not None
-        attempt = ledger_service_pb2.Attempt(
+        status = hit.source.cache_status
+        settlement = settlement_of(question, counted.create_time, status, counted.lease_id)
+        settlement.attempts.add(
             provider=entry.provider,
             model=entry.model,
             served_model=entry.completion.model,
@@ -325,8 +327,7 @@ class Pipeline:
             saved_cost_nano_usd=entry.cost_nano_usd,
             saved_energy_microjoules=entry.energy_microjoules,
         )
-        status = hit.source.cache_status
-        self._books.settle_soon(settlement_of(question, counted.create_time, status, [attempt], counted.lease_id))
+        self._books.settle_soon(settlement)
         metrics.requests(entry.provider, status, entry_pb2.OUTCOME_CACHE_HIT).inc()
 
     def _remember_hit(self, question: Question, source: Source) -> None:

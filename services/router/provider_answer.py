@@ -245,25 +245,29 @@ class ProviderAnswer:
 
     def _settle(self, outcome: entry_pb2.Outcome.ValueType) -> asyncio.Future[ledger_service_pb2.SettlementAck | None]:
         self._is_settled = True
-        question = self._question
-        attempts = [self._failed_attempt(failed) for failed in self._failed]
+        settlement = settlement_of(self._question, self._create_time, self._status)
+        for failed in self._failed:
+            self._add_failed(settlement, failed)
         if self._selected is not None:
-            attempts.append(self._selected_attempt(self._selected, outcome))
+            self._add_selected(settlement, self._selected, outcome)
         else:
-            attempts += [self._unended_attempt(attempt, target, outcome) for attempt, target in self._running.items()]
-        # A request whom nobody could be called for has its row all the same.
-        attempts = attempts or [self._unended_attempt(1, self._targets[0], outcome)]
-        metrics.requests(attempts[-1].provider, self._status, outcome).inc()
-        settlement = settlement_of(question, self._create_time, self._status, attempts)
+            for attempt, target in self._running.items():
+                self._add_unended(settlement, attempt, target, outcome)
+        if not settlement.attempts:
+            # A request whom nobody could be called for has its row all the same.
+            self._add_unended(settlement, 1, self._targets[0], outcome)
+        metrics.requests(settlement.attempts[-1].provider, self._status, outcome).inc()
         if self._finished is not None:
             settlement.gateway_cpu_nanos = self._finished.cpu_nanos
         return self._books.settle(settlement)
 
-    def _selected_attempt(self, selected: dispatch_pb.SelectedTarget, outcome: entry_pb2.Outcome.ValueType) -> ledger_service_pb2.Attempt:
+    def _add_selected(
+        self, settlement: ledger_service_pb2.Settlement, selected: dispatch_pb.SelectedTarget, outcome: entry_pb2.Outcome.ValueType
+    ) -> None:
         counts = None if self._usage is None else tokens.reported(self._usage)
         answer = self._completion or (self._chunks[0] if self._chunks else None)
         finished = self._finished
-        attempt = ledger_service_pb2.Attempt(
+        attempt = settlement.attempts.add(
             attempt=selected.attempt,
             provider=selected.target.provider,
             model=selected.target.model,
@@ -277,18 +281,17 @@ class ProviderAnswer:
             attempt.measured_energy_microjoules = finished.measured_energy_microjoules
             attempt.measured_energy_boundary = finished.measured_energy_boundary
             attempt.is_energy_declared = finished.is_energy_declared
-        return attempt
 
-    def _unended_attempt(self, attempt: int, target: Target, outcome: entry_pb2.Outcome.ValueType) -> ledger_service_pb2.Attempt:
+    def _add_unended(
+        self, settlement: ledger_service_pb2.Settlement, attempt: int, target: Target, outcome: entry_pb2.Outcome.ValueType
+    ) -> None:
         """A call that was running when the request ended, or that would have been."""
         provider, model = target
-        return ledger_service_pb2.Attempt(
-            attempt=attempt, provider=provider, model=model, outcome=outcome, tokens=self._unanswered(outcome)
-        )
+        settlement.attempts.add(attempt=attempt, provider=provider, model=model, outcome=outcome, tokens=self._unanswered(outcome))
 
-    def _failed_attempt(self, failed: dispatch_pb.FailedAttempt) -> ledger_service_pb2.Attempt:
+    def _add_failed(self, settlement: ledger_service_pb2.Settlement, failed: dispatch_pb.FailedAttempt) -> None:
         outcome = _OUTCOME_OF_CODE.get(failed.code, entry_pb2.OUTCOME_FAILED)
-        return ledger_service_pb2.Attempt(
+        settlement.attempts.add(
             attempt=failed.attempt,
             provider=failed.target.provider,
             model=failed.target.model,

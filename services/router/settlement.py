@@ -1,7 +1,5 @@
 """The end of a request as the books are told it, whoever gave the answer."""
 
-from collections.abc import Sequence
-
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from joulegate.chat.v1.receipt_pb2 import CacheStatus
@@ -9,10 +7,8 @@ from joulegate.ledger.v1 import ledger_service_pb2 as pb
 from services.router.question import Question
 
 
-def settlement_of(
-    question: Question, create_time: Timestamp, status: CacheStatus.ValueType, attempts: Sequence[pb.Attempt], lease_id: str = ""
-) -> pb.Settlement:
-    """The settlement of a request that began then; `lease_id` is of what a cached answer was counted under."""
+def settlement_of(question: Question, create_time: Timestamp, status: CacheStatus.ValueType, lease_id: str = "") -> pb.Settlement:
+    """The settlement of a request that began then, to be given its attempts; `lease_id` is of what a cached answer was counted under."""
     return pb.Settlement(
         request_id=question.request_id,
         create_time=create_time,
@@ -20,6 +16,5 @@ def settlement_of(
         requested_model=question.model,
         streamed=question.wants_stream,
         cache_status=status,
-        attempts=attempts,
         lease_id=lease_id,
     )

@@ -134,12 +134,13 @@ class SharedAnswer:
         """Books without waiting: nothing was spent."""
         question, answer = self._question, self._flight.answer
         counted = question.ticket.counted or Counted(self._create_time())
-        attempt = ledger_service_pb2.Attempt(outcome=outcome)
+        settlement = settlement_of(question, counted.create_time, COALESCED, counted.lease_id)
+        attempt = settlement.attempts.add(outcome=outcome)
         if answer is not None:
             attempt.provider, attempt.model = answer.source.provider, answer.source.model
         if outcome == entry_pb2.OUTCOME_CACHE_HIT:
             self._note_savings(attempt)
-        self._books.settle_soon(settlement_of(question, counted.create_time, COALESCED, [attempt], counted.lease_id))
+        self._books.settle_soon(settlement)
         metrics.requests(attempt.provider, COALESCED, outcome).inc()
 
     def _create_time(self) -> timestamp_pb2.Timestamp:
