@@ -1,7 +1,7 @@
 """A routing decision with all that it rests on, so that it can be explained without being made again."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from services.router.catalogue import Candidate
@@ -9,7 +9,7 @@ from services.router.complexity import Complexity
 from services.router.demand import Demand
 from services.router.families import Traits
 from services.router.learning import Learning, Proposal
-from services.router.prospect import Constraints, Prospect
+from services.router.prospect import UNBOUND, Constraints, Prospect
 from services.router.rates import Rate
 from services.router.strategies import Criterion, Strategy, Weights
 
@@ -56,7 +56,7 @@ class Decision:
     hedges: bool
     weights: Weights | None = None
     complexity: Complexity | None = None
-    constraints: Constraints = field(default_factory=Constraints)
+    constraints: Constraints = UNBOUND
     relaxed: tuple[Criterion, ...] = ()
     rejected: Sequence[Rejected] = ()
     demand: Demand | None = None

@@ -168,7 +168,7 @@ class Flight:
     @property
     def is_awaited_whole(self) -> bool:
         """Whether a listener takes all of it at once."""
-        return not all(listener.reads_on for listener in self._listeners)
+        return any(not listener.reads_on for listener in self._listeners)
 
     def usage_chunk(self) -> chat_pb2.ChatCompletionChunk:
         """The answer's last chunk, with its usage. To be asked for once all events have come."""
@@ -198,12 +198,19 @@ class Flight:
 
     def appoint(self) -> Question | None:
         """Makes a listener the leader, first of those whose clients have nothing yet. Gives its question; None when nobody can lead."""
-        able = [listener for listener in self._listeners if listener.question is not None]
-        self.leader = min(able, key=lambda listener: listener.has_passed_on, default=None)
-        if self.leader is None:
+        chosen: Listener | None = None
+        for listener in self._listeners:
+            if listener.question is None:
+                continue
+            if not listener.has_passed_on:
+                chosen = listener
+                break
+            chosen = chosen or listener
+        self.leader = chosen
+        if chosen is None:
             return None
-        self.leader.has_led = True
-        return self.leader.question
+        chosen.has_led = True
+        return chosen.question
 
     def begin(self, answer: Answer) -> None:
         """The answer has begun."""

@@ -176,9 +176,12 @@ class Place:
         self._live.began()
 
     def move(self, provider: str, model: str) -> None:
-        self._live.ended()
-        self._live = next(candidate.live for candidate in self._ranked if candidate.target == (provider, model))
-        self._live.began()
+        for candidate in self._ranked:
+            if candidate.target == (provider, model):
+                self._live.ended()
+                self._live = candidate.live
+                self._live.began()
+                return
 
     def leave(self) -> None:
         self._live.ended()

@@ -384,4 +384,7 @@ class Pipeline:
 
 
 def _is_complete(completion: chat_pb2.ChatCompletion) -> bool:
-    return bool(completion.choices) and all(choice.finish_reason in _COMPLETE for choice in completion.choices)
+    for choice in completion.choices:
+        if choice.finish_reason not in _COMPLETE:
+            return False
+    return bool(completion.choices)

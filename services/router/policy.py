@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 from services.router.learning import Learning
-from services.router.prospect import RELAXATION, Constraints, Floors
+from services.router.prospect import RELAXATION, UNBOUND, Constraints, Floors
 from services.router.strategies import PRESETS, STRATEGIES, Criterion, Strategy, Weights, named
 from services.runtime.identity import ModelScope
 from services.runtime.settings import SettingsError
@@ -46,7 +46,7 @@ class VirtualModel:
     strategy: Strategy = Strategy.BALANCED
     # None: those of the strategy.
     weights: Weights | None = None
-    constraints: Constraints = field(default_factory=Constraints)
+    constraints: Constraints = UNBOUND
     # Patterns as in a key's allowed models; None: all.
     models: ModelScope | None = None
     excluded: ModelScope | None = None
@@ -85,7 +85,7 @@ class RoutingPolicy:
     weights: Mapping[Strategy, Weights] = field(default_factory=lambda: PRESETS)
     floors: Floors = field(default_factory=Floors)
     # For all requests; what a request asks for comes on top.
-    constraints: Constraints = field(default_factory=Constraints)
+    constraints: Constraints = UNBOUND
     # Which bounds may be given up, the first one first.
     relaxation: tuple[Criterion, ...] = RELAXATION
     # Candidates so close to the best are as good: load decides among them.

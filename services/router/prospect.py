@@ -136,7 +136,7 @@ class Constraints:
 
     @property
     def are_set(self) -> bool:
-        return self != _NONE
+        return self is not UNBOUND and self != UNBOUND
 
     def within(self, other: "Constraints") -> "Constraints":
         """Both: of each bound the tighter one."""
@@ -151,7 +151,8 @@ class Constraints:
         )
 
 
-_NONE = Constraints()
+# None of them.
+UNBOUND: Final = Constraints()
 # What may be given up when nobody keeps everything, the first one first.
 RELAXATION = (Criterion.LATENCY, Criterion.COST, Criterion.CARBON, Criterion.QUALITY)
 

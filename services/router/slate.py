@@ -14,7 +14,7 @@ from services.router.demand import Demand
 from services.router.families import Families, Traits
 from services.router.forecast import RateSource
 from services.router.policy import RoutingPolicy, VirtualModel
-from services.router.prospect import Constraints
+from services.router.prospect import UNBOUND, Constraints
 from services.router.rates import Rate
 from services.router.wishes import NO_WISHES, Wishes
 from services.runtime.errors import GatewayError
@@ -55,7 +55,7 @@ class Slate:
     virtual: VirtualModel | None = None
     rejected: tuple[Rejected, ...] = ()
     # The policy's, the virtual model's and the request's, all of which hold.
-    constraints: Constraints = field(default_factory=Constraints)
+    constraints: Constraints = UNBOUND
     # None where there is nothing to choose and nothing to tell.
     demand: Demand | None = None
 

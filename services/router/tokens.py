@@ -85,8 +85,11 @@ def reported(usage: chat_pb2.Usage) -> entry_pb2.TokenCounts | None:
     if usage.HasField("completion_tokens_details"):
         completion = usage.completion_tokens_details
         counts.reasoning_tokens, counts.output_audio_tokens = completion.reasoning_tokens, completion.audio_tokens
-    # Booleans are in range, too.
-    return counts if all(0 <= count <= MOST_TOKENS for _, count in counts.ListFields()) else None
+    for _, count in counts.ListFields():
+        # Booleans are in range, too.
+        if not 0 <= count <= MOST_TOKENS:
+            return None
+    return counts
 
 
 def about(data: bytes) -> int:

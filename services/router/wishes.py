@@ -4,12 +4,12 @@ Whoever stands between a client and the gateway can set a header without reading
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Final, TypeVar
 
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
-from services.router.prospect import Constraints
+from services.router.prospect import UNBOUND, Constraints
 from services.router.strategies import STRATEGIES, Strategy, named
 from services.runtime.errors import GatewayError
 
@@ -50,7 +50,7 @@ class Wishes:
     required: frozenset[str] = frozenset()
     # Only machines in one of these zones; empty: anywhere.
     zones: frozenset[str] = frozenset()
-    constraints: Constraints = field(default_factory=Constraints)
+    constraints: Constraints = UNBOUND
     # Whether others are tried when the first one fails.
     may_fail_over: bool = True
     # Whether a second provider may be called when the first one's first event is late; None: where latency counts.
@@ -189,7 +189,7 @@ def _zones(headers: Mapping[str, str], routing: Mapping[str, Any]) -> frozenset[
 
 def _constraints(headers: Mapping[str, str], routing: Mapping[str, Any]) -> Constraints:
     """Of the same bound in a header and in the body, the tighter one."""
-    bounds = Constraints()
+    bounds = UNBOUND
     for member, (header, most, bound) in _BOUNDS.items():
         if header in headers:
             bounds = bounds.within(bound(_number(headers[header], header, most)))
