@@ -22,7 +22,6 @@ from services.runtime import logs
 from services.runtime.errors import GatewayError
 from services.runtime.outbox import Outbox, Spacing
 from services.runtime.own_cpu import NO_CPU, OwnCpu
-from services.runtime.waiting import is_done_within
 
 log = logs.get(__name__)
 
@@ -137,7 +136,7 @@ class Books:
 
     async def answered(self, intended: asyncio.Future[Verdict]) -> Grant | Denial:
         """Waits for what becomes of wishes. Raises LEDGER_UNAVAILABLE when that takes too long."""
-        verdict = intended.result() if await is_done_within(intended, self._wait_s) else None
+        verdict = intended.result() if await is_heard_within(intended, self._wait_s) else None
         if verdict is None:
             raise _unavailable(NOT_BEGUN)
         return verdict
@@ -146,7 +145,7 @@ class Books:
         """Waits for an intent. Raises LEDGER_UNAVAILABLE when that takes too long."""
         if self._outbox is not None and not intended.done():
             self._outbox.hurry()
-        if not await is_done_within(intended, self._wait_s):
+        if not await is_heard_within(intended, self._wait_s):
             raise _unavailable("The ledger did not confirm this request, so its answer is withheld.")
 
     def settle(self, settlement: pb.Settlement) -> asyncio.Future[pb.SettlementAck | None]:
@@ -309,6 +308,26 @@ class Books:
                 await self._sent.wait()
         except TimeoutError:
             log.error("settlements_left_behind", count=len(self._settlements))
+
+
+async def is_heard_within(said: asyncio.Future[Any], timeout_s: float) -> bool:
+    """Whether the ledger's word on a record has come, having waited for it at most so long. For the only one who waits for it: the record
+    stands, but its future is over then."""
+    if said.done():
+        return said.exception() is None
+    timer = asyncio.get_running_loop().call_later(timeout_s, _give_up, said)
+    try:
+        await said
+    except TimeoutError:
+        return False
+    finally:
+        timer.cancel()
+    return True
+
+
+def _give_up(said: asyncio.Future[Any]) -> None:
+    if not said.done():
+        said.set_exception(TimeoutError())
 
 
 def _message_of(records: Iterable[Record]) -> pb.BookRequest:

@@ -15,7 +15,7 @@ from joulegate.dispatch.v1 import dispatch_service_pb2 as dispatch_pb
 from joulegate.ledger.v1 import entry_pb2, ledger_service_pb2
 from services.router import metrics, tokens
 from services.router.answer import Events, Source, completion_id, usage_chunk
-from services.router.books import Books
+from services.router.books import Books, is_heard_within
 from services.router.decision import Decision
 from services.router.leases import Target
 from services.router.question import Question
@@ -23,7 +23,6 @@ from services.router.reservations import Admitted
 from services.router.settlement import settlement_of
 from services.runtime.calls import StreamCall
 from services.runtime.errors import GatewayError
-from services.runtime.waiting import is_done_within
 from services.wire.assemble import CompletionAssembler
 
 # A settled answer waits this long for its figures; without them it leaves with the receipt's figures unset.
@@ -208,7 +207,7 @@ class ProviderAnswer:
 
     async def receipt(self) -> receipt_pb2.Receipt:
         settled = self._settle(entry_pb2.OUTCOME_FINISHED)
-        ack = settled.result() if await is_done_within(settled, FIGURES_WAIT_S) else None
+        ack = settled.result() if await is_heard_within(settled, FIGURES_WAIT_S) else None
         source = self.source
         self._keep(self._whole(), source, ack)
         receipt = receipt_pb2.Receipt(

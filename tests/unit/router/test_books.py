@@ -9,7 +9,7 @@ import pytest
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from joulegate.ledger.v1 import ledger_service_pb2 as pb
 from joulegate.ledger.v1.ledger_service_pb2_grpc import LedgerServiceStub, add_LedgerServiceServicer_to_server
-from services.router.books import Books, open_books
+from services.router.books import Books, is_heard_within, open_books
 from services.runtime.errors import GatewayError
 from services.runtime.local import LocalChannel
 from tests.contract.channels import new_mesh
@@ -68,6 +68,26 @@ async def test_settlement_gives_the_figures_that_were_booked() -> None:
         ledger.acknowledge(await ledger.heard(), cost_nano_usd=7)
         ack = await result_of(settled)
         assert ack is not None and ack.cost_nano_usd == 7
+
+
+async def test_figures_that_are_late_are_not_waited_for_and_are_booked_all_the_same() -> None:
+    async with talking() as (books, fake, ledger):
+        settled = books.settle(pb.Settlement(request_id="late"))
+        assert not await is_heard_within(settled, 0)
+        left = books.settle(pb.Settlement(request_id="left"))
+        waiting = asyncio.create_task(is_heard_within(left, PATIENCE_S))
+        await heard_ids(ledger, 2)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        # Whoever has waited, and however that ended: what is not acknowledged is said again.
+        ledger.fail(BROKEN)
+        again = await fake.conversation()
+        request = await again.heard()
+        assert [settlement.request_id for settlement in request.settlements] == ["late", "left"]
+        again.acknowledge(request)
+        await books.flushed(PATIENCE_S)
+        assert not await is_heard_within(settled, PATIENCE_S)
 
 
 async def test_only_what_was_not_acknowledged_is_said_again_after_a_break() -> None:
