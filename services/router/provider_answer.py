@@ -73,7 +73,7 @@ class ProviderAnswer:
         self._status = status
         self._call = call
         self._books = books
-        self._keep = keep
+        self._keep: Keep | None = keep
         self._left = left
         self._failed: list[dispatch_pb.FailedAttempt] = []
         # By attempt, until it has failed or is selected. The first goes without saying.
@@ -118,6 +118,8 @@ class ProviderAnswer:
         finally:
             broken = self._broken
             self._left(self._source, is_cut=broken is not None and broken.reason == ErrorReason.ERROR_REASON_STREAM_CUT)
+            # It knows the flight that knows this answer: all that belongs to a request would wait for the garbage collector.
+            self._keep = None
 
     def _settle_end(self, error: BaseException | None) -> None:
         if not self._is_settled:
@@ -209,7 +211,8 @@ class ProviderAnswer:
         settled = self._settle(entry_pb2.OUTCOME_FINISHED)
         ack = settled.result() if await is_heard_within(settled, FIGURES_WAIT_S) else None
         source = self.source
-        self._keep(self._whole(), source, ack)
+        if self._keep is not None:
+            self._keep(self._whole(), source, ack)
         receipt = receipt_pb2.Receipt(
             request_id=self._question.request_id,
             provider=source.provider,

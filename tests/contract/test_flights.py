@@ -1,6 +1,7 @@
 """Identical requests at the same time are one call of a provider, on every kind of channel."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,6 +15,8 @@ from joulegate.chat.v1 import chat_service_pb2 as typed_pb
 from joulegate.chat.v1.error_reason_pb2 import ErrorReason
 from joulegate.dispatch.v1 import dispatch_service_pb2 as dispatch_pb
 from joulegate.ledger.v1 import entry_pb2, ledger_service_pb2
+from services.router.flight import Flight
+from services.router.provider_answer import ProviderAnswer
 from services.runtime.errors import GatewayError
 from tests.contract.channels import KINDS
 from tests.contract.test_router import QUESTION, TARGET, USAGE, Router, completion, serving, whole
@@ -163,6 +166,21 @@ async def test_many_streams_are_one_call_and_each_is_whole(scene: Scene) -> None
         [attempt] = settlement.attempts
         assert (attempt.attempt, attempt.outcome, settlement.cache_status) == (0, entry_pb2.OUTCOME_CACHE_HIT, COALESCED)
         assert (attempt.saved_cost_nano_usd, attempt.served_model, attempt.tokens.output_tokens) == (9, "small-1", 2)
+
+
+async def test_answer_that_is_over_leaves_nothing_to_the_garbage_collector(scene: Scene) -> None:
+    scene.router.dispatch.script = [whole()]
+    gc.collect()
+    gc.disable()
+    try:
+        await (await scene.begun("only")).all()
+        await scene.books.settled(1)
+        await asyncio.wait_for(scene.router.cache.stores.get(), PATIENCE_S)
+        async with asyncio.timeout(PATIENCE_S):
+            while any(type(each) in (ProviderAnswer, Flight) for each in gc.get_objects()):
+                await asyncio.sleep(0.01)
+    finally:
+        gc.enable()
 
 
 async def test_call_outlives_its_leader_while_somebody_listens(scene: Scene) -> None:
