@@ -9,8 +9,8 @@ import gc
 
 # What is loaded lazily (the cache's store, the first prices) is there by then.
 _SETTLED_AFTER_S = (5.0, 30.0)
-# Requests leave no cycles behind, and protobuf messages and bytes are not tracked at all. Each collection looks at all that running requests
-# hold, some 5,000 objects where dozens run: a threshold near that has it looked at again and again.
+# Requests leave no cycles behind, and protobuf messages and bytes are not tracked at all. Each collection looks at all that running
+# requests hold, some 5,000 objects where dozens run: a threshold near that has it looked at again and again.
 _THRESHOLDS = (20_000, 50, 100)
 
 
