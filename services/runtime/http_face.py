@@ -122,7 +122,9 @@ class HttpFace:
             return _error(too_large.http_status, too_large.openai_body())
         metadata = [(name.lower(), value if value.isascii() else _text(value)) for name, value in request.headers.items()]
         context = HttpContext(metadata)
-        message = route.message(**{route.body_field: httpbody_pb2.HttpBody(content_type=request.content_type, data=body)})
+        message = route.message()
+        given = getattr(message, route.body_field)
+        given.content_type, given.data = request.content_type, body
         with self._tracing.server_span(route.method, metadata):
             return await _relay(route.handler.unary_stream(message, context), context, request)
 

@@ -62,12 +62,15 @@ class Outbox(Generic[Frame]):
     def put(self, frame: Frame) -> None:
         self._frames.append(frame)
         self._filled.set()
-        self._note_company()
+        if len(self._frames) >= self._enough:
+            self._leave()
 
     def put_within(self, seconds: float, frame: Frame) -> None:
         """Queues what may wait for company that long."""
         self._frames.append(frame)
-        self._note_company()
+        if len(self._frames) >= self._enough:
+            self._filled.set()
+            self._leave()
         if self._filled.is_set():
             return
         loop = asyncio.get_running_loop()
@@ -108,11 +111,6 @@ class Outbox(Generic[Frame]):
         finally:
             timer.cancel()
             self._leaving = None
-
-    def _note_company(self) -> None:
-        if len(self._frames) >= self._enough:
-            self._filled.set()
-            self._leave()
 
     def _leave(self) -> None:
         if self._leaving is not None and not self._leaving.done():

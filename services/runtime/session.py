@@ -47,8 +47,8 @@ class SessionChannel(grpc.aio.Channel):
         def call(request: Any, *, timeout: float | None = None, metadata: MetadataLike | None = None, **_: Any) -> UnaryCall:
             call_id = self._new_id()
             call = UnaryCall(lambda: self._cancel(call_id))
-            begin = _begin(method, request_serializer(request), timeout, metadata)
-            self._open(call_id, _Outgoing(call, response_deserializer, timeout), begin)
+            frame = _beginning(call_id, method, request_serializer(request), timeout, metadata)
+            self._open(_Outgoing(call, response_deserializer, timeout), frame)
             return call
 
         return call
@@ -57,8 +57,8 @@ class SessionChannel(grpc.aio.Channel):
         def call(request: Any, *, timeout: float | None = None, metadata: MetadataLike | None = None, **_: Any) -> StreamCall:
             call_id = self._new_id()
             call = StreamCall(lambda: self._cancel(call_id), WINDOW, lambda count: self._grant(call_id, count))
-            begin = _begin(method, request_serializer(request), timeout, metadata)
-            self._open(call_id, _Outgoing(call, response_deserializer, timeout), begin)
+            frame = _beginning(call_id, method, request_serializer(request), timeout, metadata)
+            self._open(_Outgoing(call, response_deserializer, timeout), frame)
             return call
 
         return call
@@ -73,11 +73,11 @@ class SessionChannel(grpc.aio.Channel):
         call_id, self._next_id = self._next_id, self._next_id + 1
         return call_id
 
-    def _open(self, call_id: int, outgoing: "_Outgoing", begin: pb.Begin) -> None:
+    def _open(self, outgoing: "_Outgoing", frame: pb.CallFrame) -> None:
+        call_id = frame.call_id
         self._calls[call_id] = outgoing
         if outgoing.timeout is not None:
             outgoing.timer = asyncio.get_running_loop().call_later(outgoing.timeout, self._expire, call_id)
-        frame = pb.CallFrame(call_id=call_id, begin=begin)
         if self._outbox is not None:
             self._outbox.put(frame)
         elif self._settled.is_set():
@@ -226,13 +226,15 @@ class _Outgoing:
             self.timer.cancel()
 
 
-def _begin(method: str, request: bytes, timeout: float | None, metadata: MetadataLike | None) -> pb.Begin:
-    begin = pb.Begin(method=method, request=request)
+def _beginning(call_id: int, method: str, request: bytes, timeout: float | None, metadata: MetadataLike | None) -> pb.CallFrame:
+    frame = pb.CallFrame(call_id=call_id)
+    begin = frame.begin
+    begin.method, begin.request = method, request
     if timeout is not None:
         begin.timeout_microseconds = max(1, round(timeout * 1e6))
     for key, value in metadata or ():
         begin.metadata.add(key=key, value=value if isinstance(value, str) else value.decode("latin-1"))
-    return begin
+    return frame
 
 
 class SessionServicer(pb_grpc.SessionServiceServicer):
@@ -342,10 +344,12 @@ class _Session:
             self._idle.set()
 
     def _end(self, call_id: int, error: grpc.aio.AioRpcError | None, answer: bytes | None = None) -> None:
-        end = pb.End()
+        frame = pb.ReplyFrame(call_id=call_id, messages=() if answer is None else (answer,))
+        end = frame.end
+        end.SetInParent()
         if error is not None:
             end.code, end.message = error.code().value[0], error.details() or ""
             for key, value in error.trailing_metadata():
                 if key == STATUS_DETAILS_KEY and isinstance(value, bytes):
                     end.status = value
-        self.outbox.put(pb.ReplyFrame(call_id=call_id, messages=() if answer is None else (answer,), end=end))
+        self.outbox.put(frame)

@@ -60,8 +60,8 @@ def entry_id(key: cache_pb.EntryKey) -> str:
 
 def _relevant_members(request: chat_pb2.ChatRequest) -> dict[str, Any]:
     members = request_members(request)
-    for name in _IRRELEVANT_FIELDS:
-        members.pop(name, None)
+    for name in _IRRELEVANT_FIELDS & members.keys():
+        del members[name]
     return members
 
 
