@@ -229,7 +229,7 @@ async def measure(count: int, scopes: int) -> dict[str, Any]:
         ways = {}
         for place, way in enumerate(WAYS):
             # Spread over all that is kept, each in its own scope.
-            starts = range(place * scopes, count, count // each // scopes * scopes)
+            starts = range(place * scopes, count, max(1, count // each // scopes) * scopes)
             own = [kept[start + scope] for start in starts for scope in range(scopes) if start + scope < count][:each]
             ways[way] = await ask(service, way, own, unknown[place * each : (place + 1) * each], scopes)
         stats = await service.stubs["calls"].GetCacheStats(pb.GetCacheStatsRequest(), timeout=60)
