@@ -123,7 +123,8 @@ class Attempt:
         self._figures.ended()
         if self.failure is None or self.failure.kind not in CALLLESS:
             self._provider.calls[self._outcome].inc()
-        self._tell_breaker(self._breaker.abandoned, self._clock.monotonic())
+        if self._ticket is not None:
+            self._tell_breaker(self._breaker.abandoned, self._clock.monotonic())
         self._answer.close()
 
     def _response(self, batch: Batch) -> pb.DispatchResponse:
@@ -135,7 +136,8 @@ class Attempt:
         if self._share is not None and not is_whole:
             # The tokens of a whole answer were made before: it weighs as its prompt to its end.
             self._share.produce(len(events))
-        response = pb.DispatchResponse(events=events)
+        response = pb.DispatchResponse()
+        response.events.extend(events)
         if self._first_event_s is None:
             self._saw_first_event(now, elapsed, is_whole=is_whole)
             selected = response.selected

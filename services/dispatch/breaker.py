@@ -216,6 +216,8 @@ class _Window:
 
     def _slide(self, now: float) -> None:
         index = int(now / self._slice_s)
+        if index == self._newest:
+            return
         for passed in range(max(self._newest, index - _SLICES) + 1, index + 1):
             self._calls[passed % _SLICES] = self._failures[passed % _SLICES] = 0
         self._newest = max(self._newest, index)

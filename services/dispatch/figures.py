@@ -43,7 +43,7 @@ class Quantile:
         self._total = 0
 
     def add(self, seconds: float) -> None:
-        place = int(log(max(seconds, self._LEAST_S) / self._LEAST_S) / self._STEP)
+        place = int(log(seconds / self._LEAST_S) / self._STEP) if seconds > self._LEAST_S else 0
         self._counts[min(place, self._BUCKETS - 1)] += 1
         self._total += 1
         if self._total >= self._HALVED_AT:
@@ -96,10 +96,10 @@ class Latency:
         self._observe(now, timeout_s)
 
     def _observe(self, now: float, seconds: float) -> None:
-        if self._peak_s is None or seconds >= self._peak_s * exp(min(0.0, self._peak_at - now) / PEAK_TAU_S):
+        kept = exp(min(0.0, self._peak_at - now) / PEAK_TAU_S)
+        if self._peak_s is None or seconds >= self._peak_s * kept:
             self._peak_s = seconds
         else:
-            kept = exp(min(0.0, self._peak_at - now) / PEAK_TAU_S)
             self._peak_s = self._peak_s * kept + seconds * (1.0 - kept)
         self._peak_at = now
 

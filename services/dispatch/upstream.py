@@ -303,14 +303,14 @@ class HttpAnswer:
             exchange = self._exchange
             assert exchange is not None
             events: Sequence[chat_pb2.ChatEvent] = ()
-            is_last = False
+            is_last = is_end = False
             while not (events or is_last):
                 data = await exchange.read(self._wait_s, self._begin_by)
-                self._wait_s = self._backend.timeouts.idle_s
-                events = self._decode(decoder, data, is_end=exchange.is_read)
-                is_last = self._failure is None and (decoder.is_done or exchange.is_read)
+                self._wait_s, is_end = self._backend.timeouts.idle_s, exchange.is_read
+                events = self._decode(decoder, data, is_end=is_end)
+                is_last = self._failure is None and (is_end or decoder.is_done)
             self._begin_by = math.inf
-            if is_last and not exchange.is_read:
+            if is_last and not is_end:
                 await exchange.drain()
             return Batch(events, is_last)
         except Failure as failure:
@@ -320,7 +320,7 @@ class HttpAnswer:
         backend, timeouts, request = self._backend, self._backend.timeouts, self._request
         wire = backend.adapter.encode(request, self._model)
         self.warnings = wire.warnings
-        headers = {**wire.headers, **self._headers}
+        headers = {**wire.headers, **self._headers} if self._headers else wire.headers
         total_s = timeouts.stream_total_s if request.stream else timeouts.total_s
         self._exchange = Exchange(backend, total_s)
         self._wait_s = timeouts.first_byte_s if request.stream else timeouts.total_s

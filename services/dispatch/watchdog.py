@@ -25,7 +25,7 @@ class Watchdog:
 
     def __enter__(self) -> None:
         assert self._deadline is not None
-        self._task = asyncio.current_task()
+        self._task = asyncio.current_task(self._loop)
         assert self._task is not None
         self._cancelling = self._task.cancelling()
         self._has_fired = False

@@ -1,16 +1,14 @@
 """What a dialect is: a typed request becomes bytes, and the bytes of the answer become events."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from joulegate.chat.v1 import chat_pb2
 from joulegate.dispatch.v1 import dispatch_service_pb2 as pb
 from services.dispatch.failure import Failure
 
 
-@dataclass(frozen=True, slots=True)
-class WireRequest:
+class WireRequest(NamedTuple):
     """An HTTP request less what belongs to the provider: its address and its key."""
 
     path: str
@@ -20,8 +18,7 @@ class WireRequest:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What is known of an answer before its body; all but the type is for dialects whose answers do not say it."""
 
     content_type: str

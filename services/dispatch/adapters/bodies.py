@@ -33,7 +33,9 @@ class WholeDecoder:
 
     def close(self) -> Iterator[chat_pb2.ChatEvent]:
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        yield chat_pb2.ChatEvent(completion=self._decode(body))
+        event = chat_pb2.ChatEvent()
+        event.completion.CopyFrom(self._decode(body))
+        return iter((event,))
 
 
 def sse_events(decoder: SseDecoder, data: bytes) -> list[SseEvent]:

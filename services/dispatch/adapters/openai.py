@@ -136,15 +136,17 @@ class _ChunkDecoder:
             self._seen.add(choice.index)
             if choice.finish_reason:
                 self._finished.add(choice.index)
-            elif _has_member(choice.extra_json, "finish_reason"):
+            elif b"finish_reason" in choice.extra_json and _has_unknown_reason(choice):
                 read_reason(choice)
                 self._finished.add(choice.index)
-        return chat_pb2.ChatEvent(chunk=chunk)
+        event = chat_pb2.ChatEvent()
+        event.chunk.CopyFrom(chunk)
+        return event
 
 
-def _has_member(extra_json: bytes, name: str) -> bool:
-    """Whether the codec kept this member, other than null, because its type does not know the value."""
-    return name.encode() in extra_json and decode_members(extra_json).get(name, NULL) != NULL
+def _has_unknown_reason(choice: chat_pb2.ChunkChoice) -> bool:
+    """Whether the codec kept a finish reason, other than null, because its type does not know the value."""
+    return decode_members(choice.extra_json).get("finish_reason", NULL) != NULL
 
 
 def _raise_error_member(extra_json: bytes) -> None:

@@ -46,6 +46,8 @@ def spell_request(request: chat_pb2.ChatRequest, variant: Variant) -> tuple[dict
     elif request.stream:
         options = members.get("stream_options")
         members["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+    if variant.has_messages_as_openai:
+        return members, question.warnings if question is not None else ()
     messages = members.get("messages")
     for index, message in enumerate(messages if isinstance(messages, list) else ()):
         _spell_message(message, variant)
@@ -94,9 +96,10 @@ def read_message(message: chat_pb2.Message, has_thoughts: bool = False) -> bool:
         reasoning = json_or_none(decode_members(message.extra_json).get("reasoning", NULL))
         if isinstance(reasoning, str):
             message.reasoning_content = reasoning
-    has_thoughts = has_thoughts or any(part.type == "thinking" for part in message.parts.parts)
-    if has_thoughts and message.HasField("parts"):
-        _read_parts(message)
+    if message.HasField("parts"):
+        has_thoughts = has_thoughts or any(part.type == "thinking" for part in message.parts.parts)
+        if has_thoughts:
+            _read_parts(message)
     return has_thoughts
 
 

@@ -31,6 +31,12 @@ class Variant:
     # Reads of its usage what it bills.
     bill: Bill | None = None
 
+    @property
+    def has_messages_as_openai(self) -> bool:
+        """Whether nothing within a message is said otherwise."""
+        is_spelled_alike = self.has_developer_role and self.reasoning == "reasoning_content"
+        return is_spelled_alike and self.has_user_names and not self.has_flat_parts
+
 
 OPENAI: Final = Variant()
 # Its stream ends with the usage unasked; a member it does not know is a 422.
