@@ -270,6 +270,7 @@ SCENARIOS = {
     "chat_c1": ("non-stream miss, 1 connection", lambda s, a: wrk(s, 1, a.seconds, 0)),
     "chat_c16": ("non-stream miss, 16 connections", lambda s, a: wrk(s, 16, a.seconds, 0)),
     "chat_c64": ("non-stream miss, 64 connections", lambda s, a: wrk(s, 64, a.seconds, 0)),
+    "words_c64": ("non-stream miss, 64 connections, questions in words of their own", lambda s, a: wrk(s, 64, a.seconds, "words")),
     "stream_c64": ("stream miss, 64 x 64 tokens, paced", lambda s, a: sse(s, 64, a.streams, a.ttft_ms, a.gap_ms, a.tokens)),
     "stream_c8": ("stream miss, 8 x 64 tokens, paced", lambda s, a: sse(s, 8, max(8, a.streams // 8), a.ttft_ms, a.gap_ms, a.tokens)),
     "stream_flood": ("stream miss, 16 at once, unpaced", lambda s, a: sse(s, 16, a.streams, 0, 0, a.tokens)),
