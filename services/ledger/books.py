@@ -123,6 +123,7 @@ class Books:
         """Commits for ever. First loads what commits need, so that the first one does not wait for it long."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._thread, self._warm)
+        committed = asyncio.Event()
         while True:
             batch = [await self._queue.get()]
             records = len(batch[0].records)
@@ -131,8 +132,11 @@ class Books:
                 records += len(batch[-1].records)
             self._is_idle.clear()
             revocation = self._revocation
-            committing = loop.run_in_executor(self._thread, self._commit, batch)
-            await asyncio.wait([committing])
+            committing = self._thread.submit(self._commit, batch)
+            # The loop's own future for it takes longer, on both threads.
+            committing.add_done_callback(lambda _: loop.is_closed() or loop.call_soon_threadsafe(committed.set))
+            await committed.wait()
+            committed.clear()
             error = committing.exception()
             if error is None:
                 self._acknowledge(batch, committing.result())
@@ -222,9 +226,10 @@ class Books:
 
     def _commit(self, messages: Sequence[_Message]) -> Changes:
         """On the writer's thread."""
-        batch = Batch()
-        for message in messages:
-            batch.take(message.records)
+        batch = messages[0].records if len(messages) == 1 else Batch()
+        if len(messages) > 1:
+            for message in messages:
+                batch.take(message.records)
         started = time.perf_counter()
         pauses = iter(RETRY_PAUSES_S if self._writer.is_shared else ())
         while (changes := self._book(batch, next(pauses, None))) is None:
@@ -249,21 +254,22 @@ class Books:
         return changes
 
     def _acknowledge(self, batch: Sequence[_Message], changes: Changes) -> None:
-        metrics.COMMITS.labels("committed").inc()
-        metrics.OPEN_INTENTS.inc(len(changes.opened) - len(changes.closed_ids))
-        metrics.rows_booked(changes.rows)
-        for row in changes.rows:
-            if row.is_lost:
-                log.warning("request_lost", request_id=row.request_id, provider=row.provider)
         if self._writer.funds.revokes_leases:
             self._revoke()
-        self._note_budgets(changes)
         by_stream: dict[RouterStream, list[Batch]] = {}
         for message in batch:
             if message.stream is not None:
                 by_stream.setdefault(message.stream, []).append(message.records)
         for stream, records in by_stream.items():
             stream.answer(_answer(records, changes), len(records))
+        # Nobody waits for the rest.
+        metrics.COMMITS.labels("committed").inc()
+        metrics.OPEN_INTENTS.inc(len(changes.opened) - len(changes.closed_ids))
+        metrics.rows_booked(changes.rows)
+        for row in changes.rows:
+            if row.is_lost:
+                log.warning("request_lost", request_id=row.request_id, provider=row.provider)
+        self._note_budgets(changes)
 
     def _note_budgets(self, changes: Changes) -> None:
         for overshoot in changes.funds.sheet.overshoots:

@@ -94,7 +94,7 @@ class Pace:
         fading = math.exp(min(0, self.at - now) / SECOND / PACE_S)
         self.at = now
         self.requests = self.requests * fading + 1
-        self.amounts = tuple(before * fading + more for before, more in zip(self.amounts, amounts, strict=True))
+        self.amounts = tuple([before * fading + more for before, more in zip(self.amounts, amounts, strict=True)])
 
 
 def may_lease(now_ns: int) -> bool:

@@ -65,8 +65,9 @@ def reserve(asked: Asked, funds: Funds, figurer: Figurer) -> Granted | pb.Grant 
     intent = asked.intent
     limits = funds.limits(intent.key_id)
     rooms = funds.sheet.rooms(intent.key_id, intent.created_ns)
-    is_bounded = limits.tokens_per_minute is not None or any(room is not None for room in rooms)
-    wanted = intent.max_output_tokens or (funds.unbounded_output_tokens if is_bounded else LOST_OUTPUT_TOKENS)
+    bound = intent.max_output_tokens
+    is_bounded = bound > 0 or limits.tokens_per_minute is not None or any(room is not None for room in rooms)
+    wanted = bound or (funds.unbounded_output_tokens if is_bounded else LOST_OUTPUT_TOKENS)
     rates = [figurer.rates(*target, intent.created_ns / 1e9) for target in asked.targets]
     unpriced = unpriced_of(asked.targets, rates) if figurer.denies_unpriced else None
     if unpriced is not None:
@@ -86,7 +87,7 @@ def reserve(asked: Asked, funds: Funds, figurer: Figurer) -> Granted | pb.Grant 
     if state is not None:
         state.fill(limits, funds.tick, 1)
     opened = intent.granted(
-        fit.output_tokens if intent.max_output_tokens or is_bounded else 0,
+        fit.output_tokens if is_bounded else 0,
         fit.calls,
         fit.amounts,
         funds.count(intent.key_id, fit.amounts.tokens),
@@ -260,7 +261,6 @@ def _show(answer: pb.Grant | pb.Denial, funds: Funds, key_id: str) -> None:
 def _set_standing(shown: pb.RateStanding, standing: Standing) -> None:
     shown.limit, shown.remaining, until_reset = standing
     reset = shown.reset
-    reset.SetInParent()
     reset.seconds, reset.nanos = divmod(until_reset, SECOND)
 
 
