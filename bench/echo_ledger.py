@@ -93,7 +93,7 @@ async def main(address: str, path: str | None) -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     await stopped.wait()
-    await server.stop(None)
+    await server.stop(1)
 
 
 if __name__ == "__main__":

@@ -111,9 +111,10 @@ async def request(books: Books, let_in: LetIn, request_id: str, answer_s: float,
     if answer_s:
         await asyncio.sleep(answer_s)
     tokens = entry_pb2.TokenCounts(input_tokens=100, output_tokens=40)
-    attempt = pb.Attempt(attempt=1, provider="openai", model="gpt-4o", outcome=entry_pb2.OUTCOME_FINISHED, tokens=tokens)
     began = time.perf_counter()
-    await books.settle(settlement_of(each, create_time, CacheStatus.CACHE_STATUS_MISS, [attempt]))
+    settlement = settlement_of(each, create_time, CacheStatus.CACHE_STATUS_MISS)
+    settlement.attempts.add(attempt=1, provider="openai", model="gpt-4o", outcome=entry_pb2.OUTCOME_FINISHED, tokens=tokens)
+    await books.settle(settlement)
     times.settled.append(time.perf_counter() - began)
 
 
