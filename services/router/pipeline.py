@@ -237,7 +237,8 @@ class Pipeline:
         # With nothing awaited until it begins, for it is what settles.
         answer = self._dispatched(question, flown, admitted, decision, place)
         await answer.begin()
-        place.move(answer.source.provider, answer.source.model)
+        source = answer.source
+        place.move(source.provider, source.model)
         return answer
 
     def _slate(self, catalogue: Catalogue, question: Question, downgrade: Downgrade | None) -> Slate:

@@ -79,7 +79,8 @@ class ProviderAnswer:
         # By attempt, until it has failed or is selected. The first goes without saying.
         self._running = {1: admitted.targets[0]}
         self._selected: dispatch_pb.SelectedTarget | None = None
-        self._source: Source | None = None
+        # Known once it has begun.
+        self.source: Source
         self._pending: dispatch_pb.DispatchResponse | None = None
         self._completion: chat_pb2.ChatCompletion | None = None
         self._chunks: list[chat_pb2.ChatCompletionChunk] = []
@@ -90,11 +91,6 @@ class ProviderAnswer:
         # Why the provider's call ended. Whoever reads the batches may tell the client by a last event and then leave without an error.
         self._broken: GatewayError | None = None
         self._is_settled = False
-
-    @property
-    def source(self) -> Source:
-        assert self._source is not None
-        return self._source
 
     async def begin(self) -> None:
         """On return its first events are at hand and its intent is durable. Raises GatewayError, having left, when there is no answer."""
@@ -117,7 +113,8 @@ class ProviderAnswer:
             self._settle_end(error)
         finally:
             broken = self._broken
-            self._left(self._source, is_cut=broken is not None and broken.reason == ErrorReason.ERROR_REASON_STREAM_CUT)
+            source = None if self._selected is None else self.source
+            self._left(source, is_cut=broken is not None and broken.reason == ErrorReason.ERROR_REASON_STREAM_CUT)
             # It knows the flight that knows this answer: all that belongs to a request would wait for the garbage collector.
             self._keep = None
 
@@ -137,7 +134,7 @@ class ProviderAnswer:
                 raise GatewayError(ErrorReason.ERROR_REASON_INTERNAL, "dispatch ended without an answer")
             self._note_attempts(response)
             if response.HasField("selected"):
-                self._selected, self._source = response.selected, self._source_of(response.selected)
+                self._selected, self.source = response.selected, self._source_of(response.selected)
                 self._pending = response
 
     def _source_of(self, selected: dispatch_pb.SelectedTarget) -> Source:
