@@ -66,6 +66,6 @@ unit: install-dev ## The tests that start no process
 	$(BIN)/pytest tests/unit tests/contract tests/properties tests/adapters
 
 test: lint ## All that CI runs
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadgroup
 
 .PHONY: help install install-dev run lock gen gen-check docs format lint unit test

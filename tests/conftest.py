@@ -22,12 +22,23 @@ MOST_RERUNS: Final = 5
 Books = TypeVar("Books", Path, sa.URL)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that talks to servers and fails runs a second time, and both are told."""
+    """A test that talks to servers and fails runs a second time, and both are told. What shares something that is long in the making stays
+    together where tests run side by side."""
     here = Path(__file__).parent
     for item in items:
         if any(item.path.is_relative_to(here / folder) for folder in SERVED):
             item.add_marker(pytest.mark.flaky(reruns=1))
+        item.add_marker(pytest.mark.xdist_group(_sharing(item)))
+
+
+def _sharing(item: pytest.Item) -> str:
+    """The gateway that a test runs against, where that is the one of many files, or its own file."""
+    has_its_own = hasattr(getattr(item, "module", None), "gateway")
+    calling = getattr(item, "callspec", None)
+    file = item.nodeid.partition("::")[0]
+    return file if has_its_own or calling is None else str(calling.params.get("gateway", file))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
