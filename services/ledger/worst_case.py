@@ -43,11 +43,11 @@ def amounts(rates: Sequence[Rates], size: Size, calls: int, output_tokens: int) 
 def _dearest(rates: Sequence[Rates], input_tokens: int, output_tokens: int) -> tuple[int, int, int]:
     nano_usd = microjoules = micrograms = 0
     usage = Usage(input_tokens, 0, output_tokens, 0)
-    for price, _, energy, grid, _ in rates:
-        point = energy.of(usage).point
-        nano_usd = max(nano_usd, price.most_nano_usd(input_tokens, output_tokens))
+    for each in rates:
+        point = each.energy.of(usage).point
+        nano_usd = max(nano_usd, each.price.most_nano_usd(input_tokens, output_tokens))
         microjoules = max(microjoules, point)
-        micrograms = max(micrograms, grid.micrograms(point))
+        micrograms = max(micrograms, each.grid.micrograms(point))
     return nano_usd, microjoules, micrograms
 
 

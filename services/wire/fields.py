@@ -258,26 +258,20 @@ def string(raw: Raw) -> str:
         raise wrong_type("a string", raw) from None
 
 
-def _string(attribute: str, is_unset_visible: bool) -> Read:
-    def read(raw: Raw, values: dict[str, Any], strict: bool) -> bool:
-        try:
-            value = values[attribute] = decode_string(raw)
-        except DecodeError:
-            raise wrong_type("a string", raw) from None
-        return is_unset_visible or value != ""
+def _plain(decode: Callable[[Raw], str | bool], expected: str) -> Reader:
+    """A kind of value that has one text, as far as that matters."""
 
-    return read
+    def reader(attribute: str, is_unset_visible: bool) -> Read:
+        def read(raw: Raw, values: dict[str, Any], strict: bool) -> bool:
+            try:
+                value = values[attribute] = decode(raw)
+            except DecodeError:
+                raise wrong_type(expected, raw) from None
+            return is_unset_visible or bool(value)
 
+        return read
 
-def _boolean(attribute: str, is_unset_visible: bool) -> Read:
-    def read(raw: Raw, values: dict[str, Any], strict: bool) -> bool:
-        try:
-            value = values[attribute] = _decode_boolean(raw)
-        except DecodeError:
-            raise wrong_type("a boolean", raw) from None
-        return is_unset_visible or value
-
-    return read
+    return reader
 
 
 def _text(attribute: str, is_unset_visible: bool) -> Read:
@@ -359,9 +353,9 @@ def _enum(enum: EnumDescriptor) -> tuple[Reader, Write]:
 
 
 _SCALARS: Mapping[int, tuple[Reader, Write]] = {
-    FieldDescriptor.TYPE_STRING: (_string, None),
+    FieldDescriptor.TYPE_STRING: (_plain(decode_string, "a string"), None),
     FieldDescriptor.TYPE_BYTES: (_text, Raw),
-    FieldDescriptor.TYPE_BOOL: (_boolean, None),
+    FieldDescriptor.TYPE_BOOL: (_plain(_decode_boolean, "a boolean"), None),
     FieldDescriptor.TYPE_DOUBLE: (_double, _number),
     FieldDescriptor.TYPE_INT32: (_integer(32), None),
     FieldDescriptor.TYPE_INT64: (_integer(64), None),

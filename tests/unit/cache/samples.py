@@ -6,7 +6,10 @@ import numpy as np
 
 from joulegate.cache.v1 import cache_service_pb2 as pb
 from joulegate.chat.v1 import chat_pb2
+from services.cache.backlog import Backlog
+from services.cache.entry_filter import EntryFilter
 from services.cache.kept_entry import KeptEntry, KeptWording, mark
+from services.cache.mirror import Store
 from services.cache.settings import CacheSettings
 from services.runtime import settings
 from services.wire.fingerprint import entry_id
@@ -78,3 +81,16 @@ class HeldClock:
 
     def now(self) -> float:
         return self.seconds
+
+
+def tell(store: Store, *changes: KeptEntry | EntryFilter, departed: tuple[KeptEntry, ...] = (), now_us: int = SECOND_US) -> None:
+    """Has a store do all of it in one batch."""
+    backlog = Backlog(1000)
+    for change in changes:
+        if isinstance(change, EntryFilter):
+            backlog.remove(change)
+        else:
+            backlog.write(change)
+    for entry in departed:
+        backlog.delete(entry)
+    store.apply(backlog.take(1000), now_us)

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from services.cache.backlog import Backlog
 from services.cache.embedded_store import EmbeddedStore, StoreInUseError, check_unowned
 from services.cache.entry_filter import EntryFilter
 from services.cache.kept_entry import KeptEntry, mark
 from services.cache.rows import PIECE_BYTES, rows_of
-from tests.unit.cache.samples import SECOND_US, kept, newer, wording
+from tests.unit.cache.samples import SECOND_US, kept, newer, tell, wording
 
 TTL_US = 1000 * SECOND_US
 
@@ -28,21 +27,6 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
 def store(opened: EmbeddedStore) -> Iterator[EmbeddedStore]:
     yield opened
     tell(opened, EntryFilter())
-
-
-NOW_US = 1_000_000
-
-
-def tell(store: EmbeddedStore, *changes: KeptEntry | EntryFilter, departed: tuple[KeptEntry, ...] = ()) -> None:
-    backlog = Backlog(1000)
-    for change in changes:
-        if isinstance(change, EntryFilter):
-            backlog.remove(change)
-        else:
-            backlog.write(change)
-    for entry in departed:
-        backlog.delete(entry)
-    store.apply(backlog.take(1000), NOW_US)
 
 
 def contents(store: EmbeddedStore, now_us: int = 0) -> set[KeptEntry]:

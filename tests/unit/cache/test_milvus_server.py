@@ -12,7 +12,6 @@ from collections.abc import Iterator
 import pytest
 
 from joulegate.cache.v1 import cache_service_pb2 as pb
-from services.cache.backlog import Backlog
 from services.cache.embedders.hashing import HashEmbedder
 from services.cache.entry_filter import EntryFilter
 from services.cache.kept_entry import KeptEntry, mark
@@ -20,7 +19,7 @@ from services.cache.milvus_store import MilvusStore
 from services.cache.removal_watch import KEPT_US
 from services.cache.rows import PIECE_BYTES
 from services.wire.fingerprint import entry_id
-from tests.unit.cache.samples import SECOND_US, kept, key, wording
+from tests.unit.cache.samples import SECOND_US, kept, key, tell, wording
 from tests.unit.cache.two_caches import two_caches
 
 URI = os.environ.get("MILVUS_TEST_URI")
@@ -56,26 +55,16 @@ def until(store: MilvusStore, expected: set[KeptEntry]) -> None:
     raise AssertionError(found)
 
 
-def tell(store: MilvusStore, *changes: KeptEntry | EntryFilter) -> None:
-    backlog = Backlog(1000)
-    for change in changes:
-        if isinstance(change, EntryFilter):
-            backlog.remove(change)
-        else:
-            backlog.write(change)
-    store.apply(backlog.take(1000), NOW_US)
-
-
 def test_entries_come_back_whole_and_leave_by_filter(space: str) -> None:
     store = store_of(space, 3)
     store.open()
     worded = kept(1, size=3 * PIECE_BYTES, ttl_us=TTL_US, microjoules=7, tags=("faq", "de"), wording=wording("s" * 40, 1, 2, -3))
     plain = kept(2, model="small", created_us=9, ttl_us=TTL_US)
-    tell(store, worded, plain)
+    tell(store, worded, plain, now_us=NOW_US)
     until(store, {worded, plain})
-    tell(store, EntryFilter(tag=mark("faq")))
+    tell(store, EntryFilter(tag=mark("faq")), now_us=NOW_US)
     until(store, {plain})
-    tell(store, EntryFilter(created_until_us=9))
+    tell(store, EntryFilter(created_until_us=9), now_us=NOW_US)
     until(store, set())
     store.close()
 
@@ -85,7 +74,7 @@ def test_removals_are_told_to_others_for_a_while(space: str) -> None:
     one.open()
     other.open()
     chosen = [EntryFilter(tenant=mark(space), tag=mark("faq"), created_until_us=7), EntryFilter(entry_id=mark(space))]
-    tell(one, *chosen)
+    tell(one, *chosen, now_us=NOW_US)
     told = [removal for removal in other.removals(NOW_US) if removal.chosen in chosen]
     assert {(removal.chosen, removal.at_us) for removal in told} == {(each, NOW_US) for each in chosen}
     assert len({removal.removal_id for removal in told}) == 2
